@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every bound of the system with its unit. The page to read to know how big anything can get.
+ * A limit that is a choice says why this number; relations between limits are asserted at the end. */
+#ifndef SPOOLFS_LIMITS_H
+#define SPOOLFS_LIMITS_H
+
+#include <stdint.h>
+
+#define KIB UINT64_C(1024)
+#define MIB (KIB * 1024)
+#define GIB (MIB * 1024)
+
+/* --- disk --- */
+#define BLOCK_BYTES 4096u                      /* the unit of every check and every transfer */
+#define FRAME_BYTES_MAX ((uint32_t)(1 * MIB))  /* one group commit; 1 MiB reaches the bandwidth of what we measured */
+#define FRAME_BLOCKS_MAX (FRAME_BYTES_MAX / BLOCK_BYTES)
+#define SEGMENT_BYTES_MIN (1 * MIB + 64 * KIB) /* at least one full frame and the image header */
+#define SEGMENT_BYTES_MAX (64 * MIB)           /* the research's choice: ScyllaDB and Redpanda run here */
+#define SLOTS_PER_MEMBER_MIN 32u
+#define SLOTS_PER_MEMBER_MAX 262144u           /* 16 TiB of 64 MiB slots */
+#define MEMBERS_MAX 16u                        /* present and removed together in one member table */
+#define COPIES_MAX 4u
+#define SUPERBLOCK_COPIES 4u                   /* two at each end of the member */
+#define SUPERBLOCK_BYTES (16u * BLOCK_BYTES)
+#define INCARNATIONS_MAX 4096u                 /* one per writable mount; twelve years of daily restarts */
+#define SEGMENTS_OPEN_MAX 8u                   /* segments open for new mail at one time */
+
+/* --- message --- */
+#define ENVELOPE_BYTES_MAX ((uint32_t)(384 * KIB)) /* 1,000 recipients of 320 bytes and the sender */
+#define BODY_INLINE_MAX ((uint32_t)(64 * KIB))     /* larger bodies stream as CHUNKs */
+#define CHUNK_BYTES_MAX ((uint32_t)(64 * KIB))
+#define RECIPIENTS_PER_MESSAGE_MAX 1000u           /* Postfix's smtpd_recipient_limit */
+#define MESSAGE_BYTES_MAX (1 * GIB)                /* ceiling of message_size_limit */
+#define CHUNKS_PER_MESSAGE_MAX ((uint32_t)(MESSAGE_BYTES_MAX / CHUNK_BYTES_MAX))
+#define ADDRESS_BYTES_MAX 320u                     /* 64 local + @ + 255 domain, RFC 5321 4.5.3.1 */
+#define REASON_BYTES_MAX 512u                      /* one reply line kept with a deferral */
+
+/* --- wire between relay and spool --- */
+#define WIRE_PAYLOAD_MAX (ENVELOPE_BYTES_MAX + BODY_INLINE_MAX + 4096u)
+#define WIRE_APPEND_BYTES_CREDIT ((uint32_t)(8 * MIB)) /* appended, not yet acknowledged */
+#define WIRE_DUE_CREDIT_MAX 2048u                      /* due items handed out, not yet returned */
+#define WIRE_MARKS_MAX 4096u                           /* marks without acknowledgement; at the limit delivery pauses */
+#define WIRE_QUEUE_IDS_LENT 4096u                      /* queue ids lent to a relay at a time */
+#define LEASES_MAX 65536u                              /* messages held by relays at one time */
+
+/* --- engine --- */
+#define INDEX_RING_BYTES ((uint32_t)(8 * MIB)) /* committed records the index has not taken yet (index_lag_limit) */
+#define IO_IN_FLIGHT_PER_MEMBER_MAX 64u
+
+_Static_assert(FRAME_BYTES_MAX % BLOCK_BYTES == 0, "frames are whole blocks");
+_Static_assert(ENVELOPE_BYTES_MAX + BODY_INLINE_MAX + 64 * KIB <= FRAME_BYTES_MAX, "a MESSAGE fits one frame");
+_Static_assert(SEGMENT_BYTES_MIN >= FRAME_BYTES_MAX + BLOCK_BYTES, "a full frame fits the smallest segment");
+
+#endif
