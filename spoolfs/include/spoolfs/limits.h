@@ -21,7 +21,7 @@
 #define MEMBERS_MAX 16u                        /* present and removed together in one member table */
 #define COPIES_MAX 4u
 #define SUPERBLOCK_COPIES 4u                   /* two at each end of the member */
-#define SUPERBLOCK_BYTES (16u * BLOCK_BYTES)
+#define SUPERBLOCK_BYTES (4u * BLOCK_BYTES)
 #define INCARNATIONS_MAX 4096u                 /* one per writable mount; twelve years of daily restarts */
 #define SEGMENTS_OPEN_MAX 8u                   /* segments open for new mail at one time */
 
