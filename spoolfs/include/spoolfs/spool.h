@@ -24,6 +24,8 @@ struct spool_record {
     uint32_t arg;                      /* record.h */
     uint32_t envelope_bytes;           /* MESSAGE: how much of the payload is envelope */
     struct digest_piece parts[3];      /* payload; copied before spool_submit returns */
+    const uint8_t *raw;                /* compaction: the whole record, copied byte for byte; else NULL */
+    uint32_t raw_bytes;
     struct place place;                /* out, valid in done(ERR_OK): place.segment is the locator */
 };
 
@@ -33,7 +35,8 @@ struct spool_group {
     enum spool_class class;
     void (*done)(struct spool_group *g, enum err e); /* never from inside spool_submit */
     void *owner;
-    struct link link; /* private */
+    struct segment_id moved_from; /* compaction: the segment its records come from; else none */
+    struct link link;             /* private */
     uint64_t scratch[4];
 };
 

@@ -1,0 +1,499 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: frames on their way to all images of a segment, acknowledgement, and what happens when an image is late or
+ * fails: the segment is closed and the frame is committed again elsewhere.
+ *
+ *   group -> building [commit_submit] -> flight [commit_step] -> committed: acknowledged [commit_on_image]
+ *                                           ^ failed or late: commit_replace (close, wait for SEAL) |
+ *                                           +--------------------------------------------------------+
+ * Invariants: COM-1, COM-2, COM-3 (engine.h). COM-4: a buffer with an outstanding write is never changed: a late
+ * frame is copied, its old buffer stays with it as an orphan. */
+#include "engine.h"
+
+#include <string.h>
+
+/* How long a refused placement is not tried again: frees and returning members show up faster than a person. */
+#define PLACEMENT_RETRY_NS (50 * NS_PER_MS)
+#define COMMIT_DEADLINE_MAX_NS (1500 * NS_PER_MS) /* below degrade_after, so that a hedge is tried first */
+
+uint64_t group_bytes(const struct spool_group *g)
+{
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < g->count; i++) {
+        const struct spool_record *r = &g->records[i];
+        uint64_t payload = r->raw ? r->raw_bytes - RECORD_HEAD_BYTES : 0;
+        for (uint32_t j = 0; !r->raw && j < 3; j++)
+            payload += r->parts[j].len;
+        if (payload >= FRAME_BYTES_MAX)
+            return UINT64_MAX;
+        total += frame_record_bytes(payload);
+    }
+    return total;
+}
+
+void commit_init(struct pool *p)
+{
+    for (uint32_t i = 0; i < FRAME_SLOTS; i++) {
+        p->frames[i].buffer = p->frame_memory + (size_t)i * FRAME_BYTES_MAX;
+        p->frames[i].pool = p;
+        link_init(&p->frames[i].groups);
+    }
+}
+
+static void commit_on_deadline(struct io_timer *t);
+
+static struct append_frame *frame_take(struct pool *p, struct appender *a)
+{
+    for (uint32_t i = 0; i < FRAME_SLOTS; i++) {
+        struct append_frame *f = &p->frames[i];
+        if (f->appender)
+            continue;
+        uint8_t *buffer = f->buffer;
+        *f = (struct append_frame){.pool = p, .appender = a, .buffer = buffer};
+        link_init(&f->groups);
+        frame_init(&f->frame, buffer);
+        io_timer_init(&f->deadline, commit_on_deadline, f);
+        return f;
+    }
+    return NULL;
+}
+
+static void frame_release(struct append_frame *f)
+{
+    ASSERT(f->pending == 0 && link_empty(&f->groups));
+    io_timer_clear(f->pool->io, &f->deadline);
+    f->appender = NULL;
+}
+
+enum err commit_submit(struct appender *a, struct spool_group *g)
+{
+    struct pool *p = a->pool;
+    uint64_t bytes = group_bytes(g);
+    if (g->count == 0 || bytes > FRAME_BYTES_MAX - FRAME_HEAD_BYTES - FRAME_BLOCKS_MAX * 8u)
+        return g->count ? ERR_TOO_LARGE : ERR_INVALID;
+    if (!a->building)
+        a->building = frame_take(p, a);
+    struct append_frame *f = a->building;
+    if (!f || !frame_has_room(&f->frame, bytes))
+        return ERR_BUSY;
+    if (f->frame.record_count == 0)
+        f->moved_from = g->moved_from;
+    else if (!segment_id_equal(f->moved_from, g->moved_from))
+        return ERR_BUSY; /* a frame holds a compaction's copies, or none */
+    for (uint32_t i = 0; i < g->count; i++) {
+        struct spool_record *r = &g->records[i];
+        uint64_t sequence = ++p->next_sequence;
+        r->place = (struct place){0};
+        if (r->raw) {
+            r->place.record = frame_add_raw(&f->frame, r->raw, r->raw_bytes, sequence);
+            r->place.length = r->raw_bytes;
+            continue;
+        }
+        struct record_fields fields = {.type = r->type, .qid = r->qid, .message_segment = r->message_segment,
+                                       .sequence = sequence, .arg = r->arg, .envelope_bytes = r->envelope_bytes,
+                                       .parts = r->parts, .part_count = 3};
+        uint32_t before = f->frame.used;
+        r->place.record = frame_add(&f->frame, &fields);
+        ASSERT(r->place.record == before);
+        r->place.length = RECORD_HEAD_BYTES;
+        for (uint32_t j = 0; j < 3; j++)
+            r->place.length += (uint32_t)r->parts[j].len;
+    }
+    if (g->class > a->want_class || f->frame.record_count == g->count)
+        a->want_class = g->class;
+    link_push(&f->groups, &g->link);
+    return ERR_OK;
+}
+
+/* --- ends of a frame --- */
+
+static void frame_fail(struct append_frame *f, enum err e)
+{
+    struct link groups;
+    link_init(&groups);
+    struct link *l;
+    while ((l = link_pop(&f->groups)) != NULL)
+        link_push(&groups, l);
+    frame_release(f);
+    while ((l = link_pop(&groups)) != NULL) {
+        struct spool_group *g = CONTAINER_OF(l, struct spool_group, link);
+        g->done(g, e);
+    }
+}
+
+static void frame_committed(struct append_frame *f)
+{
+    struct pool *p = f->pool;
+    struct appender *a = f->appender;
+    struct segment *s = f->segment;
+    ASSERT(a->flight == f && s->state == SEGMENT_OPEN && s->length == f->offset); /* COM-2 */
+    s->length += (uint64_t)f->blocks * BLOCK_BYTES;
+    s->previous = f->digest.lo;
+    p->count_frames++;
+    p->count_records += f->frame.record_count;
+    a->flight = NULL;
+    a->avoid_mask = 0;
+    struct link groups;
+    link_init(&groups);
+    struct link *l;
+    while ((l = link_pop(&f->groups)) != NULL) {
+        struct spool_group *g = CONTAINER_OF(l, struct spool_group, link);
+        for (uint32_t i = 0; i < g->count; i++) {
+            g->records[i].place.segment = s->id;
+            g->records[i].place.frame = f->offset;
+            g->records[i].place.frame_blocks = f->blocks;
+        }
+        link_push(&groups, l);
+    }
+    if (s->kind == SEGMENT_MAIL)
+        replay_committed(p, f);
+    frame_release(f);
+    while ((l = link_pop(&groups)) != NULL) {
+        struct spool_group *g = CONTAINER_OF(l, struct spool_group, link);
+        g->done(g, ERR_OK);
+    }
+}
+
+/* --- closing a segment --- */
+
+static void close_on_sealed(struct table_group *t, enum err e)
+{
+    struct segment *s = t->segment;
+    struct pool *p = t->pool;
+    if (e == ERR_OK) {
+        s->state = SEGMENT_SEALED;
+        if (!s->dirty) {
+            s->dirty = true;
+            p->dirty_segments++;
+        }
+    }
+    for (uint32_t i = 0; i < p->appender_count; i++)
+        if (p->appenders[i].waits_for_seal && s->opener == &p->appenders[i])
+            p->appenders[i].waits_for_seal = false;
+}
+
+void commit_close_segment(struct appender *a)
+{
+    struct segment *s = a->segment;
+    ASSERT(s && s->state == SEGMENT_OPEN);
+    a->segment = NULL;
+    s->state = SEGMENT_CLOSED;
+    if (s->kind == SEGMENT_TABLE)
+        return; /* ends with the superblock update that names its successor */
+    s->opener = a;
+    enum err e = table_submit(a->pool, RECORD_SEAL, s, close_on_sealed);
+    ASSERT(e == ERR_OK || e == ERR_NO_MEMORY);
+    if (e != ERR_OK)
+        a->waits_for_seal = false; /* without SEAL recovery finds the end by itself */
+}
+
+/* --- failure and lateness --- */
+
+static void commit_replace(struct append_frame *f, uint32_t avoid_mask)
+{
+    struct pool *p = f->pool;
+    struct appender *a = f->appender;
+    ASSERT(a->flight == f);
+    struct append_frame *to = f;
+    if (f->pending > 0) { /* COM-4 */
+        to = frame_take(p, a);
+        if (!to)
+            return; /* asked again at the next deadline */
+        memcpy(to->buffer, f->buffer, f->frame.used);
+        to->frame.used = f->frame.used;
+        to->frame.record_count = f->frame.record_count;
+        to->frame.sequence = f->frame.sequence;
+        to->moved_from = f->moved_from;
+        struct link *l;
+        while ((l = link_pop(&f->groups)) != NULL)
+            link_push(&to->groups, l);
+        f->orphaned = true;
+        io_timer_clear(p->io, &f->deadline);
+    }
+    to->in_flight = false;
+    to->failed = false;
+    to->late_mask = 0;
+    to->waits = 0;
+    a->flight = to;
+    a->avoid_mask |= avoid_mask;
+    p->count_hedges++;
+    pool_event(p, EVENT_segment_hedged, NULL, "frame of %u records placed again, avoiding members %#x",
+               to->frame.record_count, a->avoid_mask);
+    if (a->segment == f->segment) {
+        a->waits_for_seal = a->kind == SEGMENT_MAIL;
+        commit_close_segment(a);
+    }
+}
+
+static uint32_t frame_late_mask(const struct append_frame *f)
+{
+    uint32_t mask = 0;
+    for (uint32_t i = 0; i < f->segment->image_count; i++)
+        if (f->late_mask & (1u << i))
+            mask |= 1u << f->segment->images[i].member;
+    return mask;
+}
+
+static uint64_t frame_deadline_ns(const struct append_frame *f)
+{
+    uint64_t worst = 0;
+    for (uint32_t i = 0; i < f->segment->image_count; i++) {
+        uint64_t p99 = latency_percentile(&f->pool->members[f->segment->images[i].member].write_latency, 99);
+        worst = p99 > worst ? p99 : worst;
+    }
+    uint64_t deadline = worst * 8 > COMMIT_DEADLINE_NS ? worst * 8 : COMMIT_DEADLINE_NS;
+    return deadline < COMMIT_DEADLINE_MAX_NS ? deadline : COMMIT_DEADLINE_MAX_NS;
+}
+
+/* As many images elsewhere as here? A hedge never lowers their number. */
+static bool hedge_possible(struct append_frame *f, uint32_t avoid)
+{
+    struct pool *p = f->pool;
+    uint32_t others = 0;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        bool fresh = member_usable(&p->members[i]) && !(avoid & (1u << i));
+        for (uint32_t j = 0; fresh && j < i; j++)
+            fresh = !(member_usable(&p->members[j]) && !(avoid & (1u << j)) &&
+                      members_share_domain(&p->members[i], &p->members[j]));
+        others += fresh;
+    }
+    enum err why;
+    return others >= f->segment->image_count && placement_possible(p, SPOOL_RESULT, avoid, &why);
+}
+
+static void commit_on_deadline(struct io_timer *t)
+{
+    struct append_frame *f = t->owner;
+    struct pool *p = f->pool;
+    if (!f->in_flight || f->orphaned || f->pending == 0)
+        return;
+    uint32_t avoid = frame_late_mask(f);
+    uint64_t age = io_now_ns(p->io) - f->submitted_ns;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        struct member *m = &p->members[i];
+        if (!(avoid & (1u << i)))
+            continue;
+        m->errors_timeout += f->waits == 0;
+        if (age >= p->config.degrade_after_ns) {
+            member_leave(m, MEMBER_SLOW, "a write is not answered within degrade_after");
+            if (f->orphaned || !f->appender || !f->in_flight)
+                return; /* member_leave has placed it elsewhere */
+        } else if (member_usable(m)) {
+            member_set_state(m, MEMBER_SUSPECT, "a write is out for %llu ms", (unsigned long long)(age / NS_PER_MS));
+        }
+    }
+    f->waits++;
+    if (hedge_possible(f, avoid)) {
+        commit_replace(f, avoid);
+        if (f->orphaned)
+            return;
+    }
+    io_timer_set(p->io, &f->deadline, io_now_ns(p->io) + 100 * NS_PER_MS);
+}
+
+static void commit_on_image(struct member_op *mo)
+{
+    struct append_frame *f = mo->owner;
+    uint32_t image = (uint32_t)(mo - f->ops);
+    ASSERT(f->pending > 0 && (f->late_mask & (1u << image)));
+    f->pending--;
+    f->late_mask &= ~(1u << image);
+    if (mo->op.result != ERR_OK)
+        f->failed = true;
+    else if (mo->member->state == MEMBER_SUSPECT && mo->op.done_ns - mo->op.submitted_ns < COMMIT_DEADLINE_NS)
+        member_set_state(mo->member, MEMBER_HEALTHY, "writes are answered again");
+    if (f->orphaned) {
+        if (f->pending == 0)
+            frame_release(f);
+        return;
+    }
+    if (!f->in_flight)
+        return; /* member_judge has placed it elsewhere already and nothing is out any more */
+    if (f->failed && f->appender->flight == f) {
+        /* the failing image decides: do not wait for the others, their late writes stay with the orphan */
+        commit_replace(f, 0);
+        return;
+    }
+    if (f->pending > 0)
+        return;
+    io_timer_clear(f->pool->io, &f->deadline);
+    frame_committed(f);
+}
+
+void commit_member_left(struct pool *p, struct member *m)
+{
+    if (!p->mounted)
+        return;
+    for (uint32_t i = 0; i < p->appender_count; i++) {
+        struct appender *a = &p->appenders[i];
+        struct segment *s = a->segment;
+        if (a->next && a->next->state == SEGMENT_OPEN && segment_on_member(a->next, m->number)) {
+            struct segment *keep = a->segment;
+            a->segment = a->next;
+            a->next = NULL;
+            commit_close_segment(a);
+            a->segment = keep;
+        }
+        if (!s || !segment_on_member(s, m->number))
+            continue;
+        if (a->flight && a->flight->in_flight && a->flight->segment == s)
+            commit_replace(a->flight, 0);
+        else
+            commit_close_segment(a);
+    }
+    if (!p->stopping)
+        superblock_update(p, NULL);
+}
+
+/* --- starting frames --- */
+
+static void appender_on_opened(struct segment *s, enum err e)
+{
+    struct appender *a = s->opener;
+    struct pool *p = a->pool;
+    ASSERT(a->next == s);
+    if (e != ERR_OK) {
+        a->next = NULL;
+        a->retry_ns = io_now_ns(p->io) + PLACEMENT_RETRY_NS;
+        if (!s->table_known)
+            segment_drop(p, s);
+        return;
+    }
+    for (uint32_t i = 0; i < s->image_count; i++) { /* a member may have left while OPEN was on its way */
+        if (!member_usable(&p->members[s->images[i].member])) {
+            struct segment *keep = a->segment;
+            a->next = NULL;
+            a->segment = s;
+            commit_close_segment(a);
+            a->segment = keep;
+            return;
+        }
+    }
+}
+
+void appender_adopt(struct appender *a, struct segment *s)
+{
+    ASSERT(a->segment == NULL && s->state == SEGMENT_OPEN);
+    a->segment = s;
+}
+
+static enum err appender_open_next(struct appender *a, enum spool_class class)
+{
+    struct pool *p = a->pool;
+    if (a->next || io_now_ns(p->io) < a->retry_ns)
+        return ERR_OK;
+    enum err e = segment_open(p, SEGMENT_MAIL, class, a->avoid_mask, &a->next);
+    if (e != ERR_OK && a->avoid_mask) /* nowhere else: better the slow member than nothing */
+        e = segment_open(p, SEGMENT_MAIL, class, 0, &a->next);
+    if (e != ERR_OK) {
+        a->retry_ns = io_now_ns(p->io) + PLACEMENT_RETRY_NS;
+        return e;
+    }
+    a->next->opened = appender_on_opened;
+    a->next->opener = a;
+    return ERR_OK;
+}
+
+static void frame_submit(struct append_frame *f)
+{
+    struct pool *p = f->pool;
+    struct segment *s = f->segment;
+    f->in_flight = true;
+    f->failed = false;
+    f->pending = s->image_count;
+    f->late_mask = (1u << s->image_count) - 1;
+    f->submitted_ns = io_now_ns(p->io);
+    for (uint32_t i = 0; i < s->image_count; i++) {
+        f->ops[i] = (struct member_op){.done = commit_on_image, .owner = f};
+        f->ops[i].op = (struct io_op){.kind = IO_WRITE, .class = IO_CLASS_COMMIT, .durable = true,
+                                      .length = f->blocks * BLOCK_BYTES, .buffer = f->buffer,
+                                      .offset = segment_image_offset(p, &s->images[i]) + f->offset};
+    }
+    io_timer_set(p->io, &f->deadline, f->submitted_ns + frame_deadline_ns(f));
+    for (uint32_t i = 0; i < s->image_count; i++)
+        member_submit(&p->members[s->images[i].member], &f->ops[i]);
+}
+
+/* Seals the frame for the place it goes to. False: it does not fit the rest of the segment. */
+static bool frame_place(struct append_frame *f, struct segment *s)
+{
+    struct pool *p = f->pool;
+    struct frame_identity id = {.pool = p->uuid, .segment = s->id, .offset = s->length, .previous = s->previous,
+                                .moved_from = f->moved_from, .stamp_ms = pool_clock_ms(p)};
+    f->segment = s;
+    f->offset = s->length;
+    f->blocks = frame_seal(&f->frame, &id, &f->digest);
+    return s->length + (uint64_t)f->blocks * BLOCK_BYTES <= p->slot_bytes;
+}
+
+/* No segment to write to: ask for one, or answer now instead of waiting for a person. */
+static void appender_want_segment(struct appender *a, struct append_frame *f)
+{
+    if (a->kind == SEGMENT_TABLE) {
+        table_rewrite(a->pool);
+        return;
+    }
+    enum err e = appender_open_next(a, a->want_class);
+    bool refused = err_class(e) == ERR_CLASS_FULL || err_class(e) == ERR_CLASS_DEGRADED;
+    if (!refused || a->next)
+        return;
+    a->flight = a->flight == f ? NULL : a->flight;
+    a->building = a->building == f ? NULL : a->building;
+    frame_fail(f, e);
+}
+
+static void appender_start(struct appender *a)
+{
+    struct pool *p = a->pool;
+    struct append_frame *f = a->flight ? a->flight : a->building;
+    if (a->segment && !frame_place(f, a->segment))
+        commit_close_segment(a);
+    if (!a->segment && a->next && a->next->state == SEGMENT_OPEN) {
+        a->segment = a->next;
+        a->next = NULL;
+        bool fits = frame_place(f, a->segment);
+        ASSERT(fits || a->segment->length > BLOCK_BYTES); /* a fresh segment has room for any frame */
+    }
+    if (!a->segment) {
+        appender_want_segment(a, f);
+        return;
+    }
+    if (f == a->building)
+        a->building = NULL;
+    a->flight = f;
+    frame_submit(f);
+    if (a->kind == SEGMENT_MAIL && !a->next && a->segment && a->segment->length > p->slot_bytes / 2) {
+        enum err e = appender_open_next(a, SPOOL_NEW_MAIL);
+        (void)e; /* opened ahead only to save time; needed later, it is asked for again */
+    }
+}
+
+void commit_step(struct pool *p)
+{
+    for (uint32_t i = 0; i < p->appender_count; i++) {
+        struct appender *a = &p->appenders[i];
+        if (a->waits_for_seal || (a->flight && a->flight->in_flight))
+            continue;
+        if (a->kind == SEGMENT_TABLE && p->table_rewriting)
+            continue;
+        if (a->flight || (a->building && a->building->frame.record_count > 0))
+            appender_start(a);
+        else if (a->kind == SEGMENT_TABLE && !a->segment && p->mounted && !p->stopping)
+            table_rewrite(p); /* it lost an image: the table is never left with fewer */
+    }
+    if (p->room_wanted && p->on_room) {
+        p->room_wanted = false;
+        p->on_room(p->on_room_owner);
+    }
+}
+
+bool commit_idle(const struct pool *p)
+{
+    for (uint32_t i = 0; i < p->appender_count; i++) {
+        const struct appender *a = &p->appenders[i];
+        if (a->flight || (a->building && a->building->frame.record_count > 0))
+            return false;
+        if (a->next && a->next->state == SEGMENT_OPENING)
+            return false;
+    }
+    return true;
+}

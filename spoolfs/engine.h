@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Private to spoolfs: the engine's objects and what its files ask of each other. Read ARCHITECTURE.md first.
+ *
+ *  COM-1  a group is acknowledged only when its frame is durable on every image of its segment.
+ *  COM-2  one committing frame in flight per open segment; acknowledged frames form an unbroken prefix.
+ *  COM-3  a segment never loses an image while it is open: it is closed, and what was not acknowledged is committed
+ *         again elsewhere, after the SEAL of the closed segment is durable (so no second copy of it ever counts).
+ *  SEG-1  a segment takes frames only after its OPEN is durable in the table.
+ *  SEG-2  a slot is claimed only when no op is outstanding on it and the FREED of its last owner is durable.
+ *  LEASE-1 a segment under compaction holds no leased message and none becomes leased there. */
+#ifndef ENGINE_H
+#define ENGINE_H
+
+#include "frame.h"
+#include "verify.h"
+
+#include <base/assert.h>
+#include <base/link.h>
+#include <spoolfs/pool.h>
+#include <spoolfs/spool.h>
+
+#define NO_MEMBER UINT8_MAX
+#define NS_PER_MS UINT64_C(1000000)
+#define NS_PER_S UINT64_C(1000000000)
+
+/* A frame's write is called late after this; a choice between Pebble's 100 ms and drives with arms (their p99 under
+ * load is below 500 ms); learned latencies raise it, nothing lowers it. */
+#define COMMIT_DEADLINE_NS (250 * NS_PER_MS)
+#define MEMBER_WRITE_ERRORS_MAX 3u   /* in a row, then the member is failed: one bad spot is not a bad disk */
+#define APPENDERS_MAX (SEGMENTS_OPEN_MAX + 1)
+#define APPENDER_TABLE 0             /* appenders[0] writes the segment table */
+#define FRAME_SLOTS (APPENDERS_MAX * 2 + 4) /* building and in flight, and some pinned under late writes */
+#define READS_IN_FLIGHT_MAX 16u
+#define LATENCY_BUCKETS 64u          /* quarter powers of two from 1 us: 64 reach 65 s */
+
+struct latency { uint64_t count[LATENCY_BUCKETS]; uint64_t total; };
+
+struct superblock {
+    struct uuid pool, member;
+    uint32_t version, copy, member_number, slot_count, copies;
+    uint64_t slot_bytes, slots_offset, member_bytes;
+    enum io_durable_by durable_by;
+    uint64_t epoch, update, incarnation, clock_ms;
+    bool clean;
+    struct segment_id table;
+    struct { uint16_t member; uint32_t slot; } table_images[COPIES_MAX];
+    struct {
+        struct uuid uuid;
+        char name[MEMBER_NAME_BYTES];
+        char domain[DOMAIN_BYTES];
+        uint32_t slot_count;
+        bool used, removed, in_sync;
+    } members[MEMBERS_MAX];
+};
+
+struct member {
+    struct pool *pool;
+    uint8_t number;               /* in the member table */
+    bool used, present;           /* present: has a target and is in service */
+    uint16_t target;
+    struct uuid uuid;
+    char name[MEMBER_NAME_BYTES], path[256], domain[DOMAIN_BYTES], serial[64], evidence[160];
+    enum member_state state;
+    uint64_t since_ms;
+    bool in_sync, removed, was_in_sync, behind;
+    uint64_t loaded_incarnation;  /* of its own superblock at mount */
+    uint32_t superblock_good;     /* mask of good copies at mount */
+    uint64_t slot_bytes, slots_offset, member_bytes;
+    uint32_t slot_count, slots_free, slot_cursor;
+    uint32_t *slot_owner;         /* segment index + 1; 0: free */
+    uint8_t *slot_busy;           /* ops outstanding */
+    enum io_durable_by durable_by;
+    uint32_t write_errors_in_row;
+    uint64_t errors_read, errors_write, errors_flush, errors_checksum, errors_identity, errors_timeout;
+    uint64_t repaired_blocks, writes, write_bytes, flushes, reads, read_bytes;
+    struct latency write_latency, read_latency;
+    uint32_t ops;                 /* outstanding */
+    uint32_t late;                /* frames this member is late with */
+};
+
+/* An op on a member: statistics, slot accounting, then done. */
+struct member_op {
+    struct io_op op;
+    struct member *member;
+    uint32_t slot;                /* UINT32_MAX: outside the slots */
+    void (*done)(struct member_op *m);
+    void *owner;
+};
+
+struct image {
+    uint8_t member;
+    bool unproved;                /* absent when recovery sealed the segment: may be shorter, or longer */
+    uint32_t slot;
+};
+
+enum segment_state {
+    SEGMENT_UNUSED,
+    SEGMENT_OPENING,  /* image headers and OPEN are on their way */
+    SEGMENT_OPEN,     /* takes frames */
+    SEGMENT_CLOSED,   /* takes none; SEAL is on its way */
+    SEGMENT_SEALED,
+    SEGMENT_FREEING,  /* FREED is on its way */
+};
+
+struct segment {
+    struct segment_id id;
+    enum segment_kind kind;
+    enum segment_state state;
+    bool table_known;             /* its OPEN is durable */
+    bool by_recovery;
+    bool compacting;
+    uint8_t repairing;            /* mask of images a repair writes to: not read meanwhile */
+    bool dirty;                   /* statistics changed: look whether it can be freed */
+    uint8_t image_count;
+    struct image images[COPIES_MAX];
+    uint64_t length;              /* acknowledged bytes, image header included */
+    uint64_t previous;            /* low half of the last acknowledged frame's digest */
+    uint64_t fed;                 /* bytes the index was fed */
+    uint32_t refs;                /* walks and reads under way */
+    uint32_t leased;
+    uint32_t live_messages, live_chunks;
+    uint64_t live_bytes;
+    bool counted;                 /* the index has told about it */
+    struct segment_id *deps;
+    uint32_t dep_count;
+    bool deps_overflowed;
+    uint32_t hash_next;           /* index + 1 */
+    uint32_t open_step;           /* segment_open's progress */
+    uint32_t open_failed;
+    void (*opened)(struct segment *s, enum err e);
+    void *opener;
+    struct member_op *header_ops; /* COPIES_MAX, while opening */
+    uint8_t *header_bytes;
+};
+
+struct append_frame {
+    struct pool *pool;
+    struct appender *appender;
+    struct segment *segment;
+    struct frame frame;
+    uint8_t *buffer;
+    struct link groups;           /* of struct spool_group, in order */
+    struct segment_id moved_from;
+    uint64_t offset;
+    uint32_t blocks;
+    struct digest digest;
+    struct member_op ops[COPIES_MAX];
+    uint32_t pending, late_mask;
+    bool in_flight, failed, orphaned; /* orphaned: its groups went elsewhere, its buffer waits for late writes */
+    struct io_timer deadline;
+    uint64_t submitted_ns;
+    uint32_t waits;
+};
+
+struct appender {
+    struct pool *pool;
+    uint8_t number;
+    bool used;
+    enum segment_kind kind;
+    struct segment *segment;      /* open, or NULL */
+    struct segment *next;         /* opened ahead, or opening */
+    struct append_frame *building, *flight;
+    bool waits_for_seal;          /* COM-3 */
+    uint32_t avoid_mask;          /* members the next segment must not use (hedge) */
+    enum spool_class want_class;
+    uint64_t retry_ns;            /* no segment to be had before this */
+};
+
+struct incarnation { uint64_t incarnation, high_water; };
+
+/* table.c */
+struct table_group {
+    struct link link;
+    struct spool_group group;
+    struct spool_record record;
+    void (*done)(struct table_group *t, enum err e);
+    struct pool *pool;
+    struct segment *segment;
+    uint32_t payload_bytes;
+    uint8_t payload[64];
+    uint8_t *heap;                /* payload when larger */
+};
+
+struct superblock_wait {
+    struct link link;
+    void (*done)(struct superblock_wait *w);
+    void *owner;
+};
+
+struct lease_table;
+struct compaction;
+struct read_state;
+
+struct pool {
+    struct io *io;
+    struct pool_config config;
+    struct uuid uuid;
+    uint64_t epoch, update, incarnation, slot_bytes;
+    uint64_t next_queue, next_segment, next_sequence, next_table;
+    uint64_t clock_base_ms, clock_base_ns;
+    bool mounted, stopping, read_only, clean_start;
+    struct member members[MEMBERS_MAX];
+    uint8_t member_of_target[MEMBERS_MAX];
+
+    struct segment *segments;
+    uint32_t segment_capacity, segment_used; /* segment_used: high-water of the array */
+    uint32_t segment_count, segments_free_head; /* index + 1 */
+    uint32_t *segment_hash, segment_hash_mask;
+
+    struct incarnation *incarnations;
+    uint32_t incarnation_count;
+
+    struct appender appenders[APPENDERS_MAX];
+    uint32_t appender_count;
+    struct append_frame frames[FRAME_SLOTS];
+    uint8_t *frame_memory;
+    void (*on_room)(void *owner);
+    void *on_room_owner;
+    bool room_wanted;
+
+    /* superblock.c */
+    struct {
+        bool running, again;
+        uint32_t pending;
+        uint8_t *memory;
+        struct member_op ops[MEMBERS_MAX];
+        struct link waiters;
+        struct link current;
+    } super;
+    struct segment_id table_id;
+    struct image table_images[COPIES_MAX];
+    uint32_t table_image_count;
+    struct segment *table_segment, *table_candidate;
+    struct append_frame *table_frame;
+    uint32_t table_cursor, table_part;
+    struct superblock_wait table_wait;
+    struct link table_queue;         /* of struct table_group, not yet in a frame */
+    uint64_t table_retry_ns;
+    bool table_rewriting;
+    uint64_t clean_flag;
+
+    /* index */
+    struct index *index;
+    bool index_open, index_live, index_ready, index_replaying, index_rebuild, index_discard;
+    struct walk *replay_walk;
+    uint64_t replay_bytes, replay_total;
+    uint64_t absent_wait_until_ns;
+    uint64_t due_after_ms;
+    uint32_t dirty_segments;
+    bool free_barrier;
+    struct index_query *barrier;
+
+    struct lease_table *leases;
+    struct compaction *compaction;
+    struct io_timer tick;
+
+    struct link reads_waiting;
+    uint32_t reads_in_flight;
+    struct read_state *read_states;
+    uint8_t *read_memory;
+    struct link repairs;
+    uint32_t repairs_count;
+
+    uint64_t count_frames, count_records, count_hedges, count_compacted, count_lost;
+    uint64_t live_messages_total;
+    enum pool_state state;
+    char text[256];
+};
+
+/* states.c / member.c */
+void pool_event(struct pool *p, enum event_kind kind, struct member *m, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+void member_set_state(struct member *m, enum member_state state, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+bool member_usable(const struct member *m);           /* present and in a state that takes writes */
+bool member_readable(const struct member *m);
+void member_submit(struct member *m, struct member_op *op);
+void member_leave(struct member *m, enum member_state state, const char *why); /* out of service, now */
+void latency_note(struct latency *l, uint64_t ns);
+uint64_t latency_percentile(const struct latency *l, uint32_t percent);
+void pool_update_state(struct pool *p);
+uint32_t pool_domains_usable(const struct pool *p);
+bool members_share_domain(const struct member *a, const struct member *b);
+
+/* sync.c: blocking I/O for mount, create and check */
+struct sync_read { struct pool *pool; struct io *io; uint16_t target; uint64_t offset; uint32_t length; uint8_t *buffer; enum err result; };
+void sync_read_all(struct io *io, struct sync_read *reads, uint32_t count);
+enum err sync_read_one(struct io *io, uint16_t target, uint64_t offset, void *buffer, uint32_t length) MUST_CHECK;
+enum err sync_write_one(struct io *io, uint16_t target, uint64_t offset, const void *buffer, uint32_t length) MUST_CHECK;
+void *sync_buffer(size_t bytes); /* BLOCK_BYTES aligned, aborts never: NULL when there is no memory */
+
+/* superblock.c */
+void superblock_encode(const struct superblock *s, uint8_t bytes[SUPERBLOCK_BYTES]);
+enum err superblock_decode(const uint8_t bytes[SUPERBLOCK_BYTES], struct superblock *s_out) MUST_CHECK;
+uint64_t superblock_offset(uint64_t member_bytes, uint32_t copy);
+enum err superblock_load(struct io *io, uint16_t target, struct superblock *s_out, uint32_t *good_mask_out) MUST_CHECK;
+/* Writes the pool's present state to every member in service, three of four copies proved by reading them back;
+ * members that fail leave the pool. Callers during a running update are served by the next one. */
+void superblock_update(struct pool *p, struct superblock_wait *w);
+
+/* segment.c */
+struct segment *segment_find(struct pool *p, struct segment_id id);
+struct segment *segment_add(struct pool *p, struct segment_id id, enum segment_kind kind);
+void segment_drop(struct pool *p, struct segment *s); /* forgets it and frees its slots */
+bool segment_on_member(const struct segment *s, uint8_t member);
+uint64_t segment_image_offset(const struct pool *p, const struct image *i); /* on its member */
+/* The caller sets (*segment_out)->opened and opener at once: opened() comes in a later turn. */
+enum err segment_open(struct pool *p, enum segment_kind kind, enum spool_class class, uint32_t avoid_mask,
+                      struct segment **segment_out) MUST_CHECK;
+bool placement_possible(struct pool *p, enum spool_class class, uint32_t avoid_mask, enum err *why_out);
+bool slot_take(struct member *m, uint32_t slot, struct segment *s);
+uint32_t slot_reserve(const struct member *m, enum spool_class class);
+struct segment_id segment_next_id(struct pool *p);
+uint32_t segment_index(const struct pool *p, const struct segment *s);
+
+/* commit.c */
+void commit_step(struct pool *p);                      /* starts frames that gathered */
+void commit_member_left(struct pool *p, struct member *m);
+enum err commit_submit(struct appender *a, struct spool_group *g) MUST_CHECK;
+void commit_close_segment(struct appender *a);
+bool commit_idle(const struct pool *p);
+uint64_t group_bytes(const struct spool_group *g);
+void commit_init(struct pool *p);
+void appender_adopt(struct appender *a, struct segment *s);
+
+/* table.c */
+enum err table_submit(struct pool *p, enum record_type type, struct segment *s,
+                      void (*done)(struct table_group *t, enum err e)) MUST_CHECK; /* OPEN, SEAL */
+enum err table_submit_freed(struct pool *p, const struct segment_id *ids, uint32_t count,
+                            void (*done)(struct table_group *t, enum err e)) MUST_CHECK;
+void table_rewrite(struct pool *p);                    /* a new table segment; then the superblocks name it */
+void table_step(struct pool *p);
+bool table_busy(const struct pool *p);
+enum err table_apply(struct pool *p, const struct record_view *r, bool *begun) MUST_CHECK;
+struct incarnation *table_incarnation(struct pool *p, uint64_t incarnation);
+enum err table_note_incarnation(struct pool *p, uint64_t incarnation, uint64_t high_water) MUST_CHECK;
+bool table_says_dead(struct pool *p, struct segment_id id);
+
+/* reader.c: blocking, one frame after the other, from any image (mount and check only) */
+struct reader {
+    struct pool *pool;
+    struct segment_id segment;
+    struct image images[COPIES_MAX];
+    uint32_t image_count;
+    uint64_t limit;                    /* bytes of the segment to look at */
+    uint8_t *window[COPIES_MAX];       /* FRAME_BYTES_MAX each */
+    uint64_t window_at[COPIES_MAX];
+    uint32_t window_bytes[COPIES_MAX]; /* 0: nothing there or not readable */
+    bool dead[COPIES_MAX];             /* image cannot be read at all */
+    uint8_t *whole;
+    uint32_t good_mask, bad_mask;      /* of the last frame: images that hold it whole; that should and do not */
+    enum err fault[COPIES_MAX];        /* why not */
+};
+enum err reader_open(struct reader *r, struct pool *p, struct segment_id id, const struct image *images,
+                     uint32_t count) MUST_CHECK;
+void reader_close(struct reader *r);
+/* The frame at `offset`, proved whole, from any image or from the good blocks of several. ERR_NOT_FOUND: no image has
+ * anything of this segment there; ERR_CORRUPT: something is there, but no whole frame can be made of it. */
+enum err reader_frame(struct reader *r, uint64_t offset, struct frame_view *view_out) MUST_CHECK;
+/* The next offset behind a bad place where any image has a frame head; ERR_NOT_FOUND: none within a frame's reach. */
+enum err reader_resync(struct reader *r, uint64_t offset, uint64_t *next_out) MUST_CHECK;
+
+/* recover.c */
+enum err recover_superblocks(struct pool *p, struct superblock *newest_out) MUST_CHECK;
+enum err recover_table(struct pool *p, const struct superblock *newest) MUST_CHECK;
+enum err recover_tails(struct pool *p) MUST_CHECK;
+
+/* read.c and walk.c */
+enum err read_init(struct pool *p) MUST_CHECK;
+void read_fini(struct pool *p);
+void read_step(struct pool *p);
+/* The healthiest readable image not in skip_mask; COPIES_MAX: none. */
+uint32_t read_choose_image(const struct pool *p, const struct segment *s, uint32_t skip_mask);
+
+/* Visits the frames of a segment in order, from any image, never blocking. */
+struct walk {
+    struct pool *pool;
+    struct segment *segment;
+    uint64_t offset, end;      /* bytes of the segment still to visit */
+    enum io_class class;
+    /* Each good frame; the walk rests until walk_next. on_lost: no image has a whole frame here, bytes are skipped. */
+    void (*on_frame)(struct walk *w, const struct frame_view *frame);
+    void (*on_lost)(struct walk *w, uint64_t offset, uint64_t bytes);
+    void (*on_end)(struct walk *w);
+    void *owner;
+    /* private */
+    uint8_t *window[COPIES_MAX];
+    uint64_t window_at;
+    uint32_t window_bytes[COPIES_MAX], want;
+    uint8_t *whole;
+    struct member_op ops[COPIES_MAX];
+    uint32_t image, pending;
+    bool all, running, resting, stopped, ended, read_failed;
+};
+enum err walk_start(struct walk *w) MUST_CHECK;
+void walk_next(struct walk *w);
+void walk_stop(struct walk *w);       /* no callback follows; keep the struct until walk_idle */
+bool walk_idle(const struct walk *w);
+void walk_fini(struct walk *w);       /* frees the buffers; only when idle, or when the io is gone */
+
+/* A frame that was found bad on some images: rewrites them from proved bytes, reads back, counts. */
+void repair_frame(struct pool *p, struct segment *s, const struct frame_view *good, uint32_t bad_mask);
+void repair_step(struct pool *p);
+void repair_fini(struct pool *p);
+bool image_repairing(const struct segment *s, uint32_t image);
+
+/* Assembles one frame of `segment` at `offset` from the good blocks of several buffers, one per image (NULL: none,
+ * have[i] bytes are there). Proves it whole. ERR_CORRUPT when some block is bad everywhere. */
+enum err salvage_frame(const struct uuid *pool, struct segment_id segment, uint64_t offset, uint8_t *const buffers[],
+                       const uint32_t have[], uint32_t count, uint8_t *whole, struct frame_view *view_out) MUST_CHECK;
+
+/* replay.c */
+void replay_committed(struct pool *p, struct append_frame *f);
+void replay_step(struct pool *p);
+enum err replay_open(struct pool *p, bool discard) MUST_CHECK;
+void replay_stop(struct pool *p);
+
+/* retire.c, compact.c, lease.c */
+void retire_step(struct pool *p);
+void compact_step(struct pool *p);
+void compact_stop(struct pool *p);
+enum err lease_init(struct pool *p) MUST_CHECK;
+void lease_fini(struct pool *p);
+bool segment_can_be_freed(const struct pool *p, const struct segment *s);
+
+#endif

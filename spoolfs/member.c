@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: one member's life: state with evidence, error counters, latencies, and every op on it while it is under way.
+ * Invariants: MEM-1: slot_busy counts the ops outstanding on a slot; a slot with any is not claimed (SEG-2).
+ * MEM-2: a member that left does not come back before the next mount. A member that left for anything but absence
+ * still serves reads, as the last resort. */
+#include "engine.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+void pool_event(struct pool *p, enum event_kind kind, struct member *m, const char *format, ...)
+{
+    char evidence[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(evidence, sizeof evidence, format, args);
+    va_end(args);
+    struct event e = {.kind = kind, .wall_ms = io_wall_ms(p->io), .member = m ? m->name : "",
+                      .serial = m ? m->serial : "", .evidence = evidence};
+    if (p->config.sink.emit)
+        p->config.sink.emit(p->config.sink.owner, &e);
+}
+
+void member_set_state(struct member *m, enum member_state state, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(m->evidence, sizeof m->evidence, format, args);
+    va_end(args);
+    if (m->state == state && m->since_ms)
+        return;
+    enum member_state before = m->state;
+    bool first = m->since_ms == 0;
+    m->state = state;
+    m->since_ms = io_wall_ms(m->pool->io);
+    if (first && state == MEMBER_HEALTHY)
+        return;
+    pool_event(m->pool, EVENT_member_state, m, "%s -> %s: %s", first ? "unknown" : member_state_word(before),
+               member_state_word(state), m->evidence);
+}
+
+bool member_usable(const struct member *m)
+{
+    return m->used && m->present && (m->state == MEMBER_HEALTHY || m->state == MEMBER_SUSPECT);
+}
+
+bool member_readable(const struct member *m)
+{
+    return m->used && m->present;
+}
+
+static uint32_t latency_bucket(uint64_t ns)
+{
+    uint64_t us = ns / 1000;
+    if (us == 0)
+        return 0;
+    uint32_t log = 63 - (uint32_t)__builtin_clzll(us);
+    uint32_t quarter = log >= 2 ? (uint32_t)(us >> (log - 2)) & 3 : (uint32_t)(us << (2 - log)) & 3;
+    uint32_t bucket = log * 4 + quarter;
+    return bucket < LATENCY_BUCKETS ? bucket : LATENCY_BUCKETS - 1;
+}
+
+void latency_note(struct latency *l, uint64_t ns)
+{
+    l->count[latency_bucket(ns)]++;
+    l->total++;
+}
+
+uint64_t latency_percentile(const struct latency *l, uint32_t percent)
+{
+    uint64_t want = (l->total * percent + 99) / 100, seen = 0;
+    if (l->total == 0)
+        return 0;
+    for (uint32_t b = 0; b < LATENCY_BUCKETS; b++) {
+        seen += l->count[b];
+        if (seen >= want && seen > 0)
+            return ((UINT64_C(4) + (b & 3)) << (b / 4)) * 1000 / 4;
+    }
+    return UINT64_C(65) * NS_PER_S;
+}
+
+void member_leave(struct member *m, enum member_state state, const char *why)
+{
+    bool gone = state == MEMBER_ABSENT && m->present;
+    if (!member_usable(m) && !gone)
+        return;
+    if (gone)
+        m->present = false;
+    m->in_sync = false;
+    member_set_state(m, state, "%s", why);
+    pool_update_state(m->pool);
+    commit_member_left(m->pool, m);
+}
+
+static void member_count_error(struct member *m, const struct io_op *op)
+{
+    if (op->result == ERR_TIMEOUT)
+        m->errors_timeout++;
+    else if (op->kind == IO_READ)
+        m->errors_read++;
+    else if (op->kind == IO_WRITE)
+        m->errors_write++;
+    else
+        m->errors_flush++;
+}
+
+/* What an op's failure says about its member. */
+static void member_judge(struct member *m, const struct io_op *op)
+{
+    char why[128];
+    if (op->result == ERR_OK) {
+        if (op->kind == IO_WRITE)
+            m->write_errors_in_row = 0;
+        return;
+    }
+    if (op->result == ERR_CANCELED)
+        return;
+    member_count_error(m, op);
+    if (!member_usable(m) && op->result != ERR_MEMBER_GONE)
+        return;
+    if (op->result == ERR_MEMBER_GONE) {
+        member_leave(m, MEMBER_ABSENT, "the device has vanished");
+    } else if (op->kind == IO_FLUSH) {
+        member_leave(m, MEMBER_FAILED, "a flush failed: nothing written before it can be trusted");
+    } else if (op->kind == IO_WRITE) {
+        m->write_errors_in_row++;
+        snprintf(why, sizeof why, "%u writes in a row failed, the last: %s", m->write_errors_in_row,
+                 err_text(op->result));
+        if (m->write_errors_in_row >= MEMBER_WRITE_ERRORS_MAX || io_target(m->pool->io, m->target)->buffered)
+            member_leave(m, MEMBER_FAILED, why);
+        else
+            member_set_state(m, MEMBER_SUSPECT, "%s", why);
+    }
+}
+
+static void member_on_done(struct io_op *op)
+{
+    struct member_op *mo = op->owner;
+    struct member *m = mo->member;
+    ASSERT(m->ops > 0);
+    m->ops--;
+    if (mo->slot != UINT32_MAX) {
+        ASSERT(m->slot_busy[mo->slot] > 0);
+        m->slot_busy[mo->slot]--;
+    }
+    uint64_t ns = op->done_ns - op->submitted_ns;
+    if (op->kind == IO_WRITE) {
+        m->writes++;
+        m->write_bytes += op->length;
+        latency_note(&m->write_latency, ns);
+        if (op->durable)
+            m->flushes++;
+    } else if (op->kind == IO_READ) {
+        m->reads++;
+        m->read_bytes += op->length;
+        latency_note(&m->read_latency, ns);
+    }
+    member_judge(m, op);
+    mo->done(mo);
+}
+
+void member_submit(struct member *m, struct member_op *mo)
+{
+    ASSERT(m->used);
+    mo->member = m;
+    mo->op.target = m->target;
+    mo->op.owner = mo;
+    mo->op.done = member_on_done;
+    mo->slot = UINT32_MAX;
+    if (mo->op.offset >= m->slots_offset) {
+        uint64_t slot = (mo->op.offset - m->slots_offset) / m->slot_bytes;
+        if (slot < m->slot_count) {
+            mo->slot = (uint32_t)slot;
+            ASSERT(m->slot_busy[slot] < UINT8_MAX);
+            m->slot_busy[slot]++;
+        }
+    }
+    m->ops++;
+    io_submit(m->pool->io, &mo->op);
+}
+
+bool members_share_domain(const struct member *a, const struct member *b)
+{
+    return a == b || (!a->pool->config.share_disk && strcmp(a->domain, b->domain) == 0);
+}
+
+uint32_t pool_domains_usable(const struct pool *p)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        bool fresh = member_usable(&p->members[i]);
+        for (uint32_t j = 0; fresh && j < i; j++)
+            fresh = !(member_usable(&p->members[j]) && members_share_domain(&p->members[i], &p->members[j]));
+        count += fresh;
+    }
+    return count;
+}

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: mount, step, unmount of a pool, and its clock. Mounting reads superblocks, the table and the tails (recover.c),
+ * then makes a new incarnation durable before anything is appended (POOL-1). */
+#include "engine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define TICK_NS (100 * NS_PER_MS)      /* retries and queries that nothing else wakes */
+#define CLOCK_STEP_MAX_MS UINT64_C(3600000) /* DESIGN section 7: at most an hour at mount */
+#define UNMOUNT_PATIENCE_NS (8 * NS_PER_S)
+#define MOUNT_PATIENCE_NS (10 * NS_PER_S)
+
+uint64_t pool_clock_ms(struct pool *p)
+{
+    return p->clock_base_ms + (io_now_ns(p->io) - p->clock_base_ns) / NS_PER_MS;
+}
+
+static void pool_start_clock(struct pool *p, uint64_t last_ms)
+{
+    uint64_t wall = io_wall_ms(p->io);
+    uint64_t last = p->clock_base_ms > last_ms ? p->clock_base_ms : last_ms;
+    if (last == 0)
+        last = wall;
+    p->clock_base_ms = wall < last ? last : wall > last + CLOCK_STEP_MAX_MS ? last + CLOCK_STEP_MAX_MS : wall;
+    p->clock_base_ns = io_now_ns(p->io);
+}
+
+static void pool_on_tick(struct io_timer *t)
+{
+    struct pool *p = t->owner;
+    io_timer_set(p->io, t, io_now_ns(p->io) + TICK_NS);
+}
+
+static void pool_free(struct pool *p)
+{
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        free(p->members[i].slot_owner);
+        free(p->members[i].slot_busy);
+    }
+    for (uint32_t i = 0; i < p->segment_used; i++) {
+        free(p->segments[i].deps);
+        free(p->segments[i].header_bytes);
+        free(p->segments[i].header_ops);
+    }
+    while (!link_empty(&p->table_queue)) {
+        struct table_group *t = CONTAINER_OF(link_pop(&p->table_queue), struct table_group, link);
+        free(t->heap);
+        free(t);
+    }
+    if (p->frame_memory)
+        munmap(p->frame_memory, (size_t)FRAME_SLOTS * FRAME_BYTES_MAX);
+    lease_fini(p);
+    free(p->segments);
+    free(p->segment_hash);
+    free(p->incarnations);
+    free(p->super.memory);
+    free(p);
+}
+
+static enum err pool_alloc(struct io *io, const struct pool_config *config, struct pool **pool_out)
+{
+    struct pool *p = calloc(1, sizeof *p);
+    if (!p)
+        return ERR_NO_MEMORY;
+    p->io = io;
+    p->config = *config;
+    p->read_only = config->read_only;
+    link_init(&p->super.waiters);
+    link_init(&p->super.current);
+    link_init(&p->table_queue);
+    link_init(&p->reads_waiting);
+    link_init(&p->repairs);
+    io_timer_init(&p->tick, pool_on_tick, p);
+    p->incarnations = calloc(INCARNATIONS_MAX, sizeof *p->incarnations);
+    p->super.memory = sync_buffer((size_t)MEMBERS_MAX * 2 * SUPERBLOCK_BYTES);
+    void *frames = mmap(NULL, (size_t)FRAME_SLOTS * FRAME_BYTES_MAX, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    p->frame_memory = frames == MAP_FAILED ? NULL : frames; /* touched only as far as frames grow */
+    if (!p->incarnations || !p->super.memory || !p->frame_memory || lease_init(p) != ERR_OK) {
+        pool_free(p);
+        return ERR_NO_MEMORY;
+    }
+    commit_init(p);
+    *pool_out = p;
+    return ERR_OK;
+}
+
+static enum err pool_alloc_slots(struct pool *p)
+{
+    uint64_t slots = 0;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        struct member *m = &p->members[i];
+        if (!m->used)
+            continue;
+        m->slot_owner = calloc(m->slot_count, sizeof *m->slot_owner);
+        m->slot_busy = calloc(m->slot_count, 1);
+        m->slots_free = m->slot_count;
+        slots += m->slot_count;
+        if (!m->slot_owner || !m->slot_busy)
+            return ERR_NO_MEMORY;
+    }
+    p->segment_capacity = (uint32_t)slots;
+    uint32_t buckets = 64;
+    while (buckets < slots)
+        buckets *= 2;
+    p->segment_hash_mask = buckets - 1;
+    p->segment_hash = calloc(buckets, sizeof *p->segment_hash);
+    p->segments = calloc(slots, sizeof *p->segments);
+    return p->segment_hash && p->segments ? ERR_OK : ERR_NO_MEMORY;
+}
+
+static void pool_init_appenders(struct pool *p)
+{
+    uint32_t mail = pool_domains_usable(p) / p->config.copies;
+    mail = mail < 1 ? 1 : mail > SEGMENTS_OPEN_MAX ? SEGMENTS_OPEN_MAX : mail;
+    p->appender_count = 1 + mail;
+    for (uint32_t i = 0; i < p->appender_count; i++)
+        p->appenders[i] = (struct appender){.pool = p, .number = (uint8_t)i, .used = true,
+                                            .kind = i == APPENDER_TABLE ? SEGMENT_TABLE : SEGMENT_MAIL};
+}
+
+/* POOL-1: the incarnation is in the superblocks, together with a new TABLE, before the first append. */
+static enum err pool_begin_incarnation(struct pool *p, const struct superblock *newest)
+{
+    do {
+        p->incarnation = io_random64(p->io);
+    } while (p->incarnation == 0 || table_incarnation(p, p->incarnation));
+    p->epoch = newest->epoch + 1;
+    p->update = newest->update;
+    enum err e = table_note_incarnation(p, p->incarnation, 0);
+    if (e != ERR_OK)
+        return e;
+    pool_init_appenders(p);
+    uint64_t until = io_now_ns(p->io) + MOUNT_PATIENCE_NS;
+    while (!p->appenders[APPENDER_TABLE].segment) {
+        if (pool_domains_usable(p) < p->config.min_copies)
+            return ERR_BELOW_POLICY;
+        if (io_now_ns(p->io) > until)
+            return ERR_TIMEOUT;
+        enum err why;
+        if (!p->table_rewriting && !placement_possible(p, SPOOL_COMPACTION, 0, &why))
+            return why;
+        table_rewrite(p);
+        io_turn(p->io, 20 * NS_PER_MS);
+    }
+    return ERR_OK;
+}
+
+/* While the members present are no majority and a missing one was in sync when last seen, it may have gone on alone
+ * and hold newer RETIREs: older mail waits for it. */
+static void pool_plan_absent_wait(struct pool *p)
+{
+    uint32_t present = 0, in_sync_missing = 0, all = 0;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        const struct member *m = &p->members[i];
+        if (!m->used || m->removed)
+            continue;
+        all++;
+        present += m->present;
+        in_sync_missing += !m->present && m->was_in_sync;
+    }
+    if (in_sync_missing == 0 || present * 2 > all)
+        return;
+    p->absent_wait_until_ns = io_now_ns(p->io) + p->config.absent_wait_ns;
+    p->due_after_ms = pool_clock_ms(p);
+    pool_event(p, EVENT_absent_wait, NULL, "%u of %u members are here; mail from before this mount waits %llu s",
+               present, all, (unsigned long long)(p->config.absent_wait_ns / NS_PER_S));
+}
+
+static enum err pool_mount_steps(struct pool *p, const char **text_out)
+{
+    struct superblock newest;
+    *text_out = "no member has a valid superblock of a pool: run `spooltool pool create`, or check the members' paths";
+    enum err e = recover_superblocks(p, &newest);
+    if (e != ERR_OK)
+        return e;
+    *text_out = "fewer failure domains than min_copies are here: bring a missing member back (spooltool members)";
+    if (!p->read_only && pool_domains_usable(p) < p->config.min_copies)
+        return ERR_BELOW_POLICY;
+    *text_out = "not enough memory for the pool's tables";
+    if ((e = pool_alloc_slots(p)) != ERR_OK)
+        return e;
+    *text_out = "the segment table could not be read or rebuilt";
+    if ((e = recover_table(p, &newest)) != ERR_OK || (e = recover_tails(p)) != ERR_OK)
+        return e;
+    p->clean_start = newest.clean;
+    pool_start_clock(p, newest.clock_ms);
+    if ((e = read_init(p)) != ERR_OK)
+        return e;
+    if (p->read_only) {
+        p->epoch = newest.epoch;
+        p->incarnation = newest.incarnation;
+    } else {
+        *text_out = "the new incarnation could not be made durable (no free slot, or members fail)";
+        if ((e = pool_begin_incarnation(p, &newest)) != ERR_OK)
+            return e;
+        pool_plan_absent_wait(p);
+    }
+    *text_out = "the index could not be opened (state_directory)";
+    return replay_open(p, p->index_discard);
+}
+
+enum err pool_mount(struct io *io, const struct pool_config *config, struct pool **pool_out, const char **text_out)
+{
+    struct pool *p;
+    *text_out = "not enough memory";
+    enum err e = pool_alloc(io, config, &p);
+    if (e != ERR_OK)
+        return e;
+    e = pool_mount_steps(p, text_out);
+    if (e != ERR_OK) {
+        pool_abandon(&p);
+        return e;
+    }
+    p->mounted = true;
+    io_timer_set(io, &p->tick, io_now_ns(io) + TICK_NS);
+    pool_update_state(p);
+    pool_event(p, EVENT_pool_mounted, NULL, "epoch %llu, %u segments, %s stop before", (unsigned long long)p->epoch,
+               p->segment_count, p->clean_start ? "clean" : "unclean");
+    pool_step(p);
+    *text_out = "";
+    *pool_out = p;
+    return ERR_OK;
+}
+
+void pool_step(struct pool *p)
+{
+    if (p->index)
+        index_dispatch(p->index);
+    if (p->absent_wait_until_ns && io_now_ns(p->io) >= p->absent_wait_until_ns) {
+        p->absent_wait_until_ns = 0;
+        p->due_after_ms = 0;
+    }
+    replay_step(p);
+    if (!p->read_only) {
+        retire_step(p);
+        compact_step(p);
+    }
+    read_step(p);
+    repair_step(p);
+    table_step(p);
+    commit_step(p);
+    if (!link_empty(&p->table_queue)) {
+        table_step(p);
+        commit_step(p);
+    }
+}
+
+/* --- stop --- */
+
+static bool pool_quiet(const struct pool *p)
+{
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        if (p->members[i].ops)
+            return false;
+    return commit_idle(p) && !table_busy(p);
+}
+
+static void pool_turn_until_quiet(struct pool *p, uint64_t until)
+{
+    while (!pool_quiet(p) && io_now_ns(p->io) < until) {
+        io_turn(p->io, 10 * NS_PER_MS);
+        pool_step(p);
+    }
+}
+
+static void pool_close_segments(struct pool *p)
+{
+    for (uint32_t i = 1; i < p->appender_count; i++) {
+        struct appender *a = &p->appenders[i];
+        if (a->segment)
+            commit_close_segment(a);
+        if (a->next && a->next->state == SEGMENT_OPEN) {
+            a->segment = a->next;
+            a->next = NULL;
+            commit_close_segment(a);
+        }
+    }
+}
+
+void pool_unmount(struct pool **pool)
+{
+    struct pool *p = *pool;
+    if (!p)
+        return;
+    uint64_t until = io_now_ns(p->io) + UNMOUNT_PATIENCE_NS;
+    compact_stop(p);
+    replay_stop(p);
+    p->stopping = true;
+    if (!p->read_only) {
+        pool_turn_until_quiet(p, until);
+        pool_close_segments(p);
+        pool_turn_until_quiet(p, until);
+        p->clean_flag = 1;
+        superblock_update(p, NULL);
+    }
+    pool_turn_until_quiet(p, until);
+    pool_abandon(pool);
+}
+
+void pool_abandon(struct pool **pool)
+{
+    struct pool *p = *pool;
+    *pool = NULL;
+    if (!p)
+        return;
+    io_timer_clear(p->io, &p->tick);
+    for (uint32_t i = 0; i < FRAME_SLOTS; i++)
+        if (p->frames[i].appender && p->frames[i].deadline.fire)
+            io_timer_clear(p->io, &p->frames[i].deadline);
+    compact_stop(p);
+    replay_stop(p);
+    if (p->index)
+        index_close(&p->index);
+    read_fini(p);
+    repair_fini(p);
+    pool_free(p);
+}

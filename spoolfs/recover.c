@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: what mount learns from the members: who they are, the segment table, and the ends of segments that a crash
+ * left open. Blocking. Idempotent: it changes only what a second run would change in the same way.
+ * Invariants: REC-1: identity decides, never position. REC-2: a frame valid on any image is kept and made whole on
+ * every present image before anything is done because of it. REC-3: a bad frame followed by a valid one is corruption,
+ * not the torn end. */
+#include "engine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- superblocks --- */
+
+struct found { struct superblock s; enum err e; uint32_t good; };
+
+static bool newer(const struct superblock *a, const struct superblock *b)
+{
+    return a->epoch != b->epoch ? a->epoch > b->epoch : a->update > b->update;
+}
+
+/* The pool most members belong to; of two equal halves the one mounted more often. */
+static const struct superblock *recover_vote(const struct found *found, uint32_t count)
+{
+    const struct superblock *best = NULL;
+    uint32_t best_votes = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (found[i].e != ERR_OK)
+            continue;
+        uint32_t votes = 0;
+        const struct superblock *newest = &found[i].s;
+        for (uint32_t j = 0; j < count; j++) {
+            if (found[j].e != ERR_OK || !uuid_equal(found[j].s.pool, found[i].s.pool))
+                continue;
+            votes++;
+            if (newer(&found[j].s, newest))
+                newest = &found[j].s;
+        }
+        if (votes > best_votes || (votes == best_votes && newer(newest, best))) {
+            best = newest;
+            best_votes = votes;
+        }
+    }
+    return best;
+}
+
+static void recover_member_of_table(struct pool *p, const struct superblock *newest, uint32_t i)
+{
+    struct member *m = &p->members[i];
+    m->pool = p;
+    m->number = (uint8_t)i;
+    m->used = newest->members[i].used;
+    m->uuid = newest->members[i].uuid;
+    m->removed = newest->members[i].removed;
+    m->was_in_sync = newest->members[i].in_sync;
+    m->slot_count = newest->members[i].slot_count;
+    memcpy(m->name, newest->members[i].name, sizeof m->name);
+    memcpy(m->domain, newest->members[i].domain, sizeof m->domain);
+}
+
+/* The member a target holds enters service. */
+static void recover_attach(struct pool *p, uint16_t target, const struct found *f, const struct superblock *newest)
+{
+    struct member *m = &p->members[f->s.member_number];
+    const struct pool_member_config *c = &p->config.members[target];
+    if (!m->used || !uuid_equal(m->uuid, f->s.member) || m->removed) {
+        struct member ghost = {.pool = p};
+        snprintf(ghost.name, sizeof ghost.name, "%s", c->name);
+        pool_event(p, EVENT_member_foreign, &ghost, "%s was removed from this pool and is refused", c->path);
+        return;
+    }
+    if (m->present) { /* a copy of a member we have: the newer one counts */
+        pool_event(p, EVENT_member_stale, m, "%s is an older copy of the member at %s and is left alone", c->path, m->path);
+        return;
+    }
+    m->present = true;
+    m->target = target;
+    m->slot_count = f->s.slot_count;
+    m->slot_bytes = f->s.slot_bytes;
+    m->slots_offset = f->s.slots_offset;
+    m->member_bytes = f->s.member_bytes;
+    m->durable_by = f->s.durable_by;
+    m->superblock_good = f->good;
+    m->loaded_incarnation = f->s.incarnation;
+    m->behind = newer(newest, &f->s);
+    p->io->ops->target_set_durable_by(p->io, target, m->durable_by);
+    p->member_of_target[target] = m->number;
+    snprintf(m->path, sizeof m->path, "%s", c->path);
+    snprintf(m->serial, sizeof m->serial, "%s", io_target(p->io, target)->serial);
+    if (c->domain[0])
+        snprintf(m->domain, sizeof m->domain, "%s", c->domain);
+    if (strcmp(c->name, m->name) != 0)
+        pool_event(p, EVENT_member_stale, m, "configured as \"%s\": %s holds member \"%s\", recognised by identity",
+                   c->name, c->path, m->name);
+    member_set_state(m, MEMBER_HEALTHY, "superblock is valid");
+    if (m->superblock_good != (1u << SUPERBLOCK_COPIES) - 1)
+        pool_event(p, EVENT_superblock_repaired, m, "copies %#x of %#x are good; the others are written anew",
+                   m->superblock_good, (1u << SUPERBLOCK_COPIES) - 1);
+}
+
+static void recover_absent(struct pool *p, const struct found *found, uint32_t count)
+{
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        struct member *m = &p->members[i];
+        if (!m->used || m->present)
+            continue;
+        m->slot_bytes = p->slot_bytes;
+        snprintf(m->path, sizeof m->path, "(unknown)");
+        const char *why = "not configured";
+        for (uint32_t t = 0; t < count; t++) {
+            if (strcmp(p->config.members[t].name, m->name) != 0)
+                continue;
+            snprintf(m->path, sizeof m->path, "%s", p->config.members[t].path);
+            why = found[t].e == ERR_OK ? "its place holds another member" : err_text(found[t].e);
+            if (found[t].e == ERR_NOT_FOUND)
+                why = "no superblock is there";
+        }
+        member_set_state(m, m->removed ? MEMBER_REMOVED : MEMBER_ABSENT, "%s: %s", m->path, why);
+    }
+}
+
+enum err recover_superblocks(struct pool *p, struct superblock *newest_out)
+{
+    struct found *found = calloc(MEMBERS_MAX, sizeof *found);
+    if (!found)
+        return ERR_NO_MEMORY;
+    uint32_t count = p->config.member_count;
+    for (uint32_t t = 0; t < count; t++)
+        found[t].e = io_target(p->io, (uint16_t)t)->present
+                         ? superblock_load(p->io, (uint16_t)t, &found[t].s, &found[t].good)
+                         : ERR_MEMBER_GONE;
+    const struct superblock *newest = recover_vote(found, count);
+    enum err e = newest ? ERR_OK : ERR_NOT_FOUND;
+    if (newest) {
+        *newest_out = *newest;
+        p->uuid = newest->pool;
+        p->slot_bytes = newest->slot_bytes;
+        for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+            recover_member_of_table(p, newest_out, i);
+    }
+    /* newest first, so that of two copies of one member the newer enters service */
+    for (int pass = 0; newest && pass < 2; pass++) {
+        for (uint32_t t = 0; t < count; t++) {
+            if (found[t].e != ERR_OK)
+                continue;
+            bool ours = uuid_equal(found[t].s.pool, p->uuid);
+            bool fresh = !newer(newest_out, &found[t].s);
+            struct member ghost = {.pool = p};
+            snprintf(ghost.name, sizeof ghost.name, "%s", p->config.members[t].name);
+            if (!ours && pass == 0)
+                pool_event(p, EVENT_member_foreign, &ghost, "%s belongs to another pool", p->config.members[t].path);
+            if (ours && fresh == (pass == 0))
+                recover_attach(p, (uint16_t)t, &found[t], newest_out);
+        }
+    }
+    if (newest)
+        recover_absent(p, found, count);
+    free(found);
+    return e;
+}
+
+/* --- the segment table --- */
+
+static void recover_forget_segments(struct pool *p)
+{
+    for (uint32_t i = 0; i < p->segment_used; i++)
+        if (p->segments[i].state != SEGMENT_UNUSED) {
+            p->segments[i].table_known = false;
+            segment_drop(p, &p->segments[i]);
+        }
+    p->incarnation_count = 0;
+}
+
+/* Reads one table segment from its TABLE on. The last frame may be torn; anything else that is bad fails. */
+static enum err table_load(struct pool *p, struct segment_id id, const struct image *images, uint32_t count)
+{
+    struct reader r;
+    enum err e = reader_open(&r, p, id, images, count);
+    if (e != ERR_OK)
+        return e;
+    bool begun = false;
+    struct frame_view view;
+    uint64_t offset = BLOCK_BYTES, next;
+    while (e == ERR_OK && (e = reader_frame(&r, offset, &view)) == ERR_OK) {
+        uint32_t at = FRAME_HEAD_BYTES;
+        struct record_view record;
+        for (uint32_t n = 0; n < view.record_count && e == ERR_OK; n++) {
+            e = verify_record(view.bytes, at, view.records_end, &record);
+            if (e == ERR_OK)
+                e = table_apply(p, &record, &begun);
+            at = (at + record.length + RECORD_ALIGN - 1) / RECORD_ALIGN * RECORD_ALIGN;
+        }
+        p->next_sequence = view.sequence + view.record_count > p->next_sequence ? view.sequence + view.record_count
+                                                                                : p->next_sequence;
+        p->clock_base_ms = view.stamp_ms > p->clock_base_ms ? view.stamp_ms : p->clock_base_ms;
+        offset += (uint64_t)view.blocks * BLOCK_BYTES;
+    }
+    if (e == ERR_NOT_FOUND || e == ERR_CORRUPT)
+        e = begun && reader_resync(&r, offset, &next) == ERR_NOT_FOUND ? ERR_OK : ERR_CORRUPT; /* REC-3 */
+    reader_close(&r);
+    return e;
+}
+
+/* An image found by its header that the table does not name and does not know to be dead is live mail. */
+static void recover_adopt(struct pool *p, struct member *m, const struct image_view *v)
+{
+    if (v->kind != SEGMENT_MAIL || table_says_dead(p, v->segment))
+        return;
+    struct segment *s = segment_find(p, v->segment);
+    if (!s) {
+        s = segment_add(p, v->segment, SEGMENT_MAIL);
+        if (!s)
+            return;
+        s->state = SEGMENT_OPEN; /* its end has to be found */
+    } else if (s->table_known || segment_on_member(s, m->number) || s->image_count == COPIES_MAX) {
+        return;
+    }
+    if (slot_take(m, v->slot, s))
+        s->images[s->image_count++] = (struct image){.member = m->number, .slot = v->slot};
+    else if (s->image_count == 0)
+        segment_drop(p, s);
+}
+
+struct table_found { struct segment_id id; struct image images[COPIES_MAX]; uint32_t count; };
+
+static void recover_note_table(struct table_found *tables, uint32_t *count, uint32_t max, uint8_t member,
+                               const struct image_view *v)
+{
+    uint32_t i = 0;
+    while (i < *count && !segment_id_equal(tables[i].id, v->segment))
+        i++;
+    if (i == max)
+        return;
+    if (i == *count) {
+        tables[i] = (struct table_found){.id = v->segment};
+        (*count)++;
+    }
+    if (tables[i].count < COPIES_MAX)
+        tables[i].images[tables[i].count++] = (struct image){.member = member, .slot = v->slot};
+}
+
+#define HEADERS_AT_ONCE 32u
+
+static void recover_scan_member(struct pool *p, struct member *m,
+                                void (*found)(struct pool *, struct member *, const struct image_view *, void *),
+                                void *owner)
+{
+    uint8_t *blocks = sync_buffer((size_t)HEADERS_AT_ONCE * BLOCK_BYTES);
+    struct sync_read reads[HEADERS_AT_ONCE];
+    for (uint32_t slot = 0; blocks && slot < m->slot_count; slot += HEADERS_AT_ONCE) {
+        uint32_t n = m->slot_count - slot < HEADERS_AT_ONCE ? m->slot_count - slot : HEADERS_AT_ONCE;
+        for (uint32_t i = 0; i < n; i++)
+            reads[i] = (struct sync_read){.io = p->io, .target = m->target, .length = BLOCK_BYTES,
+                                          .offset = m->slots_offset + (slot + i) * m->slot_bytes,
+                                          .buffer = blocks + i * BLOCK_BYTES};
+        sync_read_all(p->io, reads, n);
+        for (uint32_t i = 0; i < n; i++) {
+            struct image_view v;
+            if (reads[i].result == ERR_OK && image_head_decode(reads[i].buffer, &v) == ERR_OK &&
+                uuid_equal(v.pool, p->uuid) && uuid_equal(v.member, m->uuid) && v.slot == slot + i)
+                found(p, m, &v, owner);
+        }
+    }
+    free(blocks);
+}
+
+static void scan_adopts(struct pool *p, struct member *m, const struct image_view *v, void *owner)
+{
+    (void)owner;
+    recover_adopt(p, m, v);
+}
+
+#define TABLES_FOUND_MAX 64u
+struct tables_found { struct table_found t[TABLES_FOUND_MAX]; uint32_t count; };
+
+static void scan_notes_tables(struct pool *p, struct member *m, const struct image_view *v, void *owner)
+{
+    (void)p;
+    struct tables_found *f = owner;
+    if (v->kind == SEGMENT_TABLE)
+        recover_note_table(f->t, &f->count, TABLES_FOUND_MAX, m->number, v);
+}
+
+/* The slots of the table in force stay taken until the superblocks name its successor. */
+static void recover_keep_table(struct pool *p, struct segment_id id, const struct image *images, uint32_t count)
+{
+    struct segment *s = segment_find(p, id) ? NULL : segment_add(p, id, SEGMENT_TABLE);
+    if (!s)
+        return;
+    s->state = SEGMENT_CLOSED;
+    for (uint32_t i = 0; i < count; i++)
+        if (slot_take(&p->members[images[i].member], images[i].slot, s))
+            s->images[s->image_count++] = images[i];
+    p->table_segment = s;
+}
+
+/* The table the superblocks name is lost: the newest readable one that any header names, then everything it does not
+ * know to be dead. */
+static enum err recover_table_by_scan(struct pool *p)
+{
+    struct tables_found *f = calloc(1, sizeof *f);
+    if (!f)
+        return ERR_NO_MEMORY;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        if (p->members[i].used && p->members[i].present)
+            recover_scan_member(p, &p->members[i], scan_notes_tables, f);
+    uint64_t best = 0;
+    uint32_t best_at = UINT32_MAX;
+    for (uint32_t i = 0; i < f->count; i++) {
+        p->next_table = 0;
+        enum err e = table_load(p, f->t[i].id, f->t[i].images, f->t[i].count);
+        recover_forget_segments(p);
+        if (e == ERR_OK && p->next_table >= best) {
+            best = p->next_table;
+            best_at = i;
+        }
+    }
+    enum err e = ERR_OK;
+    if (best_at != UINT32_MAX)
+        e = table_load(p, f->t[best_at].id, f->t[best_at].images, f->t[best_at].count);
+    for (uint32_t i = 0; i < MEMBERS_MAX && e == ERR_OK; i++)
+        if (p->members[i].used && p->members[i].present)
+            recover_scan_member(p, &p->members[i], scan_adopts, NULL);
+    p->index_discard = true;
+    if (e == ERR_OK && best_at != UINT32_MAX)
+        recover_keep_table(p, f->t[best_at].id, f->t[best_at].images, f->t[best_at].count);
+    free(f);
+    return e;
+}
+
+enum err recover_table(struct pool *p, const struct superblock *newest)
+{
+    struct image images[COPIES_MAX];
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < COPIES_MAX; i++)
+        if (newest->table_images[i].member < MEMBERS_MAX && p->members[newest->table_images[i].member].used)
+            images[count++] = (struct image){.member = (uint8_t)newest->table_images[i].member,
+                                             .slot = newest->table_images[i].slot};
+    if (segment_id_is_none(newest->table)) {
+        enum err none = newest->incarnation ? recover_table_by_scan(p) : ERR_OK; /* never mounted: nothing to load */
+        return none;
+    }
+    enum err e = table_load(p, newest->table, images, count);
+    if (e != ERR_OK) {
+        recover_forget_segments(p);
+        pool_event(p, EVENT_record_lost, NULL, "the segment table is not readable on any member: every image header is read");
+        return recover_table_by_scan(p);
+    }
+    recover_keep_table(p, newest->table, images, count);
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        struct member *m = &p->members[i];
+        if (!m->used || !m->present || !m->behind)
+            continue;
+        if (m->loaded_incarnation && !table_incarnation(p, m->loaded_incarnation)) {
+            pool_event(p, EVENT_pool_diverged, m, "this member was mounted without the others; its mail is merged");
+            recover_scan_member(p, m, scan_adopts, NULL);
+            p->index_discard = true;
+        } else {
+            pool_event(p, EVENT_member_stale, m, "its superblock is older than the pool's; it is brought up to date");
+        }
+    }
+    return ERR_OK;
+}
+
+/* --- ends of segments --- */
+
+/* REC-2: writes the frame to every present image that does not hold it whole. */
+static void tail_heal(struct pool *p, struct segment *s, const struct reader *r, const struct frame_view *v)
+{
+    for (uint32_t i = 0; i < s->image_count; i++) {
+        struct member *m = &p->members[s->images[i].member];
+        if (!m->present || r->dead[i]) {
+            s->images[i].unproved = true;
+            continue;
+        }
+        if ((r->good_mask & (1u << i)) || p->read_only)
+            continue;
+        enum err e = sync_write_one(p->io, m->target, segment_image_offset(p, &s->images[i]) + v->offset, v->bytes,
+                                    v->blocks * BLOCK_BYTES);
+        if (e != ERR_OK)
+            s->images[i].unproved = true;
+        else
+            m->repaired_blocks += v->blocks;
+    }
+}
+
+static enum err recover_tail(struct pool *p, struct segment *s)
+{
+    struct reader r;
+    enum err e = reader_open(&r, p, s->id, s->images, s->image_count);
+    if (e != ERR_OK)
+        return e;
+    uint64_t offset = BLOCK_BYTES, next;
+    for (;;) {
+        struct frame_view v;
+        enum err one = reader_frame(&r, offset, &v);
+        if (one == ERR_OK) {
+            tail_heal(p, s, &r, &v);
+            offset += (uint64_t)v.blocks * BLOCK_BYTES;
+            s->previous = v.digest.lo;
+            uint64_t after = v.sequence + v.record_count;
+            p->next_sequence = after > p->next_sequence ? after : p->next_sequence;
+            p->clock_base_ms = v.stamp_ms > p->clock_base_ms ? v.stamp_ms : p->clock_base_ms;
+        } else if (reader_resync(&r, offset, &next) == ERR_OK) { /* REC-3 */
+            pool_event(p, EVENT_frame_corrupt, NULL, "segment %llu: %llu bytes at %llu have no good copy",
+                       (unsigned long long)s->id.counter, (unsigned long long)(next - offset),
+                       (unsigned long long)offset);
+            offset = next;
+        } else {
+            break;
+        }
+    }
+    for (uint32_t i = 0; i < s->image_count; i++)
+        s->images[i].unproved = s->images[i].unproved || r.dead[i];
+    s->length = offset;
+    s->state = SEGMENT_SEALED;
+    s->by_recovery = true;
+    reader_close(&r);
+    return ERR_OK;
+}
+
+enum err recover_tails(struct pool *p)
+{
+    enum err e = ERR_OK;
+    for (uint32_t i = 0; i < p->segment_used && e == ERR_OK; i++) {
+        struct segment *s = &p->segments[i];
+        bool unproved = false; /* an image that was away when recovery sealed it is here now */
+        for (uint32_t k = 0; k < s->image_count; k++)
+            unproved = unproved || (s->images[k].unproved && p->members[s->images[k].member].present);
+        if (s->state == SEGMENT_SEALED && s->by_recovery && unproved)
+            for (uint32_t k = 0; k < s->image_count; k++)
+                s->images[k].unproved = false;
+        if (s->state == SEGMENT_OPEN || (s->state == SEGMENT_SEALED && s->by_recovery && unproved))
+            e = recover_tail(p, s);
+    }
+    return e;
+}

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: what the pool says about itself: its state and the status snapshot. Changes nothing but the state word. */
+#include "engine.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static uint32_t segment_images_readable(const struct pool *p, const struct segment *s)
+{
+    uint32_t good = 0;
+    for (uint32_t i = 0; i < s->image_count; i++)
+        good += member_readable(&p->members[s->images[i].member]) && !s->images[i].unproved;
+    return good;
+}
+
+struct tally { uint64_t below, single, live_bytes, used, messages; uint32_t degraded, segments; };
+
+static void status_tally(const struct pool *p, struct tally *t)
+{
+    *t = (struct tally){0};
+    for (uint32_t i = 0; i < p->segment_used; i++) {
+        const struct segment *s = &p->segments[i];
+        if (s->state == SEGMENT_UNUSED || s->kind != SEGMENT_MAIL)
+            continue;
+        uint32_t good = segment_images_readable(p, s);
+        t->segments++;
+        t->messages += s->live_messages;
+        t->live_bytes += s->live_bytes;
+        if (good >= p->config.copies)
+            continue;
+        t->degraded++;
+        t->below += s->live_messages;
+        if (good <= 1)
+            t->single += s->live_messages;
+    }
+}
+
+static enum pool_state status_judge(struct pool *p, const struct tally *t)
+{
+    uint32_t domains = pool_domains_usable(p), readable = 0;
+    bool missing = false;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        const struct member *m = &p->members[i];
+        readable += member_readable(m);
+        missing = missing || (m->used && !m->removed && m->state != MEMBER_HEALTHY && m->state != MEMBER_SUSPECT);
+    }
+    if (readable == 0)
+        return POOL_FAILED;
+    if (domains < p->config.min_copies || p->read_only)
+        return POOL_READ_ONLY;
+    if (domains <= p->config.copies || t->single > 0)
+        return POOL_AT_RISK;
+    if (missing || t->below > 0)
+        return POOL_DEGRADED;
+    return POOL_HEALTHY;
+}
+
+void pool_update_state(struct pool *p)
+{
+    struct tally t;
+    status_tally(p, &t);
+    enum pool_state state = status_judge(p, &t);
+    if (state != p->state && p->mounted)
+        pool_event(p, EVENT_pool_state, NULL, "%s -> %s", pool_state_word(p->state), pool_state_word(state));
+    p->state = state;
+}
+
+/* DESIGN section 6: the largest L with, for each domain, sum over the others of min(capacity, L) >= copies x L, less
+ * live bytes. Searched by halving to one slot. */
+static uint64_t status_headroom(const struct pool *p, uint64_t live)
+{
+    uint64_t low = 0, high = UINT64_C(1) << 56;
+    while (high - low > p->slot_bytes) {
+        uint64_t mid = low + (high - low) / 2;
+        bool holds = false;
+        for (uint32_t lost = 0; lost < MEMBERS_MAX; lost++) {
+            if (!member_usable(&p->members[lost]))
+                continue;
+            uint64_t sum = 0;
+            for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+                const struct member *m = &p->members[i];
+                if (!member_usable(m) || members_share_domain(m, &p->members[lost]))
+                    continue;
+                uint64_t capacity = m->slot_count * m->slot_bytes;
+                sum += capacity < mid ? capacity : mid;
+            }
+            holds = sum >= p->config.copies * mid;
+            if (!holds)
+                break;
+        }
+        if (holds)
+            low = mid;
+        else
+            high = mid;
+    }
+    return low > live ? low - live : 0;
+}
+
+/* What new mail may still take: the free slots beyond the reserve, `copies` images a segment, and what is left of the
+ * open segments. */
+static uint64_t status_free_for_mail(const struct pool *p)
+{
+    uint64_t total = 0, largest = 0, open = 0;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        const struct member *m = &p->members[i];
+        if (!member_usable(m))
+            continue;
+        uint32_t reserve = slot_reserve(m, SPOOL_NEW_MAIL);
+        uint64_t free_bytes = m->slots_free > reserve ? (m->slots_free - reserve) * m->slot_bytes : 0;
+        total += free_bytes;
+        largest = free_bytes > largest ? free_bytes : largest;
+    }
+    for (uint32_t i = 1; i < p->appender_count; i++) {
+        const struct segment *s = p->appenders[i].segment, *next = p->appenders[i].next;
+        open += s && p->slot_bytes > s->length + FRAME_BYTES_MAX ? p->slot_bytes - s->length - FRAME_BYTES_MAX : 0;
+        open += next ? p->slot_bytes - FRAME_BYTES_MAX : 0;
+    }
+    uint32_t domains = pool_domains_usable(p);
+    uint32_t copies = domains < p->config.copies ? domains : p->config.copies;
+    if (copies == 0 || p->read_only)
+        return 0;
+    uint64_t spread = total / copies;
+    if (copies > 1 && total - largest < spread * (copies - 1))
+        spread = (total - largest) / (copies - 1);
+    return spread + open;
+}
+
+static enum err status_accepting(struct pool *p)
+{
+    enum err why;
+    if (p->read_only)
+        return ERR_READ_ONLY;
+    if (p->stopping)
+        return ERR_STOPPING;
+    if (pool_domains_usable(p) < p->config.min_copies)
+        return ERR_BELOW_POLICY;
+    if (status_free_for_mail(p) == 0 && !placement_possible(p, SPOOL_NEW_MAIL, 0, &why))
+        return why;
+    return ERR_OK;
+}
+
+static void status_member(const struct member *m, struct pool_member_status *o)
+{
+    memcpy(o->name, m->name, sizeof o->name);
+    memcpy(o->path, m->path, sizeof o->path);
+    memcpy(o->domain, m->domain, sizeof o->domain);
+    memcpy(o->serial, m->serial, sizeof o->serial);
+    memcpy(o->evidence, m->evidence, sizeof o->evidence);
+    o->uuid = m->uuid;
+    o->state = m->removed ? MEMBER_REMOVED : m->state;
+    o->since_ms = m->since_ms;
+    o->bytes_total = m->slot_count * m->slot_bytes;
+    o->bytes_used = (uint64_t)(m->slot_count - m->slots_free) * m->slot_bytes;
+    o->errors_read = m->errors_read;
+    o->errors_write = m->errors_write;
+    o->errors_flush = m->errors_flush;
+    o->errors_checksum = m->errors_checksum;
+    o->errors_identity = m->errors_identity;
+    o->errors_timeout = m->errors_timeout;
+    o->repaired_blocks = m->repaired_blocks;
+    o->write_p50_ns = latency_percentile(&m->write_latency, 50);
+    o->write_p99_ns = latency_percentile(&m->write_latency, 99);
+    o->read_p50_ns = latency_percentile(&m->read_latency, 50);
+    o->read_p99_ns = latency_percentile(&m->read_latency, 99);
+    o->writes = m->writes;
+    o->write_bytes = m->write_bytes;
+    o->flushes = m->flushes;
+    o->reads = m->reads;
+    o->read_bytes = m->read_bytes;
+    o->durable_by = m->durable_by;
+    if (m->present) {
+        const struct io_target *t = io_target(m->pool->io, m->target);
+        o->rotational = t->rotational;
+        o->buffered = t->buffered;
+    }
+}
+
+static void status_action(const struct pool *p, struct pool_status *o)
+{
+    const char *named = "";
+    for (uint32_t i = 0; i < MEMBERS_MAX && !named[0]; i++)
+        if (p->members[i].used && !p->members[i].removed && p->members[i].state != MEMBER_HEALTHY)
+            named = p->members[i].name;
+    if (p->count_lost > 0)
+        snprintf(o->action, sizeof o->action, "spooltool events");
+    else if (named[0])
+        snprintf(o->action, sizeof o->action, "spooltool members (look at \"%s\")", named);
+    else if (o->state == POOL_AT_RISK)
+        snprintf(o->action, sizeof o->action, "add a member in another failure domain: a loss could not be absorbed");
+}
+
+void pool_status(struct pool *p, struct pool_status *o)
+{
+    struct tally t;
+    *o = (struct pool_status){0};
+    pool_update_state(p);
+    status_tally(p, &t);
+    o->uuid = p->uuid;
+    o->state = p->state;
+    o->copies = p->config.copies;
+    o->min_copies = p->config.min_copies;
+    o->epoch = p->epoch;
+    o->incarnation = p->incarnation;
+    o->bytes_live = t.live_bytes;
+    o->bytes_headroom = status_headroom(p, t.live_bytes);
+    o->bytes_free_for_mail = status_free_for_mail(p);
+    o->segments = t.segments;
+    o->segments_degraded = t.degraded;
+    o->messages = t.messages;
+    o->messages_below_copies = t.below;
+    o->messages_lost = p->count_lost;
+    o->index_ready = p->index_ready;
+    o->index_progress = p->index_ready ? 1.0
+                        : p->replay_total ? (double)p->replay_bytes / (double)p->replay_total : 0.0;
+    if (o->index_progress > 1.0)
+        o->index_progress = 1.0;
+    o->index_replayed_bytes = p->replay_bytes;
+    uint64_t now = io_now_ns(p->io);
+    o->absent_wait_ms = p->absent_wait_until_ns > now ? (p->absent_wait_until_ns - now) / NS_PER_MS : 0;
+    o->frames = p->count_frames;
+    o->records = p->count_records;
+    o->hedges = p->count_hedges;
+    o->segments_compacted = p->count_compacted;
+    o->accepting = status_accepting(p);
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        if (!p->members[i].used)
+            continue;
+        status_member(&p->members[i], &o->members[o->member_count]);
+        o->bytes_total += o->members[o->member_count].bytes_total;
+        o->bytes_used += o->members[o->member_count].bytes_used;
+        o->member_count++;
+    }
+    status_action(p, o);
+}

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: the four superblock copies of a member: their encoding, loading the newest valid one, updating them.
+ * Invariants: SUP-1: an update counts on a member when three copies are written and read back; copies are written one
+ * after the other, so that a torn one never leaves fewer than three good ones. SUP-2: opening takes the newest valid
+ * copy by (epoch, update). */
+#include "engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+uint64_t superblock_offset(uint64_t member_bytes, uint32_t copy)
+{
+    ASSERT(copy < SUPERBLOCK_COPIES);
+    uint64_t end = member_bytes / BLOCK_BYTES * BLOCK_BYTES;
+    return copy < 2 ? copy * SUPERBLOCK_BYTES : end - (SUPERBLOCK_COPIES - copy) * SUPERBLOCK_BYTES;
+}
+
+void superblock_encode(const struct superblock *s, uint8_t bytes[SUPERBLOCK_BYTES])
+{
+    memset(bytes, 0, SUPERBLOCK_BYTES);
+    struct superblock_disk *d = (void *)bytes; /* alignment 1 */
+    memcpy(d->magic, SUPERBLOCK_MAGIC, 8);
+    d->version = le32_of(FORMAT_VERSION);
+    d->copy = le32_of(s->copy);
+    memcpy(d->pool_uuid, s->pool.b, 16);
+    memcpy(d->member_uuid, s->member.b, 16);
+    d->member_number = le32_of(s->member_number);
+    d->slot_count = le32_of(s->slot_count);
+    d->slot_bytes = le64_of(s->slot_bytes);
+    d->slots_offset = le64_of(s->slots_offset);
+    d->member_bytes = le64_of(s->member_bytes);
+    d->durable_by = le32_of((uint32_t)s->durable_by);
+    d->copies = le32_of(s->copies);
+    d->epoch = le64_of(s->epoch);
+    d->update = le64_of(s->update);
+    d->incarnation = le64_of(s->incarnation);
+    d->clock_ms = le64_of(s->clock_ms);
+    d->clean = le64_of(s->clean);
+    d->table = segment_id_disk_of(s->table);
+    for (uint32_t i = 0; i < COPIES_MAX; i++) {
+        d->table_images[i].member = le16_of(s->table_images[i].member);
+        d->table_images[i].slot = le32_of(s->table_images[i].slot);
+    }
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        struct superblock_member_disk *m = &d->members[i];
+        if (!s->members[i].used)
+            continue;
+        memcpy(m->uuid, s->members[i].uuid.b, 16);
+        memcpy(m->name, s->members[i].name, sizeof m->name);
+        memcpy(m->domain, s->members[i].domain, sizeof m->domain);
+        m->slot_count = le32_of(s->members[i].slot_count);
+        m->removed = s->members[i].removed;
+        m->in_sync = s->members[i].in_sync;
+    }
+    struct digest sum = digest_of(bytes + 24, SUPERBLOCK_BYTES - 24);
+    d->digest = digest_disk_of(sum);
+}
+
+static void superblock_decode_members(const struct superblock_disk *d, struct superblock *s)
+{
+    static const uint8_t none[16];
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        const struct superblock_member_disk *m = &d->members[i];
+        if (memcmp(m->uuid, none, 16) == 0)
+            continue;
+        s->members[i].used = true;
+        memcpy(s->members[i].uuid.b, m->uuid, 16);
+        memcpy(s->members[i].name, m->name, sizeof m->name);
+        s->members[i].name[sizeof m->name - 1] = '\0';
+        memcpy(s->members[i].domain, m->domain, sizeof m->domain);
+        s->members[i].domain[sizeof m->domain - 1] = '\0';
+        s->members[i].slot_count = le32_get(m->slot_count);
+        s->members[i].removed = m->removed != 0;
+        s->members[i].in_sync = m->in_sync != 0;
+    }
+}
+
+static bool superblock_sane(const struct superblock *s)
+{
+    uint64_t slots_end = s->slots_offset + (uint64_t)s->slot_count * s->slot_bytes;
+    return s->member_number < MEMBERS_MAX && s->slot_count >= 1 && s->slot_count <= SLOTS_PER_MEMBER_MAX &&
+           s->slot_bytes >= SEGMENT_BYTES_MIN && s->slot_bytes <= SEGMENT_BYTES_MAX &&
+           s->slot_bytes % BLOCK_BYTES == 0 && s->slots_offset >= 2 * SUPERBLOCK_BYTES &&
+           s->slots_offset % BLOCK_BYTES == 0 && slots_end + 2 * SUPERBLOCK_BYTES <= s->member_bytes &&
+           s->copies >= 1 && s->copies <= COPIES_MAX && s->members[s->member_number].used &&
+           uuid_equal(s->members[s->member_number].uuid, s->member);
+}
+
+enum err superblock_decode(const uint8_t bytes[SUPERBLOCK_BYTES], struct superblock *s_out)
+{
+    struct superblock_disk d;
+    memcpy(&d, bytes, sizeof d);
+    if (memcmp(d.magic, SUPERBLOCK_MAGIC, 8) != 0)
+        return ERR_NOT_FOUND;
+    if (!digest_equal(digest_of(bytes + 24, SUPERBLOCK_BYTES - 24), digest_disk_get(d.digest)))
+        return ERR_CORRUPT;
+    if (le32_get(d.version) != FORMAT_VERSION || le64_get(d.features_incompat) != 0)
+        return ERR_VERSION;
+    struct superblock s = {
+        .version = le32_get(d.version),
+        .copy = le32_get(d.copy),
+        .member_number = le32_get(d.member_number),
+        .slot_count = le32_get(d.slot_count),
+        .copies = le32_get(d.copies),
+        .slot_bytes = le64_get(d.slot_bytes),
+        .slots_offset = le64_get(d.slots_offset),
+        .member_bytes = le64_get(d.member_bytes),
+        .durable_by = le32_get(d.durable_by) == IO_DURABLE_DSYNC ? IO_DURABLE_DSYNC : IO_DURABLE_FLUSH,
+        .epoch = le64_get(d.epoch),
+        .update = le64_get(d.update),
+        .incarnation = le64_get(d.incarnation),
+        .clock_ms = le64_get(d.clock_ms),
+        .clean = le64_get(d.clean) == 1,
+        .table = segment_id_disk_get(d.table),
+    };
+    memcpy(s.pool.b, d.pool_uuid, 16);
+    memcpy(s.member.b, d.member_uuid, 16);
+    for (uint32_t i = 0; i < COPIES_MAX; i++) {
+        s.table_images[i].member = le16_get(d.table_images[i].member);
+        s.table_images[i].slot = le32_get(d.table_images[i].slot);
+    }
+    superblock_decode_members(&d, &s);
+    if (!superblock_sane(&s))
+        return ERR_CORRUPT;
+    *s_out = s;
+    return ERR_OK;
+}
+
+static bool superblock_newer(const struct superblock *a, const struct superblock *b)
+{
+    return a->epoch != b->epoch ? a->epoch > b->epoch : a->update > b->update;
+}
+
+enum err superblock_load(struct io *io, uint16_t target, struct superblock *s_out, uint32_t *good_mask_out)
+{
+    uint64_t bytes = io_target(io, target)->bytes;
+    if (bytes < 4 * SUPERBLOCK_BYTES)
+        return ERR_NOT_FOUND;
+    uint8_t *memory = sync_buffer((size_t)SUPERBLOCK_COPIES * SUPERBLOCK_BYTES);
+    if (!memory)
+        return ERR_NO_MEMORY;
+    struct sync_read reads[SUPERBLOCK_COPIES];
+    for (uint32_t c = 0; c < SUPERBLOCK_COPIES; c++)
+        reads[c] = (struct sync_read){.io = io, .target = target, .offset = superblock_offset(bytes, c),
+                                      .length = SUPERBLOCK_BYTES, .buffer = memory + c * SUPERBLOCK_BYTES};
+    sync_read_all(io, reads, SUPERBLOCK_COPIES);
+    enum err e = ERR_NOT_FOUND;
+    struct superblock best, s;
+    uint32_t good = 0;
+    for (uint32_t c = 0; c < SUPERBLOCK_COPIES; c++) {
+        enum err one = reads[c].result ? reads[c].result : superblock_decode(reads[c].buffer, &s);
+        if (one == ERR_OK && s.copy != c)
+            one = ERR_IDENTITY;
+        if (one != ERR_OK) {
+            if (e != ERR_OK && one != ERR_NOT_FOUND)
+                e = one;
+            continue;
+        }
+        if (e != ERR_OK || superblock_newer(&s, &best)) {
+            best = s;
+            good = 0;
+            e = ERR_OK;
+        }
+        if (s.epoch == best.epoch && s.update == best.update)
+            good |= 1u << c;
+    }
+    free(memory);
+    if (e == ERR_OK) {
+        *s_out = best;
+        *good_mask_out = good;
+    }
+    return e;
+}
+
+/* --- update: per member, copy after copy: write, read back, compare --- */
+
+static void update_step(struct member_op *mo);
+
+static uint8_t *update_buffer(struct pool *p, uint8_t member, bool readback)
+{
+    return p->super.memory + ((size_t)member * 2 + readback) * SUPERBLOCK_BYTES;
+}
+
+static void superblock_of_pool(struct pool *p, const struct member *m, uint32_t copy, struct superblock *s)
+{
+    *s = (struct superblock){
+        .pool = p->uuid, .member = m->uuid, .copy = copy, .member_number = m->number, .slot_count = m->slot_count,
+        .copies = p->config.copies, .slot_bytes = m->slot_bytes, .slots_offset = m->slots_offset,
+        .member_bytes = m->member_bytes, .durable_by = m->durable_by, .epoch = p->epoch, .update = p->update,
+        .incarnation = p->incarnation, .clock_ms = pool_clock_ms(p), .clean = p->clean_flag != 0, .table = p->table_id,
+    };
+    for (uint32_t i = 0; i < COPIES_MAX; i++) {
+        s->table_images[i].member = i < p->table_image_count ? p->table_images[i].member : UINT16_MAX;
+        s->table_images[i].slot = i < p->table_image_count ? p->table_images[i].slot : 0;
+    }
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        const struct member *o = &p->members[i];
+        if (!o->used)
+            continue;
+        s->members[i].used = true;
+        s->members[i].uuid = o->uuid;
+        memcpy(s->members[i].name, o->name, sizeof o->name);
+        memcpy(s->members[i].domain, o->domain, sizeof o->domain);
+        s->members[i].slot_count = o->slot_count;
+        s->members[i].removed = o->removed;
+        s->members[i].in_sync = o->in_sync;
+    }
+}
+
+static void update_end_member(struct pool *p)
+{
+    ASSERT(p->super.pending > 0);
+    if (--p->super.pending > 0)
+        return;
+    p->super.running = false;
+    struct link *l;
+    while ((l = link_pop(&p->super.current)) != NULL) {
+        struct superblock_wait *w = CONTAINER_OF(l, struct superblock_wait, link);
+        w->done(w);
+    }
+    if (p->super.again && !p->super.running)
+        superblock_update(p, NULL);
+}
+
+/* owner counts the steps: copy * 2 + (0: write is under way, 1: read back is under way) */
+static void update_submit(struct member_op *mo, struct member *m, uintptr_t step)
+{
+    struct pool *p = m->pool;
+    uint32_t copy = (uint32_t)(step / 2);
+    bool readback = step & 1;
+    if (!readback) {
+        struct superblock s;
+        superblock_of_pool(p, m, copy, &s);
+        superblock_encode(&s, update_buffer(p, m->number, false));
+    }
+    mo->op = (struct io_op){.kind = readback ? IO_READ : IO_WRITE, .class = IO_CLASS_COMMIT, .durable = !readback,
+                            .length = SUPERBLOCK_BYTES, .offset = superblock_offset(m->member_bytes, copy),
+                            .buffer = update_buffer(p, m->number, readback)};
+    mo->done = update_step;
+    mo->owner = (void *)step;
+    member_submit(m, mo);
+}
+
+static void update_step(struct member_op *mo)
+{
+    struct member *m = mo->member;
+    struct pool *p = m->pool;
+    uintptr_t step = (uintptr_t)mo->owner;
+    bool readback = step & 1;
+    bool bad = mo->op.result != ERR_OK ||
+               (readback && memcmp(update_buffer(p, m->number, false), update_buffer(p, m->number, true),
+                                   SUPERBLOCK_BYTES) != 0);
+    if (bad)
+        m->late++; /* copies that failed in this update */
+    if (!member_usable(m) || m->late > 1) {
+        if (member_usable(m))
+            member_leave(m, MEMBER_FAILED, "superblock could not be written in three copies");
+        update_end_member(p);
+        return;
+    }
+    uintptr_t next = bad ? (step / 2 + 1) * 2 : step + 1;
+    if (next >= SUPERBLOCK_COPIES * 2) {
+        update_end_member(p);
+        return;
+    }
+    update_submit(mo, m, next);
+}
+
+void superblock_update(struct pool *p, struct superblock_wait *w)
+{
+    if (w)
+        link_push(&p->super.waiters, &w->link);
+    if (p->super.running) {
+        p->super.again = true;
+        return;
+    }
+    p->super.again = false;
+    p->super.running = true;
+    p->update++;
+    struct link *l;
+    while ((l = link_pop(&p->super.waiters)) != NULL)
+        link_push(&p->super.current, l);
+    p->super.pending = 1;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        struct member *m = &p->members[i];
+        if (!member_usable(m))
+            continue;
+        m->in_sync = true;
+    }
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        struct member *m = &p->members[i];
+        if (!member_usable(m))
+            continue;
+        m->late = 0;
+        p->super.pending++;
+        update_submit(&p->super.ops[i], m, 0);
+    }
+    update_end_member(p);
+}

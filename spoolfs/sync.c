@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: blocking I/O for mount, create and check, when there is no mail to serve. An op that outlives its patience
+ * is abandoned with its private buffer, which is freed when it comes back: nobody else ever sees late bytes. */
+#include "engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A member that does not answer for this long at mount is treated as absent. Longer than any healthy disk's worst
+ * read, shorter than the kernel's 30 s. */
+#define SYNC_PATIENCE_NS (5 * NS_PER_S)
+
+struct sync_op {
+    struct io_op op;
+    bool returned, abandoned;
+    uint8_t *bounce;
+};
+
+void *sync_buffer(size_t bytes)
+{
+    void *p = NULL;
+    if (posix_memalign(&p, BLOCK_BYTES, bytes) != 0)
+        return NULL;
+    return p;
+}
+
+static void sync_free(struct sync_op *s)
+{
+    free(s->bounce);
+    free(s);
+}
+
+static void sync_on_done(struct io_op *op)
+{
+    struct sync_op *s = op->owner;
+    s->returned = true;
+    if (s->abandoned)
+        sync_free(s);
+}
+
+static struct sync_op *sync_start(struct io *io, enum io_kind kind, uint16_t target, uint64_t offset, uint32_t length)
+{
+    struct sync_op *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->bounce = sync_buffer(length);
+    if (!s->bounce) {
+        free(s);
+        return NULL;
+    }
+    s->op = (struct io_op){.kind = kind, .class = IO_CLASS_DELIVER, .durable = kind == IO_WRITE, .target = target,
+                           .length = length, .offset = offset, .buffer = s->bounce, .done = sync_on_done, .owner = s};
+    (void)io;
+    return s;
+}
+
+static void sync_wait(struct io *io, struct sync_op *const *ops, uint32_t count)
+{
+    uint64_t until = io_now_ns(io) + SYNC_PATIENCE_NS;
+    for (;;) {
+        bool all = true;
+        for (uint32_t i = 0; i < count; i++)
+            all = all && (!ops[i] || ops[i]->returned);
+        if (all || io_now_ns(io) >= until)
+            return;
+        io_turn(io, until - io_now_ns(io));
+    }
+}
+
+static enum err sync_end(struct sync_op *s, void *buffer, uint32_t length)
+{
+    if (!s)
+        return ERR_NO_MEMORY;
+    if (!s->returned) {
+        s->abandoned = true;
+        return ERR_TIMEOUT;
+    }
+    enum err e = s->op.result;
+    if (e == ERR_OK && buffer)
+        memcpy(buffer, s->bounce, length);
+    sync_free(s);
+    return e;
+}
+
+#define SYNC_READS_MAX 64u
+
+void sync_read_all(struct io *io, struct sync_read *reads, uint32_t count)
+{
+    ASSERT(count <= SYNC_READS_MAX);
+    struct sync_op *ops[SYNC_READS_MAX];
+    for (uint32_t i = 0; i < count; i++) {
+        ops[i] = sync_start(io, IO_READ, reads[i].target, reads[i].offset, reads[i].length);
+        if (ops[i])
+            io_submit(io, &ops[i]->op);
+    }
+    sync_wait(io, ops, count);
+    for (uint32_t i = 0; i < count; i++)
+        reads[i].result = sync_end(ops[i], reads[i].buffer, reads[i].length);
+}
+
+enum err sync_read_one(struct io *io, uint16_t target, uint64_t offset, void *buffer, uint32_t length)
+{
+    struct sync_read r = {.io = io, .target = target, .offset = offset, .length = length, .buffer = buffer};
+    sync_read_all(io, &r, 1);
+    return r.result;
+}
+
+enum err sync_write_one(struct io *io, uint16_t target, uint64_t offset, const void *buffer, uint32_t length)
+{
+    struct sync_op *s = sync_start(io, IO_WRITE, target, offset, length);
+    if (!s)
+        return ERR_NO_MEMORY;
+    memcpy(s->bounce, buffer, length);
+    io_submit(io, &s->op);
+    sync_wait(io, &s, 1);
+    return sync_end(s, NULL, length);
+}

@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: the segment table as a log: OPEN, SEAL, FREED records behind a TABLE, in a table segment the superblocks name.
+ *
+ *   rewrite:  segment_open -> TABLE parts, frame by frame -> superblock_update -> the old table segment is dropped
+ *
+ * Invariants: TAB-1: the superblocks name a table segment only after its whole TABLE is durable. TAB-2: while a
+ * rewrite runs no OPEN, SEAL or FREED is committed, so the parts are one state. TAB-3: what follows the TABLE in its
+ * segment is newer than it. */
+#include "engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Entries of one TABLE part: as many as fit a frame beside the incarnations. */
+#define TABLE_SEGMENTS_PER_PART 8192u
+_Static_assert(sizeof(struct table_part_disk) + INCARNATIONS_MAX * sizeof(struct table_incarnation_disk) +
+                       TABLE_SEGMENTS_PER_PART * sizeof(struct table_segment_disk) + RECORD_HEAD_BYTES +
+                       FRAME_HEAD_BYTES + FRAME_BLOCKS_MAX * 8 + RECORD_ALIGN <= FRAME_BYTES_MAX,
+               "a TABLE part fits one frame");
+#define TABLE_RETRY_NS (20 * NS_PER_MS)
+
+/* --- incarnations --- */
+
+struct incarnation *table_incarnation(struct pool *p, uint64_t incarnation)
+{
+    for (uint32_t i = 0; i < p->incarnation_count; i++)
+        if (p->incarnations[i].incarnation == incarnation)
+            return &p->incarnations[i];
+    return NULL;
+}
+
+/* At the limit the oldest incarnation without a live segment is forgotten: an image of it on a member that was away
+ * for INCARNATIONS_MAX mounts would count as live mail, which costs duplicates, never mail. */
+static enum err incarnation_make_room(struct pool *p)
+{
+    for (uint32_t i = 0; i < p->incarnation_count; i++) {
+        bool live = p->incarnations[i].incarnation == p->incarnation;
+        for (uint32_t s = 0; s < p->segment_used && !live; s++)
+            live = p->segments[s].state != SEGMENT_UNUSED &&
+                   p->segments[s].id.incarnation == p->incarnations[i].incarnation;
+        if (live)
+            continue;
+        memmove(&p->incarnations[i], &p->incarnations[i + 1],
+                (p->incarnation_count - i - 1) * sizeof p->incarnations[0]);
+        p->incarnation_count--;
+        return ERR_OK;
+    }
+    return ERR_FULL;
+}
+
+enum err table_note_incarnation(struct pool *p, uint64_t incarnation, uint64_t high_water)
+{
+    struct incarnation *i = table_incarnation(p, incarnation);
+    if (i) {
+        i->high_water = high_water > i->high_water ? high_water : i->high_water;
+        return ERR_OK;
+    }
+    if (p->incarnation_count == INCARNATIONS_MAX && incarnation_make_room(p) != ERR_OK)
+        return ERR_FULL;
+    p->incarnations[p->incarnation_count++] = (struct incarnation){incarnation, high_water};
+    return ERR_OK;
+}
+
+bool table_says_dead(struct pool *p, struct segment_id id)
+{
+    const struct incarnation *i = table_incarnation(p, id.incarnation);
+    return i && id.counter <= i->high_water && !segment_find(p, id);
+}
+
+/* --- entries --- */
+
+static void table_entry_of(const struct segment *s, struct table_segment_disk *d)
+{
+    bool sealed = s->state == SEGMENT_SEALED || s->state == SEGMENT_FREEING;
+    *d = (struct table_segment_disk){
+        .id = segment_id_disk_of(s->id),
+        .length = le64_of(sealed ? s->length : 0),
+        .kind = (uint8_t)s->kind,
+        .state = (uint8_t)(!sealed ? TABLE_OPEN : s->by_recovery ? TABLE_SEALED_BY_RECOVERY : TABLE_SEALED),
+        .image_count = s->image_count,
+    };
+    for (uint32_t i = 0; i < COPIES_MAX; i++) {
+        bool used = i < s->image_count;
+        d->images[i].member = le16_of(used ? s->images[i].member : UINT16_MAX);
+        d->images[i].slot = le32_of(used ? s->images[i].slot : 0);
+        if (used && s->images[i].unproved)
+            d->unproved |= (uint8_t)(1u << i);
+    }
+}
+
+static enum err table_entry_check(const struct pool *p, const struct table_segment_disk *d)
+{
+    if (d->image_count == 0 || d->image_count > COPIES_MAX || d->state < TABLE_OPEN ||
+        d->state > TABLE_SEALED_BY_RECOVERY || d->kind != SEGMENT_MAIL)
+        return ERR_CORRUPT;
+    for (uint32_t i = 0; i < d->image_count; i++) {
+        uint32_t member = le16_get(d->images[i].member);
+        if (member >= MEMBERS_MAX || !p->members[member].used ||
+            le32_get(d->images[i].slot) >= p->members[member].slot_count)
+            return ERR_CORRUPT;
+    }
+    uint64_t length = le64_get(d->length);
+    if (length > p->slot_bytes || length % BLOCK_BYTES)
+        return ERR_CORRUPT;
+    return ERR_OK;
+}
+
+static enum err table_enter(struct pool *p, const struct table_segment_disk *d)
+{
+    enum err e = table_entry_check(p, d);
+    if (e != ERR_OK)
+        return e;
+    struct segment_id id = segment_id_disk_get(d->id);
+    struct segment *s = segment_find(p, id);
+    if (!s) {
+        s = segment_add(p, id, SEGMENT_MAIL);
+        if (!s)
+            return ERR_CORRUPT; /* more segments than slots */
+        s->table_known = true;
+        s->image_count = d->image_count;
+        for (uint32_t i = 0; i < d->image_count; i++) {
+            s->images[i] = (struct image){.member = (uint8_t)le16_get(d->images[i].member),
+                                          .slot = le32_get(d->images[i].slot)};
+            if (!slot_take(&p->members[s->images[i].member], s->images[i].slot, s))
+                return ERR_CORRUPT; /* two live images in one slot */
+        }
+    }
+    for (uint32_t i = 0; i < s->image_count; i++)
+        s->images[i].unproved = (d->unproved >> i) & 1;
+    s->state = d->state == TABLE_OPEN ? SEGMENT_OPEN : SEGMENT_SEALED;
+    s->by_recovery = d->state == TABLE_SEALED_BY_RECOVERY;
+    if (d->state != TABLE_OPEN)
+        s->length = le64_get(d->length) > BLOCK_BYTES ? le64_get(d->length) : BLOCK_BYTES;
+    return table_note_incarnation(p, id.incarnation, id.counter);
+}
+
+static enum err table_apply_part(struct pool *p, const struct record_view *r)
+{
+    struct table_part_disk head;
+    uint32_t left = r->body_bytes;
+    const uint8_t *at = r->body;
+    if (left < sizeof head)
+        return ERR_CORRUPT;
+    memcpy(&head, at, sizeof head);
+    at += sizeof head;
+    left -= (uint32_t)sizeof head;
+    uint32_t incarnations = le32_get(head.incarnations), segments = le32_get(head.segments);
+    if (incarnations > INCARNATIONS_MAX || segments > TABLE_SEGMENTS_PER_PART ||
+        left != incarnations * sizeof(struct table_incarnation_disk) + segments * sizeof(struct table_segment_disk))
+        return ERR_CORRUPT;
+    p->next_table = le64_get(head.table) > p->next_table ? le64_get(head.table) : p->next_table;
+    enum err e = ERR_OK;
+    for (uint32_t i = 0; i < incarnations && e == ERR_OK; i++) {
+        struct table_incarnation_disk d;
+        memcpy(&d, at, sizeof d);
+        at += sizeof d;
+        e = table_note_incarnation(p, le64_get(d.incarnation), le64_get(d.high_water));
+    }
+    for (uint32_t i = 0; i < segments && e == ERR_OK; i++) {
+        struct table_segment_disk d;
+        memcpy(&d, at, sizeof d);
+        at += sizeof d;
+        e = table_enter(p, &d);
+    }
+    return e;
+}
+
+enum err table_apply(struct pool *p, const struct record_view *r, bool *begun)
+{
+    struct table_segment_disk d;
+    switch (r->type) {
+    case RECORD_TABLE:
+        *begun = true;
+        return table_apply_part(p, r);
+    case RECORD_OPEN:
+    case RECORD_SEAL:
+        if (r->body_bytes != sizeof d)
+            return ERR_CORRUPT;
+        memcpy(&d, r->body, sizeof d);
+        return table_enter(p, &d);
+    case RECORD_FREED:
+        for (uint32_t at = 0; at + sizeof(struct id_disk) <= r->body_bytes; at += sizeof(struct id_disk)) {
+            struct id_disk id;
+            memcpy(&id, r->body + at, sizeof id);
+            struct segment *s = segment_find(p, segment_id_disk_get(id));
+            if (s) {
+                s->table_known = false; /* no discard here: nothing is written before the mount decides to */
+                segment_drop(p, s);
+            }
+        }
+        return ERR_OK;
+    default:
+        return ERR_CORRUPT;
+    }
+}
+
+/* --- groups: OPEN, SEAL, FREED --- */
+
+static void table_on_group(struct spool_group *g, enum err e)
+{
+    struct table_group *t = CONTAINER_OF(g, struct table_group, group);
+    struct pool *p = t->pool;
+    if (e == ERR_OK && t->record.type == RECORD_OPEN) {
+        t->segment->table_known = true;
+        e = table_note_incarnation(p, t->segment->id.incarnation, t->segment->id.counter);
+    }
+    t->done(t, e);
+    free(t->heap);
+    free(t);
+}
+
+static void table_enqueue(struct table_group *t)
+{
+    t->record.parts[0] = (struct digest_piece){t->heap ? t->heap : t->payload, t->payload_bytes};
+    t->group = (struct spool_group){.records = &t->record, .count = 1, .class = SPOOL_COMPACTION,
+                                    .done = table_on_group};
+    link_push(&t->pool->table_queue, &t->link);
+}
+
+enum err table_submit(struct pool *p, enum record_type type, struct segment *s,
+                      void (*done)(struct table_group *t, enum err e))
+{
+    ASSERT(type == RECORD_OPEN || type == RECORD_SEAL);
+    struct table_group *t = calloc(1, sizeof *t);
+    if (!t)
+        return ERR_NO_MEMORY;
+    t->pool = p;
+    t->segment = s;
+    t->done = done;
+    t->record.type = type;
+    enum segment_state state = s->state;
+    if (type == RECORD_SEAL)
+        s->state = SEGMENT_SEALED; /* as it will be when the record is durable */
+    struct table_segment_disk d;
+    table_entry_of(s, &d);
+    s->state = state;
+    _Static_assert(sizeof d == sizeof t->payload, "an entry is the payload");
+    memcpy(t->payload, &d, sizeof d);
+    t->payload_bytes = sizeof d;
+    table_enqueue(t);
+    return ERR_OK;
+}
+
+enum err table_submit_freed(struct pool *p, const struct segment_id *ids, uint32_t count,
+                            void (*done)(struct table_group *t, enum err e))
+{
+    struct table_group *t = calloc(1, sizeof *t);
+    struct id_disk *row = calloc(count, sizeof *row);
+    if (!t || !row) {
+        free(t);
+        free(row);
+        return ERR_NO_MEMORY;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        row[i] = segment_id_disk_of(ids[i]);
+    t->pool = p;
+    t->done = done;
+    t->record.type = RECORD_FREED;
+    t->heap = (uint8_t *)row;
+    t->payload_bytes = count * (uint32_t)sizeof *row;
+    table_enqueue(t);
+    return ERR_OK;
+}
+
+void table_step(struct pool *p)
+{
+    while (!link_empty(&p->table_queue)) {
+        struct table_group *t = CONTAINER_OF(p->table_queue.next, struct table_group, link);
+        enum err e = commit_submit(&p->appenders[APPENDER_TABLE], &t->group);
+        if (e == ERR_BUSY)
+            return;
+        link_remove(&t->link);
+        if (e != ERR_OK)
+            table_on_group(&t->group, e);
+    }
+}
+
+bool table_busy(const struct pool *p)
+{
+    return p->table_rewriting || !link_empty(&p->table_queue) || p->super.running;
+}
+
+/* --- rewrite --- */
+
+static void rewrite_again(struct pool *p)
+{
+    if (p->table_candidate && p->table_candidate->state == SEGMENT_OPEN)
+        segment_drop(p, p->table_candidate);
+    p->table_candidate = NULL;
+    p->table_rewriting = false;
+    p->table_retry_ns = io_now_ns(p->io) + TABLE_RETRY_NS;
+}
+
+static void rewrite_on_superblocks(struct superblock_wait *w)
+{
+    struct pool *p = w->owner;
+    struct segment *s = p->table_candidate, *old = p->table_segment;
+    p->table_candidate = NULL;
+    p->table_segment = s;
+    p->table_rewriting = false;
+    if (old)
+        segment_drop(p, old);
+    for (uint32_t i = 0; i < s->image_count; i++)
+        if (!member_usable(&p->members[s->images[i].member])) {
+            s->state = SEGMENT_CLOSED; /* it lost an image meanwhile: once more */
+            return;
+        }
+    appender_adopt(&p->appenders[APPENDER_TABLE], s);
+}
+
+static void rewrite_commit(struct pool *p)
+{
+    struct segment *s = p->table_candidate;
+    p->table_id = s->id;
+    p->table_image_count = s->image_count;
+    for (uint32_t i = 0; i < s->image_count; i++)
+        p->table_images[i] = s->images[i];
+    p->table_wait = (struct superblock_wait){.done = rewrite_on_superblocks, .owner = p};
+    superblock_update(p, &p->table_wait);
+}
+
+static uint32_t rewrite_parts(const struct pool *p)
+{
+    uint32_t known = 0;
+    for (uint32_t i = 0; i < p->segment_used; i++)
+        known += p->segments[i].state != SEGMENT_UNUSED && p->segments[i].table_known &&
+                 p->segments[i].kind == SEGMENT_MAIL;
+    return known / TABLE_SEGMENTS_PER_PART + 1;
+}
+
+/* Encodes part `table_part` from `table_cursor` on. */
+static enum err rewrite_fill(struct pool *p, struct frame *f)
+{
+    uint32_t incarnations = p->table_part == 0 ? p->incarnation_count : 0;
+    struct table_incarnation_disk *inc = calloc(incarnations + 1u, sizeof *inc);
+    struct table_segment_disk *seg = calloc(TABLE_SEGMENTS_PER_PART, sizeof *seg);
+    if (!inc || !seg) {
+        free(inc);
+        free(seg);
+        return ERR_NO_MEMORY;
+    }
+    for (uint32_t i = 0; i < incarnations; i++)
+        inc[i] = (struct table_incarnation_disk){le64_of(p->incarnations[i].incarnation),
+                                                 le64_of(p->incarnations[i].high_water)};
+    uint32_t segments = 0;
+    while (p->table_cursor < p->segment_used && segments < TABLE_SEGMENTS_PER_PART) {
+        const struct segment *s = &p->segments[p->table_cursor++];
+        if (s->state != SEGMENT_UNUSED && s->table_known && s->kind == SEGMENT_MAIL)
+            table_entry_of(s, &seg[segments++]);
+    }
+    struct table_part_disk head = {.table = le64_of(p->next_table), .part = le32_of(p->table_part),
+                                   .parts = le32_of(rewrite_parts(p)), .incarnations = le32_of(incarnations),
+                                   .segments = le32_of(segments)};
+    struct digest_piece parts[3] = {{&head, sizeof head}, {inc, incarnations * sizeof *inc},
+                                    {seg, segments * sizeof *seg}};
+    struct record_fields r = {.type = RECORD_TABLE, .sequence = ++p->next_sequence, .parts = parts, .part_count = 3};
+    frame_add(f, &r);
+    free(inc);
+    free(seg);
+    return ERR_OK;
+}
+
+static void rewrite_part(struct pool *p);
+
+static void rewrite_on_image(struct member_op *mo)
+{
+    struct append_frame *f = mo->owner;
+    struct pool *p = f->pool;
+    f->failed = f->failed || mo->op.result != ERR_OK;
+    if (--f->pending > 0)
+        return;
+    bool failed = f->failed;
+    struct segment *s = f->segment;
+    s->length += (uint64_t)f->blocks * BLOCK_BYTES;
+    s->previous = f->digest.lo;
+    f->appender = NULL;
+    for (uint32_t i = 0; i < s->image_count; i++)
+        failed = failed || !member_usable(&p->members[s->images[i].member]);
+    if (failed)
+        rewrite_again(p);
+    else if (++p->table_part < rewrite_parts(p))
+        rewrite_part(p);
+    else
+        rewrite_commit(p);
+}
+
+static void rewrite_part(struct pool *p)
+{
+    struct append_frame *f = NULL;
+    for (uint32_t i = 0; i < FRAME_SLOTS && !f; i++)
+        if (!p->frames[i].appender)
+            f = &p->frames[i];
+    struct segment *s = p->table_candidate;
+    if (f)
+        frame_init(&f->frame, f->buffer);
+    if (!f || rewrite_fill(p, &f->frame) != ERR_OK) {
+        rewrite_again(p);
+        return;
+    }
+    struct frame_identity id = {.pool = p->uuid, .segment = s->id, .offset = s->length, .previous = s->previous,
+                                .stamp_ms = pool_clock_ms(p)};
+    f->appender = &p->appenders[APPENDER_TABLE];
+    f->segment = s;
+    f->failed = false;
+    f->blocks = frame_seal(&f->frame, &id, &f->digest);
+    ASSERT(s->length + (uint64_t)f->blocks * BLOCK_BYTES <= p->slot_bytes);
+    f->pending = s->image_count;
+    for (uint32_t i = 0; i < s->image_count; i++) {
+        f->ops[i] = (struct member_op){.done = rewrite_on_image, .owner = f};
+        f->ops[i].op = (struct io_op){.kind = IO_WRITE, .class = IO_CLASS_COMMIT, .durable = true,
+                                      .length = f->blocks * BLOCK_BYTES, .buffer = f->buffer,
+                                      .offset = segment_image_offset(p, &s->images[i]) + s->length};
+        member_submit(&p->members[s->images[i].member], &f->ops[i]);
+    }
+}
+
+static void rewrite_on_opened(struct segment *s, enum err e)
+{
+    struct pool *p = s->opener;
+    ASSERT(p->table_candidate == s);
+    if (e != ERR_OK) {
+        p->table_candidate = NULL;
+        segment_drop(p, s);
+        rewrite_again(p);
+        return;
+    }
+    p->next_table++;
+    p->table_cursor = 0;
+    p->table_part = 0;
+    rewrite_part(p);
+}
+
+void table_rewrite(struct pool *p)
+{
+    if (p->table_rewriting || p->read_only || io_now_ns(p->io) < p->table_retry_ns)
+        return;
+    p->table_rewriting = true;
+    uint32_t avoid = p->appenders[APPENDER_TABLE].avoid_mask;
+    enum err e = segment_open(p, SEGMENT_TABLE, SPOOL_COMPACTION, avoid, &p->table_candidate);
+    if (e != ERR_OK && avoid)
+        e = segment_open(p, SEGMENT_TABLE, SPOOL_COMPACTION, 0, &p->table_candidate);
+    if (e != ERR_OK) {
+        p->table_candidate = NULL;
+        rewrite_again(p);
+        return;
+    }
+    p->table_candidate->opened = rewrite_on_opened;
+    p->table_candidate->opener = p;
+}

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: visiting the frames of a segment in order, from any image, without blocking: replay, compaction, and what
+ * verifies in the background. Every frame is proved whole before on_frame sees it.
+ *
+ *   window of one image -> frame good: on_frame, rest until walk_next
+ *                       -> bad or unreadable: the same place of all images -> salvage -> on_frame | on_lost
+ */
+#include "engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void walk_run(struct walk *w);
+
+static void walk_on_read(struct member_op *mo)
+{
+    struct walk *w = mo->owner;
+    uint32_t i = (uint32_t)(mo - w->ops);
+    w->window_bytes[i] = mo->op.result == ERR_OK ? mo->op.length : 0;
+    w->pending--;
+    if (w->pending == 0 && !w->stopped)
+        walk_run(w);
+}
+
+static bool walk_submit(struct walk *w, uint32_t i, uint32_t bytes)
+{
+    struct pool *p = w->pool;
+    if (!w->window[i])
+        w->window[i] = sync_buffer(FRAME_BYTES_MAX);
+    if (!w->window[i])
+        return false;
+    w->ops[i] = (struct member_op){.done = walk_on_read, .owner = w};
+    w->ops[i].op = (struct io_op){.kind = IO_READ, .class = w->class, .length = bytes, .buffer = w->window[i],
+                                  .offset = segment_image_offset(p, &w->segment->images[i]) + w->offset};
+    w->pending++;
+    member_submit(&p->members[w->segment->images[i].member], &w->ops[i]);
+    return true;
+}
+
+/* Reads from the walk's offset: one image, or all of them when that one did not do. */
+static void walk_read(struct walk *w, bool all)
+{
+    uint64_t left = w->end - w->offset;
+    uint32_t bytes = left < FRAME_BYTES_MAX ? (uint32_t)left : FRAME_BYTES_MAX;
+    memset(w->window_bytes, 0, sizeof w->window_bytes);
+    w->window_at = w->offset;
+    w->want = bytes;
+    w->all = all;
+    w->image = read_choose_image(w->pool, w->segment, 0);
+    for (uint32_t i = 0; i < w->segment->image_count; i++) {
+        struct member *m = &w->pool->members[w->segment->images[i].member];
+        bool wanted = all ? member_readable(m) && !image_repairing(w->segment, i) : i == w->image;
+        if (wanted)
+            (void)walk_submit(w, i, bytes);
+    }
+}
+
+static void walk_give(struct walk *w, const struct frame_view *v)
+{
+    w->resting = true;
+    w->offset += (uint64_t)v->blocks * BLOCK_BYTES;
+    w->on_frame(w, v);
+}
+
+/* From one window: 1 given, 0 more has to be read, -1 bad here. */
+static int walk_try_one(struct walk *w)
+{
+    uint32_t i = w->image;
+    if (i == COPIES_MAX || w->window_bytes[i] == 0)
+        return -1;
+    uint64_t at = w->offset - w->window_at;
+    if (at + BLOCK_BYTES > w->window_bytes[i])
+        return 0;
+    struct frame_view v;
+    const uint8_t *bytes = w->window[i] + at;
+    if (verify_head(bytes, &w->pool->uuid, w->segment->id, w->offset, &v) != ERR_OK ||
+        w->offset + (uint64_t)v.blocks * BLOCK_BYTES > w->end)
+        return -1;
+    if (at + (uint64_t)v.blocks * BLOCK_BYTES > w->window_bytes[i])
+        return at == 0 ? -1 : 0;
+    if (verify_frame(bytes, &w->pool->uuid, &v, NULL) != ERR_OK)
+        return -1;
+    walk_give(w, &v);
+    return 1;
+}
+
+/* The next place where any image has a frame head, within the windows; w->end when there is none. */
+static uint64_t walk_resync(struct walk *w)
+{
+    struct frame_view v;
+    for (uint64_t at = w->offset + BLOCK_BYTES; at < w->end; at += BLOCK_BYTES)
+        for (uint32_t i = 0; i < w->segment->image_count; i++)
+            if (at - w->window_at + BLOCK_BYTES <= w->window_bytes[i] &&
+                verify_head(w->window[i] + (at - w->window_at), &w->pool->uuid, w->segment->id, at, &v) == ERR_OK)
+                return at;
+    return w->offset + w->want < w->end ? w->offset + w->want : w->end;
+}
+
+static void walk_salvage(struct walk *w)
+{
+    struct frame_view v;
+    uint32_t bad = 0;
+    if (!w->whole)
+        w->whole = sync_buffer(FRAME_BYTES_MAX);
+    enum err e = w->whole ? salvage_frame(&w->pool->uuid, w->segment->id, w->offset, w->window, w->window_bytes,
+                                          w->segment->image_count, w->whole, &v)
+                          : ERR_NO_MEMORY;
+    w->all = false;
+    if (e != ERR_OK || w->offset + (uint64_t)v.blocks * BLOCK_BYTES > w->end) {
+        uint64_t from = w->offset, to = walk_resync(w);
+        w->offset = to;
+        memset(w->window_bytes, 0, sizeof w->window_bytes);
+        w->on_lost(w, from, to - from);
+        return;
+    }
+    for (uint32_t i = 0; i < w->segment->image_count; i++) {
+        struct frame_view one;
+        struct member *m = &w->pool->members[w->segment->images[i].member];
+        if (!member_readable(m) || w->window_bytes[i] == 0)
+            continue;
+        if (verify_head(w->window[i], &w->pool->uuid, w->segment->id, w->offset, &one) != ERR_OK ||
+            verify_frame(w->window[i], &w->pool->uuid, &one, NULL) != ERR_OK) {
+            bad |= 1u << i;
+            m->errors_checksum++;
+            pool_event(w->pool, EVENT_frame_corrupt, m, "segment %llu, frame at %llu",
+                       (unsigned long long)w->segment->id.counter, (unsigned long long)w->offset);
+        }
+    }
+    repair_frame(w->pool, w->segment, &v, bad);
+    memset(w->window_bytes, 0, sizeof w->window_bytes);
+    walk_give(w, &v);
+}
+
+static void walk_run(struct walk *w)
+{
+    if (w->running)
+        return;
+    w->running = true;
+    while (!w->stopped && !w->resting && w->pending == 0 && !w->ended) {
+        if (w->offset >= w->end) {
+            w->ended = true;
+            w->on_end(w);
+            break;
+        }
+        if (w->all) {
+            walk_salvage(w);
+            continue;
+        }
+        int got = w->want ? walk_try_one(w) : 0;
+        if (got == 1)
+            continue;
+        walk_read(w, got < 0);
+        if (w->pending == 0 && !w->all) { /* no image to read from: all say so */
+            walk_read(w, true);
+        }
+    }
+    w->running = false;
+}
+
+enum err walk_start(struct walk *w)
+{
+    ASSERT(w->on_frame && w->on_lost && w->on_end);
+    w->segment->refs++;
+    w->want = 0;
+    walk_run(w);
+    return ERR_OK;
+}
+
+void walk_next(struct walk *w)
+{
+    w->resting = false;
+    walk_run(w);
+}
+
+void walk_stop(struct walk *w)
+{
+    w->stopped = true;
+}
+
+bool walk_idle(const struct walk *w)
+{
+    return w->pending == 0 && !w->running;
+}
+
+void walk_fini(struct walk *w)
+{
+    if (w->segment)
+        w->segment->refs--;
+    for (uint32_t i = 0; i < COPIES_MAX; i++)
+        free(w->window[i]);
+    free(w->whole);
+    memset(w, 0, sizeof *w);
+}
