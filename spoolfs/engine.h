@@ -181,6 +181,27 @@ struct table_group {
     uint8_t *heap;                /* payload when larger */
 };
 
+/* Visits the frames of a segment in order, from any image, never blocking. */
+struct walk {
+    struct pool *pool;
+    struct segment *segment;
+    uint64_t offset, end;      /* bytes of the segment still to visit */
+    enum io_class class;
+    /* Each good frame; the walk rests until walk_next. on_lost: no image has a whole frame here, bytes are skipped. */
+    void (*on_frame)(struct walk *w, const struct frame_view *frame);
+    void (*on_lost)(struct walk *w, uint64_t offset, uint64_t bytes);
+    void (*on_end)(struct walk *w);
+    void *owner;
+    /* private */
+    uint8_t *window[COPIES_MAX];
+    uint64_t window_at;
+    uint32_t window_bytes[COPIES_MAX], want;
+    uint8_t *whole;
+    struct member_op ops[COPIES_MAX];
+    uint32_t image, pending;
+    bool all, running, resting, stopped, ended, read_failed;
+};
+
 struct superblock_wait {
     struct link link;
     void (*done)(struct superblock_wait *w);
@@ -188,6 +209,7 @@ struct superblock_wait {
 };
 
 struct lease_table;
+struct retire;
 struct compaction;
 struct read_state;
 
@@ -242,13 +264,15 @@ struct pool {
     /* index */
     struct index *index;
     bool index_open, index_live, index_ready, index_replaying, index_rebuild, index_discard;
-    struct walk *replay_walk;
+    struct walk replay_walk;
+    bool replay_walking, replay_stopping;
+    uint8_t *replay_frame;        /* a frame that waits for room in the index */
+    struct frame_view replay_view;
     uint64_t replay_bytes, replay_total;
     uint64_t absent_wait_until_ns;
     uint64_t due_after_ms;
     uint32_t dirty_segments;
-    bool free_barrier;
-    struct index_query *barrier;
+    struct retire *retire;
 
     struct lease_table *leases;
     struct compaction *compaction;
@@ -372,26 +396,6 @@ void read_step(struct pool *p);
 /* The healthiest readable image not in skip_mask; COPIES_MAX: none. */
 uint32_t read_choose_image(const struct pool *p, const struct segment *s, uint32_t skip_mask);
 
-/* Visits the frames of a segment in order, from any image, never blocking. */
-struct walk {
-    struct pool *pool;
-    struct segment *segment;
-    uint64_t offset, end;      /* bytes of the segment still to visit */
-    enum io_class class;
-    /* Each good frame; the walk rests until walk_next. on_lost: no image has a whole frame here, bytes are skipped. */
-    void (*on_frame)(struct walk *w, const struct frame_view *frame);
-    void (*on_lost)(struct walk *w, uint64_t offset, uint64_t bytes);
-    void (*on_end)(struct walk *w);
-    void *owner;
-    /* private */
-    uint8_t *window[COPIES_MAX];
-    uint64_t window_at;
-    uint32_t window_bytes[COPIES_MAX], want;
-    uint8_t *whole;
-    struct member_op ops[COPIES_MAX];
-    uint32_t image, pending;
-    bool all, running, resting, stopped, ended, read_failed;
-};
 enum err walk_start(struct walk *w) MUST_CHECK;
 void walk_next(struct walk *w);
 void walk_stop(struct walk *w);       /* no callback follows; keep the struct until walk_idle */
@@ -419,8 +423,11 @@ void replay_stop(struct pool *p);
 void retire_step(struct pool *p);
 void compact_step(struct pool *p);
 void compact_stop(struct pool *p);
+void compact_fini(struct pool *p);
 enum err lease_init(struct pool *p) MUST_CHECK;
 void lease_fini(struct pool *p);
-bool segment_can_be_freed(const struct pool *p, const struct segment *s);
+void lease_step(struct pool *p);
+void retire_fini(struct pool *p);
+void segment_note_stat(struct pool *p, const struct index_segment *stat);
 
 #endif

@@ -234,6 +234,7 @@ void pool_step(struct pool *p)
         p->absent_wait_until_ns = 0;
         p->due_after_ms = 0;
     }
+    lease_step(p);
     replay_step(p);
     if (!p->read_only) {
         retire_step(p);
@@ -311,11 +312,13 @@ void pool_abandon(struct pool **pool)
     for (uint32_t i = 0; i < FRAME_SLOTS; i++)
         if (p->frames[i].appender && p->frames[i].deadline.fire)
             io_timer_clear(p->io, &p->frames[i].deadline);
-    compact_stop(p);
-    replay_stop(p);
     if (p->index)
-        index_close(&p->index);
+        index_close(&p->index); /* first: it holds queries of the others */
+    if (p->replay_walking)
+        walk_fini(&p->replay_walk);
+    compact_fini(p);
     read_fini(p);
     repair_fini(p);
+    retire_fini(p);
     pool_free(p);
 }

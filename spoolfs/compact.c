@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: moving the few live records out of a mostly dead segment, so that retire.c can free it.
+ *
+ *   victim chosen -> walk its frames; each needed record: ask the index, copy it with its marks -> all copies durable
+ *   -> barrier (the index has moved the places) -> over; the victim is dead and retire.c takes it
+ *
+ * Invariants: LEASE-1 (engine.h). CMP-1: a MESSAGE is copied byte for byte together with its present marks and hold in
+ * one frame, so that the old MARKs are not needed any more. CMP-2: a frame of copies holds nothing else and names the
+ * victim, so that the segment it lands in outlives the victim. One compaction at a time. */
+#include "engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define COMPACT_COPIES_IN_FLIGHT_MAX 64u
+#define COMPACT_NEARLY_EMPTY 16u /* below a sixteenth live: at once, so that hedges and crash loops cannot burn slots */
+#define COMPACT_PRESSURE 4u      /* below a quarter of the slots free: anything less than half live */
+#define COMPACT_PAUSE_NS (200 * NS_PER_MS) /* between looks for a victim: leaves time for retirement to do the work */
+
+struct copy {
+    struct spool_group group;
+    struct spool_record records[3];
+    bool used;
+};
+
+struct compaction {
+    struct pool *pool;
+    struct segment *victim;
+    struct walk walk;
+    struct frame_view frame;   /* whose records are being looked at; the walk rests */
+    struct record_view record;
+    struct index_query query;
+    uint32_t at, left, in_flight;
+    bool running, asking, have_frame, have_record, walked, failed, barrier, stopped;
+    struct copy copies[COMPACT_COPIES_IN_FLIGHT_MAX];
+    uint64_t next_ns;
+};
+
+static bool compact_pressure(const struct pool *p)
+{
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        const struct member *m = &p->members[i];
+        if (member_usable(m) && m->slots_free < m->slot_count / COMPACT_PRESSURE)
+            return true;
+    }
+    return false;
+}
+
+static struct segment *compact_choose(struct pool *p)
+{
+    struct segment *best = NULL;
+    bool pressure = compact_pressure(p);
+    for (uint32_t i = 0; i < p->segment_used; i++) {
+        struct segment *s = &p->segments[i];
+        if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || !s->counted || s->fed < s->length || s->leased ||
+            s->refs || s->repairing || s->length <= BLOCK_BYTES)
+            continue;
+        bool empty = s->live_messages == 0 && s->live_chunks == 0;
+        bool wanted = pressure ? s->live_bytes < s->length / 2 : s->live_bytes < p->slot_bytes / COMPACT_NEARLY_EMPTY;
+        if (!wanted || (empty && !pressure))
+            continue; /* what holds only results waits for the segments they are about */
+        if (!best || s->live_bytes < best->live_bytes)
+            best = s;
+    }
+    return best;
+}
+
+static void compact_end(struct compaction *c)
+{
+    struct pool *p = c->pool;
+    walk_fini(&c->walk);
+    c->victim->compacting = false;
+    if (!c->victim->dirty) {
+        c->victim->dirty = true;
+        p->dirty_segments++;
+    }
+    p->count_compacted += !c->failed;
+    c->running = false;
+    c->next_ns = io_now_ns(p->io) + (c->failed ? 10 : 1) * COMPACT_PAUSE_NS;
+}
+
+static void compact_on_copied(struct spool_group *g, enum err e)
+{
+    struct compaction *c = g->owner;
+    struct copy *copy = CONTAINER_OF(g, struct copy, group);
+    copy->used = false;
+    c->in_flight--;
+    c->failed = c->failed || e != ERR_OK;
+}
+
+static struct copy *compact_take(struct compaction *c)
+{
+    for (uint32_t i = 0; i < COMPACT_COPIES_IN_FLIGHT_MAX; i++)
+        if (!c->copies[i].used)
+            return &c->copies[i];
+    return NULL;
+}
+
+/* ERR_BUSY: once more later. */
+static enum err compact_copy(struct compaction *c, const struct index_entry *e)
+{
+    struct copy *copy = compact_take(c);
+    if (!copy)
+        return ERR_BUSY;
+    memset(copy, 0, sizeof *copy);
+    uint32_t n = 1;
+    copy->records[0] = (struct spool_record){.type = c->record.type, .qid = c->record.qid, .raw = c->record.bytes,
+                                             .raw_bytes = c->record.length};
+    if (e && e->marks_bytes)
+        copy->records[n++] = (struct spool_record){.type = RECORD_MARK, .qid = c->record.qid,
+                                                   .parts = {{e->marks, e->marks_bytes}}};
+    if (e && e->state == INDEX_HOLD)
+        copy->records[n++] = (struct spool_record){.type = RECORD_STATE, .qid = c->record.qid,
+                                                   .arg = RECORD_STATE_HOLD};
+    copy->group = (struct spool_group){.records = copy->records, .count = n, .class = SPOOL_COMPACTION,
+                                       .done = compact_on_copied, .owner = c, .moved_from = c->victim->id};
+    enum err err = spool_submit(c->pool, &copy->group);
+    if (err != ERR_OK)
+        return err;
+    copy->used = true;
+    c->in_flight++;
+    return ERR_OK;
+}
+
+static bool place_is(const struct place *at, const struct compaction *c)
+{
+    return segment_id_equal(at->segment, c->victim->id) && at->frame == c->frame.offset && at->record == c->record.offset;
+}
+
+static void compact_on_answer(struct index_query *q, enum err e)
+{
+    struct compaction *c = q->owner;
+    c->asking = false;
+    bool live = e == ERR_OK && (q->kind == INDEX_LOOKUP ? q->entry_count == 1 && place_is(&q->entries[0].place, c)
+                                                        : place_is(&q->chunks[0].place, c));
+    enum err copied = ERR_OK;
+    if (live && !c->failed)
+        copied = compact_copy(c, q->kind == INDEX_LOOKUP ? &q->entries[0] : NULL);
+    index_query_fini(q);
+    if (e != ERR_OK && e != ERR_NOT_FOUND && e != ERR_LOST)
+        c->failed = true;
+    if (copied != ERR_BUSY) {
+        c->have_record = false;
+        c->failed = c->failed || copied != ERR_OK;
+    }
+}
+
+static void compact_ask(struct compaction *c, enum index_query_kind kind)
+{
+    c->query = (struct index_query){.kind = kind, .qid = c->record.qid, .first = c->record.arg, .max = 1,
+                                    .done = compact_on_answer, .owner = c};
+    c->asking = true;
+    index_query(c->pool->index, &c->query);
+}
+
+/* Results about messages that lie in other live segments. Those about messages here went along as marks (CMP-1). */
+static bool compact_result_needed(struct compaction *c)
+{
+    struct segment *about = segment_find(c->pool, c->record.message_segment);
+    return about && about != c->victim;
+}
+
+static void compact_record(struct compaction *c)
+{
+    switch (c->record.type) {
+    case RECORD_MESSAGE:
+        compact_ask(c, INDEX_LOOKUP);
+        return;
+    case RECORD_CHUNK:
+        compact_ask(c, INDEX_CHUNKS);
+        return;
+    case RECORD_MARK:
+    case RECORD_RETIRE:
+    case RECORD_STATE: {
+        enum err e = compact_result_needed(c) ? compact_copy(c, NULL) : ERR_OK;
+        c->have_record = e == ERR_BUSY;
+        c->failed = c->failed || (e != ERR_OK && e != ERR_BUSY);
+        return;
+    }
+    default:
+        c->have_record = false;
+    }
+}
+
+static void compact_on_frame(struct walk *w, const struct frame_view *f)
+{
+    struct compaction *c = w->owner;
+    c->frame = *f;
+    c->have_frame = true;
+    c->at = FRAME_HEAD_BYTES;
+    c->left = f->record_count;
+}
+
+static void compact_on_lost(struct walk *w, uint64_t offset, uint64_t bytes)
+{
+    struct compaction *c = w->owner;
+    (void)offset;
+    (void)bytes;
+    c->failed = true; /* a segment with a record no present image can read is not freed: it stays as it is */
+}
+
+static void compact_on_end(struct walk *w)
+{
+    struct compaction *c = w->owner;
+    c->walked = true;
+}
+
+static void compact_on_barrier(struct index_query *q, enum err e)
+{
+    struct compaction *c = q->owner;
+    index_query_fini(q);
+    c->asking = false;
+    c->failed = c->failed || e != ERR_OK;
+    c->barrier = true;
+}
+
+/* One thing at a time: the next record of the frame, or the next frame. */
+static void compact_advance(struct compaction *c)
+{
+    if (c->have_record) {
+        compact_record(c);
+    } else if (c->have_frame && c->left > 0 && !c->failed) {
+        c->left--;
+        enum err e = verify_record(c->frame.bytes, c->at, c->frame.records_end, &c->record);
+        if (e != ERR_OK) {
+            c->failed = true;
+            return;
+        }
+        c->at = (c->at + c->record.length + RECORD_ALIGN - 1) / RECORD_ALIGN * RECORD_ALIGN;
+        c->have_record = true;
+    } else if (c->have_frame && !c->failed) {
+        c->have_frame = false;
+        walk_next(&c->walk);
+    }
+}
+
+static bool compact_begin(struct compaction *c)
+{
+    struct pool *p = c->pool;
+    c->next_ns = io_now_ns(p->io) + COMPACT_PAUSE_NS;
+    c->victim = compact_choose(p);
+    if (!c->victim)
+        return false;
+    c->victim->compacting = true;
+    c->running = true;
+    c->have_frame = c->have_record = c->walked = c->failed = c->barrier = false;
+    c->walk = (struct walk){.pool = p, .segment = c->victim, .offset = BLOCK_BYTES, .end = c->victim->length,
+                            .class = IO_CLASS_COMPACT, .on_frame = compact_on_frame, .on_lost = compact_on_lost,
+                            .on_end = compact_on_end, .owner = c};
+    return walk_start(&c->walk) == ERR_OK;
+}
+
+#define COMPACT_STEPS 256u
+
+void compact_step(struct pool *p)
+{
+    struct compaction *c = p->compaction;
+    if (!c) {
+        c = p->compaction = calloc(1, sizeof *c);
+        if (!c)
+            return;
+        c->pool = p;
+    }
+    if (!c->running) {
+        if (p->stopping || !p->index_live || io_now_ns(p->io) < c->next_ns || !compact_begin(c))
+            return;
+    }
+    bool reading = false;
+    for (uint32_t n = 0; n < COMPACT_STEPS && !c->asking && !c->failed && !c->walked && !reading; n++) {
+        bool had = c->have_record;
+        reading = !c->have_frame && !c->have_record;
+        compact_advance(c);
+        if (had && c->have_record)
+            break; /* no room: later */
+    }
+    if ((!c->walked && !c->failed) || c->asking || c->in_flight > 0)
+        return;
+    if (c->failed && !c->walked)
+        walk_stop(&c->walk);
+    if (!walk_idle(&c->walk))
+        return;
+    if (!c->barrier && !c->failed) {
+        c->query = (struct index_query){.kind = INDEX_BARRIER, .done = compact_on_barrier, .owner = c};
+        c->asking = true;
+        index_query(p->index, &c->query);
+        return;
+    }
+    compact_end(c);
+}
+
+void compact_stop(struct pool *p)
+{
+    struct compaction *c = p->compaction;
+    if (c && c->running)
+        c->failed = true; /* compact_step brings it to its end */
+}
+
+void compact_fini(struct pool *p)
+{
+    struct compaction *c = p->compaction;
+    p->compaction = NULL;
+    if (c && c->running)
+        walk_fini(&c->walk);
+    free(c);
+}

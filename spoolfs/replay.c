@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: feeding the index. One way in: frames in the order of their segment. In the steady state the frame that was just
+ * committed; after a mount, or when the index did not keep up, a walk from each segment's watermark (REPLAY) until
+ * nothing is behind.
+ *
+ *   closed -> open [index on_open] -> REPLAY: walks -> LIVE [nothing behind] -> REPLAY [ring full]
+ *
+ * Invariants: FEED-1: segment.fed <= segment.length, and every frame is fed whole or not at all. FEED-2: nothing is due
+ * before the first replay ended. FEED-3: a replay is told to the index, which then does not depend on order. */
+#include "engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void index_record_of(const struct record_view *v, struct segment_id segment, const struct frame_view *f,
+                            struct index_record *r)
+{
+    *r = (struct index_record){
+        .type = v->type,
+        .moved = !segment_id_is_none(f->moved_from),
+        .qid = v->qid,
+        .message_segment = v->message_segment,
+        .place = {.segment = segment, .frame = f->offset, .frame_blocks = f->blocks, .record = v->offset,
+                  .length = v->length},
+        .sequence = v->sequence,
+        .digest = v->digest,
+        .arg = v->arg,
+        .body_bytes = v->type == RECORD_CHUNK ? v->body_bytes : 0,
+    };
+    if (v->type == RECORD_MESSAGE) {
+        r->payload = v->envelope;
+        r->payload_bytes = v->envelope_bytes;
+    } else if (v->type == RECORD_MARK) {
+        r->payload = v->body;
+        r->payload_bytes = v->body_bytes;
+    }
+}
+
+/* The record at `at` of a frame that is proved already: the head is trusted, the digest taken from it. */
+static uint32_t record_peek(const struct frame_view *f, uint32_t at, struct record_view *v)
+{
+    struct record_head_disk h;
+    memcpy(&h, f->bytes + at, sizeof h);
+    uint32_t length = le32_get(h.length), envelope = le32_get(h.envelope_bytes);
+    ASSERT(le32_get(h.magic) == RECORD_MAGIC && length >= RECORD_HEAD_BYTES && at + length <= f->records_end);
+    ASSERT(envelope <= length - RECORD_HEAD_BYTES);
+    const uint8_t *bytes = f->bytes + at;
+    *v = (struct record_view){
+        .type = (enum record_type)h.type, .flags = h.flags, .qid = queue_id_disk_get(h.qid),
+        .message_segment = segment_id_disk_get(h.message_segment), .sequence = le64_get(h.sequence),
+        .arg = le32_get(h.arg), .length = length, .offset = at, .digest = digest_disk_get(h.digest), .bytes = bytes,
+        .envelope = bytes + RECORD_HEAD_BYTES, .envelope_bytes = envelope,
+        .body = bytes + RECORD_HEAD_BYTES + envelope, .body_bytes = length - RECORD_HEAD_BYTES - envelope,
+    };
+    return (at + length + RECORD_ALIGN - 1) / RECORD_ALIGN * RECORD_ALIGN;
+}
+
+static uint64_t feed_bytes(const struct frame_view *f)
+{
+    uint64_t need = 2 * INDEX_FEED_OVERHEAD;
+    struct record_view v;
+    uint32_t at = FRAME_HEAD_BYTES;
+    for (uint32_t i = 0; i < f->record_count; i++) {
+        at = record_peek(f, at, &v);
+        need += INDEX_FEED_OVERHEAD;
+        need += v.type == RECORD_MESSAGE ? v.envelope_bytes : v.type == RECORD_MARK ? v.body_bytes : 0;
+    }
+    return need;
+}
+
+/* FEED-1: whole or not at all. */
+static bool feed_frame(struct pool *p, struct segment *s, const struct frame_view *f)
+{
+    if (index_room(p->index) < feed_bytes(f))
+        return false;
+    uint32_t at = FRAME_HEAD_BYTES;
+    for (uint32_t i = 0; i < f->record_count; i++) {
+        struct record_view v;
+        struct index_record r;
+        at = record_peek(f, at, &v);
+        index_record_of(&v, s->id, f, &r);
+        enum err e = index_feed(p->index, &r);
+        ASSERT(e == ERR_OK); /* room was asked for */
+    }
+    uint64_t end = f->offset + (uint64_t)f->blocks * BLOCK_BYTES;
+    enum err e = index_watermark(p->index, s->id, end, f->moved_from);
+    ASSERT(e == ERR_OK);
+    s->fed = end;
+    return true;
+}
+
+void replay_committed(struct pool *p, struct append_frame *f)
+{
+    struct segment *s = f->segment;
+    if (!p->index_live || s->fed != f->offset)
+        return; /* the walk will come by */
+    struct frame_view v = {.bytes = f->buffer, .blocks = f->blocks, .records_end = f->frame.used,
+                           .record_count = f->frame.record_count, .segment = s->id, .moved_from = f->moved_from,
+                           .offset = f->offset};
+    if (!feed_frame(p, s, &v))
+        p->index_live = false;
+}
+
+/* --- replay --- */
+
+static struct segment *replay_behind(struct pool *p)
+{
+    for (uint32_t i = 0; i < p->segment_used; i++) {
+        struct segment *s = &p->segments[i];
+        bool holds = s->state == SEGMENT_OPEN || s->state == SEGMENT_CLOSED || s->state == SEGMENT_SEALED;
+        if (holds && s->kind == SEGMENT_MAIL && s->fed < s->length)
+            return s;
+    }
+    return NULL;
+}
+
+static void replay_give(struct pool *p)
+{
+    struct walk *w = &p->replay_walk;
+    if (!feed_frame(p, w->segment, &p->replay_view))
+        return; /* on_room, or the next step */
+    p->replay_bytes += (uint64_t)p->replay_view.blocks * BLOCK_BYTES;
+    p->replay_view.bytes = NULL;
+}
+
+static void replay_on_frame(struct walk *w, const struct frame_view *f)
+{
+    struct pool *p = w->owner;
+    p->replay_view = *f; /* the walk rests: its buffers stay as they are */
+    replay_give(p);
+}
+
+static void replay_on_lost(struct walk *w, uint64_t offset, uint64_t bytes)
+{
+    struct pool *p = w->owner;
+    p->count_lost++;
+    pool_event(p, EVENT_record_lost, NULL, "segment %llu: %llu bytes at %llu are bad on every image that is here",
+               (unsigned long long)w->segment->id.counter, (unsigned long long)bytes, (unsigned long long)offset);
+}
+
+static void replay_on_end(struct walk *w)
+{
+    struct pool *p = w->owner;
+    w->segment->fed = w->end; /* also over bytes that are lost */
+    p->replay_stopping = true;
+}
+
+static void replay_finish(struct pool *p)
+{
+    if (index_replay_end(p->index) != ERR_OK)
+        return; /* ring full: next step */
+    p->index_replaying = false;
+    p->index_live = true;
+    if (!p->index_ready)
+        pool_event(p, EVENT_index_ready, NULL, "%llu bytes of log replayed", (unsigned long long)p->replay_bytes);
+    p->index_ready = true;
+}
+
+static bool replay_begin(struct pool *p)
+{
+    if (index_replay_begin(p->index, p->index_rebuild) != ERR_OK)
+        return false;
+    if (p->index_rebuild)
+        pool_event(p, EVENT_index_rebuild, NULL, "the index is empty: every segment is read");
+    p->index_rebuild = false;
+    p->index_replaying = true;
+    p->replay_bytes = 0;
+    p->replay_total = 0;
+    for (uint32_t i = 0; i < p->segment_used; i++)
+        if (p->segments[i].state != SEGMENT_UNUSED && p->segments[i].kind == SEGMENT_MAIL)
+            p->replay_total += p->segments[i].length - p->segments[i].fed;
+    return true;
+}
+
+#define REPLAY_FRAMES_PER_STEP 16u /* then the loop turns: commits come first */
+
+void replay_step(struct pool *p)
+{
+    if (!p->index_open || p->index_live)
+        return;
+    if (!p->index_replaying && !replay_begin(p))
+        return;
+    for (uint32_t n = 0; n < REPLAY_FRAMES_PER_STEP; n++) {
+        struct walk *w = &p->replay_walk;
+        if (p->replay_stopping && walk_idle(w)) {
+            walk_fini(w);
+            p->replay_walking = p->replay_stopping = false;
+        }
+        if (!p->replay_walking) {
+            struct segment *s = replay_behind(p);
+            if (!s) {
+                replay_finish(p);
+                return;
+            }
+            *w = (struct walk){.pool = p, .segment = s, .offset = s->fed, .end = s->length, .class = IO_CLASS_REBUILD,
+                               .on_frame = replay_on_frame, .on_lost = replay_on_lost, .on_end = replay_on_end,
+                               .owner = p};
+            p->replay_walking = true;
+            p->replay_view.bytes = NULL;
+            enum err e = walk_start(w);
+            ASSERT(e == ERR_OK);
+        }
+        if (!w->resting || p->replay_stopping)
+            return; /* a read is under way */
+        if (p->replay_view.bytes)
+            replay_give(p);
+        if (p->replay_view.bytes)
+            return; /* no room yet */
+        walk_next(w);
+    }
+}
+
+void replay_stop(struct pool *p)
+{
+    if (p->replay_walking) {
+        walk_stop(&p->replay_walk);
+        p->replay_stopping = true;
+    }
+}
+
+/* --- the index's callbacks --- */
+
+static void on_open(void *owner, enum err e)
+{
+    struct pool *p = owner;
+    bool rebuild = e != ERR_OK;
+    for (uint32_t i = 0; i < p->segment_used && !rebuild; i++) {
+        struct segment *s = &p->segments[i];
+        rebuild = s->state != SEGMENT_UNUSED && s->fed > s->length; /* it knows more than the log */
+    }
+    if (p->index_rebuild)
+        rebuild = true; /* it holds mail of a segment the table says is freed */
+    for (uint32_t i = 0; i < p->segment_used && rebuild; i++)
+        p->segments[i].fed = p->segments[i].length < BLOCK_BYTES ? p->segments[i].length : BLOCK_BYTES;
+    p->index_rebuild = rebuild;
+    p->index_open = true;
+}
+
+void segment_note_stat(struct pool *p, const struct index_segment *stat)
+{
+    struct segment *s = segment_find(p, stat->id);
+    if (!s) {
+        if (!p->index_open && stat->live_messages + stat->live_chunks > 0)
+            p->index_rebuild = true;
+        if (stat->live_messages + stat->live_chunks == 0 && index_freed(p->index, &stat->id, 1) != ERR_OK)
+            return; /* asked again after the next mount */
+        return;
+    }
+    if (!p->index_open)
+        s->fed = stat->watermark > BLOCK_BYTES ? stat->watermark : BLOCK_BYTES;
+    s->live_messages = stat->live_messages;
+    s->live_chunks = stat->live_chunks;
+    s->live_bytes = stat->live_bytes;
+    s->counted = true;
+    s->deps_overflowed = stat->deps_overflowed;
+    struct segment_id *deps = stat->dep_count ? calloc(stat->dep_count, sizeof *deps) : NULL;
+    if (stat->dep_count && !deps) {
+        s->deps_overflowed = true; /* no memory to say which: all of them */
+    } else {
+        free(s->deps);
+        s->deps = deps;
+        s->dep_count = stat->dep_count;
+        if (deps)
+            memcpy(deps, stat->deps, stat->dep_count * sizeof *deps);
+    }
+    if (!s->dirty) {
+        s->dirty = true;
+        p->dirty_segments++;
+    }
+}
+
+static void on_segment(void *owner, const struct index_segment *stat)
+{
+    segment_note_stat(owner, stat);
+}
+
+static void on_room(void *owner)
+{
+    (void)owner; /* replay_step looks by itself */
+}
+
+static void on_damage(void *owner, const char *what)
+{
+    struct pool *p = owner;
+    pool_event(p, EVENT_index_rebuild, NULL, "the index is damaged (%s) and is rebuilt", what);
+    p->index_discard = true;
+}
+
+static void on_conflict(void *owner, struct queue_id qid, struct place second)
+{
+    char id[QUEUE_ID_TEXT];
+    queue_id_print(qid, id);
+    pool_event(owner, EVENT_message_conflict, NULL, "%s also lies in segment %llu", id,
+               (unsigned long long)second.segment.counter);
+}
+
+enum err replay_open(struct pool *p, bool discard)
+{
+    if (!p->config.index.open)
+        return ERR_OK;
+    struct index_callbacks cb = {.owner = p, .on_open = on_open, .on_segment = on_segment, .on_room = on_room,
+                                 .on_damage = on_damage, .on_conflict = on_conflict};
+    p->index_discard = false;
+    return p->config.index.open(p->config.index.owner, p->uuid, discard, &cb, &p->index);
+}

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: when a segment is dead and how its slots come back.
+ *
+ *   dead set chosen -> barrier: the index has applied and synced it -> FREED durable -> index told, segment_drop
+ *
+ * Invariants: RET-1: a segment goes only when it holds nothing live and everything that depends on what it holds is
+ * dead or goes with it in the same FREED. RET-2: the index is on stable storage with the state that says so before
+ * FREED is written, so an index never claims mail in a freed segment. */
+#include "engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define FREED_AT_ONCE_MAX 256u
+
+struct retire {
+    struct index_query barrier;
+    struct segment_id ids[FREED_AT_ONCE_MAX];
+    uint32_t count;
+    bool running;
+};
+
+void retire_fini(struct pool *p)
+{
+    free(p->retire);
+    p->retire = NULL;
+}
+
+static bool segment_empty(const struct segment *s)
+{
+    if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->refs || s->leased || s->compacting || s->repairing)
+        return false;
+    if (s->length <= BLOCK_BYTES)
+        return true; /* it never took a frame */
+    return s->counted && s->fed >= s->length && s->live_messages == 0 && s->live_chunks == 0 && !s->deps_overflowed;
+}
+
+/* The largest set of empty segments whose deps are dead or in the set: members fall out until nothing changes. */
+static uint32_t retire_choose(struct pool *p, struct retire *r)
+{
+    uint8_t *in = calloc(p->segment_used + 1u, 1);
+    if (!in)
+        return 0;
+    for (uint32_t i = 0; i < p->segment_used; i++)
+        in[i] = segment_empty(&p->segments[i]);
+    bool changed = true;
+    while (changed) {
+        changed = false;
+        for (uint32_t i = 0; i < p->segment_used; i++) {
+            const struct segment *s = &p->segments[i];
+            for (uint32_t d = 0; in[i] && d < s->dep_count; d++) {
+                struct segment *dep = segment_find(p, s->deps[d]);
+                if (dep && !in[segment_index(p, dep)]) {
+                    in[i] = 0;
+                    changed = true;
+                }
+            }
+        }
+    }
+    r->count = 0;
+    bool all = true;
+    for (uint32_t i = 0; i < p->segment_used; i++) {
+        if (!in[i])
+            continue;
+        if (r->count == FREED_AT_ONCE_MAX) {
+            all = false; /* a part of the set could leave deps behind: only those without deps go */
+            break;
+        }
+        r->ids[r->count++] = p->segments[i].id;
+    }
+    for (uint32_t i = 0, kept = 0; !all && i < r->count; i++) {
+        if (segment_find(p, r->ids[i])->dep_count == 0)
+            r->ids[kept++] = r->ids[i];
+        if (i + 1 == r->count)
+            r->count = kept;
+    }
+    free(in);
+    return r->count;
+}
+
+static void retire_on_freed(struct table_group *t, enum err e)
+{
+    struct pool *p = t->pool;
+    struct retire *r = p->retire;
+    r->running = false;
+    for (uint32_t i = 0; i < r->count; i++) {
+        struct segment *s = segment_find(p, r->ids[i]);
+        ASSERT(s && s->state == SEGMENT_FREEING);
+        if (e == ERR_OK)
+            segment_drop(p, s);
+        else
+            s->state = SEGMENT_SEALED;
+    }
+    if (e == ERR_OK && p->index && index_freed(p->index, r->ids, r->count) != ERR_OK)
+        return; /* its rows are empty and are dropped at the next mount */
+}
+
+/* Between the barrier and now a read may have begun: those stay. */
+static void retire_on_barrier(struct index_query *q, enum err e)
+{
+    struct pool *p = q->owner;
+    struct retire *r = p->retire;
+    index_query_fini(q);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < r->count && e == ERR_OK; i++) {
+        struct segment *s = segment_find(p, r->ids[i]);
+        if (s && segment_empty(s))
+            r->ids[kept++] = r->ids[i];
+    }
+    bool whole = kept == r->count;
+    r->count = kept;
+    r->running = false;
+    if (!whole || kept == 0 || p->stopping || table_submit_freed(p, r->ids, kept, retire_on_freed) != ERR_OK)
+        return;
+    r->running = true;
+    for (uint32_t i = 0; i < kept; i++)
+        segment_find(p, r->ids[i])->state = SEGMENT_FREEING;
+}
+
+void retire_step(struct pool *p)
+{
+    if (!p->retire)
+        p->retire = calloc(1, sizeof *p->retire);
+    struct retire *r = p->retire;
+    if (!r || r->running || p->dirty_segments == 0 || !p->index_live || p->stopping)
+        return;
+    for (uint32_t i = 0; i < p->segment_used; i++)
+        p->segments[i].dirty = false;
+    p->dirty_segments = 0;
+    if (retire_choose(p, r) == 0)
+        return;
+    r->running = true;
+    r->barrier = (struct index_query){.kind = INDEX_BARRIER, .sync = true, .done = retire_on_barrier, .owner = p};
+    index_query(p->index, &r->barrier);
+}
