@@ -75,8 +75,10 @@ enum err commit_submit(struct appender *a, struct spool_group *g)
     struct append_frame *f = a->building;
     if (!f || !frame_has_room(&f->frame, bytes))
         return ERR_BUSY;
-    if (f->frame.record_count == 0)
+    if (f->frame.record_count == 0) {
         f->moved_from = g->moved_from;
+        f->born_ns = io_now_ns(p->io);
+    }
     else if (!segment_id_equal(f->moved_from, g->moved_from))
         return ERR_BUSY; /* a frame holds a compaction's copies, or none */
     for (uint32_t i = 0; i < g->count; i++) {
@@ -203,6 +205,7 @@ static void commit_replace(struct append_frame *f, uint32_t avoid_mask)
         to->frame.record_count = f->frame.record_count;
         to->frame.sequence = f->frame.sequence;
         to->moved_from = f->moved_from;
+        to->born_ns = f->born_ns;
         struct link *l;
         while ((l = link_pop(&f->groups)) != NULL)
             link_push(&to->groups, l);
@@ -212,7 +215,6 @@ static void commit_replace(struct append_frame *f, uint32_t avoid_mask)
     to->in_flight = false;
     to->failed = false;
     to->late_mask = 0;
-    to->waits = 0;
     a->flight = to;
     a->avoid_mask |= avoid_mask;
     p->count_hedges++;
@@ -267,22 +269,8 @@ static void commit_on_deadline(struct io_timer *t)
     if (!f->in_flight || f->orphaned || f->pending == 0)
         return;
     uint32_t avoid = frame_late_mask(f);
-    uint64_t age = io_now_ns(p->io) - f->submitted_ns;
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
-        struct member *m = &p->members[i];
-        if (!(avoid & (1u << i)))
-            continue;
-        m->errors_timeout += f->waits == 0;
-        if (age >= p->config.degrade_after_ns) {
-            member_leave(m, MEMBER_SLOW, "a write is not answered within degrade_after");
-            if (f->orphaned || !f->appender || !f->in_flight)
-                return; /* member_leave has placed it elsewhere */
-        } else if (member_usable(m)) {
-            member_set_state(m, MEMBER_SUSPECT, "a write is out for %llu ms", (unsigned long long)(age / NS_PER_MS));
-        }
-    }
-    f->waits++;
-    if (hedge_possible(f, avoid)) {
+    bool hopeless = f->appender->kind == SEGMENT_MAIL && io_now_ns(p->io) - f->born_ns >= COMMIT_GIVE_UP_NS;
+    if (hopeless || hedge_possible(f, avoid)) { /* otherwise members_watch decides: the member leaves, or all are late */
         commit_replace(f, avoid);
         if (f->orphaned)
             return;
@@ -352,10 +340,8 @@ static void appender_on_opened(struct segment *s, enum err e)
     struct pool *p = a->pool;
     ASSERT(a->next == s);
     if (e != ERR_OK) {
-        a->next = NULL;
-        a->retry_ns = io_now_ns(p->io) + PLACEMENT_RETRY_NS;
-        if (!s->table_known)
-            segment_drop(p, s);
+        a->next = NULL; /* at once elsewhere: a late member is suspect by now and comes last */
+        a->retry_ns = e == ERR_TIMEOUT ? 0 : io_now_ns(p->io) + PLACEMENT_RETRY_NS;
         return;
     }
     for (uint32_t i = 0; i < s->image_count; i++) { /* a member may have left while OPEN was on its way */
@@ -467,10 +453,33 @@ static void appender_start(struct appender *a)
     }
 }
 
+/* What waits for a segment or a SEAL that will not come is answered. */
+static void appender_give_up(struct appender *a)
+{
+    struct pool *p = a->pool;
+    bool below = pool_domains_usable(p) < p->config.min_copies;
+    struct append_frame *frames[2] = {a->flight, a->building};
+    for (uint32_t i = 0; i < 2; i++) {
+        struct append_frame *f = frames[i];
+        if (!f || f->in_flight || f->frame.record_count == 0)
+            continue;
+        if (!below && io_now_ns(p->io) - f->born_ns < COMMIT_GIVE_UP_NS)
+            continue;
+        if (i == 1 && a->flight)
+            continue; /* in order: what came first is answered first */
+        *(i ? &a->building : &a->flight) = NULL;
+        frame_fail(f, below ? ERR_BELOW_POLICY : ERR_TIMEOUT);
+    }
+}
+
 void commit_step(struct pool *p)
 {
     for (uint32_t i = 0; i < p->appender_count; i++) {
         struct appender *a = &p->appenders[i];
+        if (a->next)
+            segment_open_step(p, a->next);
+        if (a->kind == SEGMENT_MAIL)
+            appender_give_up(a);
         if (a->waits_for_seal || (a->flight && a->flight->in_flight))
             continue;
         if (a->kind == SEGMENT_TABLE && p->table_rewriting)

@@ -29,6 +29,10 @@
 #define MEMBER_WRITE_ERRORS_MAX 3u   /* in a row, then the member is failed: one bad spot is not a bad disk */
 #define APPENDERS_MAX (SEGMENTS_OPEN_MAX + 1)
 #define APPENDER_TABLE 0             /* appenders[0] writes the segment table */
+#define SPOOL_TABLE ((enum spool_class)(SPOOL_COMPACTION + 1)) /* takes the very last slot */
+/* An append that has no durable place by now is answered with an error instead of waiting for a person; below the
+ * relay's 30 s. Whether it is on disk is then open, as RFC 5321 6.1 allows: the sender tries again. */
+#define COMMIT_GIVE_UP_NS (20 * NS_PER_S)
 #define FRAME_SLOTS (APPENDERS_MAX * 2 + 4) /* building and in flight, and some pinned under late writes */
 #define READS_IN_FLIGHT_MAX 16u
 #define LATENCY_BUCKETS 64u          /* quarter powers of two from 1 us: 64 reach 65 s */
@@ -75,12 +79,17 @@ struct member {
     uint64_t repaired_blocks, writes, write_bytes, flushes, reads, read_bytes;
     struct latency write_latency, read_latency;
     uint32_t ops;                 /* outstanding */
-    uint32_t late;                /* frames this member is late with */
+    struct link commits;          /* outstanding member_ops of IO_CLASS_COMMIT, oldest first */
+    uint32_t update_failures;     /* superblock copies that failed in this update */
+    bool suspect_late;            /* SUSPECT because of lateness, not errors */
+    uint32_t slow_count;          /* how often it left as SLOW in this mount */
+    uint64_t left_ns;
 };
 
 /* An op on a member: statistics, slot accounting, then done. */
 struct member_op {
     struct io_op op;
+    struct link out;              /* in member.commits */
     struct member *member;
     uint32_t slot;                /* UINT32_MAX: outside the slots */
     void (*done)(struct member_op *m);
@@ -110,6 +119,7 @@ struct segment {
     bool by_recovery;
     bool compacting;
     uint8_t repairing;            /* mask of images a repair writes to: not read meanwhile */
+    bool unread;                  /* bytes of it were bad on every image that was here: an absent one may hold them */
     bool dirty;                   /* statistics changed: look whether it can be freed */
     uint8_t image_count;
     struct image images[COPIES_MAX];
@@ -125,12 +135,9 @@ struct segment {
     uint32_t dep_count;
     bool deps_overflowed;
     uint32_t hash_next;           /* index + 1 */
-    uint32_t open_step;           /* segment_open's progress */
-    uint32_t open_failed;
     void (*opened)(struct segment *s, enum err e);
     void *opener;
-    struct member_op *header_ops; /* COPIES_MAX, while opening */
-    uint8_t *header_bytes;
+    struct opening *opening;      /* image headers under way */
 };
 
 struct append_frame {
@@ -149,7 +156,7 @@ struct append_frame {
     bool in_flight, failed, orphaned; /* orphaned: its groups went elsewhere, its buffer waits for late writes */
     struct io_timer deadline;
     uint64_t submitted_ns;
-    uint32_t waits;
+    uint64_t born_ns;             /* when its first group came */
 };
 
 struct appender {
@@ -244,6 +251,8 @@ struct pool {
     struct {
         bool running, again;
         uint32_t pending;
+        uint32_t out_mask;        /* members with an op under way */
+        uint32_t abandoned_mask;  /* of those, the update no longer waits for them */
         uint8_t *memory;
         struct member_op ops[MEMBERS_MAX];
         struct link waiters;
@@ -263,7 +272,7 @@ struct pool {
 
     /* index */
     struct index *index;
-    bool index_open, index_live, index_ready, index_replaying, index_rebuild, index_discard;
+    bool index_open, index_live, index_ready, index_replaying, index_rebuild, index_discard, index_damaged;
     struct walk replay_walk;
     bool replay_walking, replay_stopping;
     uint8_t *replay_frame;        /* a frame that waits for room in the index */
@@ -300,6 +309,8 @@ bool member_usable(const struct member *m);           /* present and in a state 
 bool member_readable(const struct member *m);
 void member_submit(struct member *m, struct member_op *op);
 void member_leave(struct member *m, enum member_state state, const char *why); /* out of service, now */
+void members_watch(struct pool *p);                   /* lateness: suspect, slow, back again */
+bool member_late(const struct member *m);             /* a commit write is out for longer than COMMIT_DEADLINE_NS */
 void latency_note(struct latency *l, uint64_t ns);
 uint64_t latency_percentile(const struct latency *l, uint32_t percent);
 void pool_update_state(struct pool *p);
@@ -321,6 +332,7 @@ enum err superblock_load(struct io *io, uint16_t target, struct superblock *s_ou
 /* Writes the pool's present state to every member in service, three of four copies proved by reading them back;
  * members that fail leave the pool. Callers during a running update are served by the next one. */
 void superblock_update(struct pool *p, struct superblock_wait *w);
+void superblock_step(struct pool *p);                  /* stops waiting for members that left */
 
 /* segment.c */
 struct segment *segment_find(struct pool *p, struct segment_id id);
@@ -331,6 +343,9 @@ uint64_t segment_image_offset(const struct pool *p, const struct image *i); /* o
 /* The caller sets (*segment_out)->opened and opener at once: opened() comes in a later turn. */
 enum err segment_open(struct pool *p, enum segment_kind kind, enum spool_class class, uint32_t avoid_mask,
                       struct segment **segment_out) MUST_CHECK;
+/* An opening that waits for a late member fails; its writes keep their buffers until they come back. */
+void segment_open_step(struct pool *p, struct segment *s);
+void segment_opening_fini(struct segment *s);
 bool placement_possible(struct pool *p, enum spool_class class, uint32_t avoid_mask, enum err *why_out);
 bool slot_take(struct member *m, uint32_t slot, struct segment *s);
 uint32_t slot_reserve(const struct member *m, enum spool_class class);
@@ -355,6 +370,7 @@ enum err table_submit_freed(struct pool *p, const struct segment_id *ids, uint32
 void table_rewrite(struct pool *p);                    /* a new table segment; then the superblocks name it */
 void table_step(struct pool *p);
 bool table_busy(const struct pool *p);
+void table_fini(struct pool *p);
 enum err table_apply(struct pool *p, const struct record_view *r, bool *begun) MUST_CHECK;
 struct incarnation *table_incarnation(struct pool *p, uint64_t incarnation);
 enum err table_note_incarnation(struct pool *p, uint64_t incarnation, uint64_t high_water) MUST_CHECK;

@@ -88,6 +88,7 @@ void member_leave(struct member *m, enum member_state state, const char *why)
     if (gone)
         m->present = false;
     m->in_sync = false;
+    m->left_ns = io_now_ns(m->pool->io);
     member_set_state(m, state, "%s", why);
     pool_update_state(m->pool);
     commit_member_left(m->pool, m);
@@ -129,8 +130,86 @@ static void member_judge(struct member *m, const struct io_op *op)
                  err_text(op->result));
         if (m->write_errors_in_row >= MEMBER_WRITE_ERRORS_MAX || io_target(m->pool->io, m->target)->buffered)
             member_leave(m, MEMBER_FAILED, why);
-        else
+        else {
+            m->suspect_late = false;
             member_set_state(m, MEMBER_SUSPECT, "%s", why);
+        }
+    }
+}
+
+/* --- lateness --- */
+
+static uint64_t member_oldest_commit_ns(const struct member *m)
+{
+    if (link_empty(&m->commits))
+        return UINT64_MAX;
+    return CONTAINER_OF(m->commits.next, struct member_op, out)->op.submitted_ns;
+}
+
+static uint64_t member_commit_age(const struct member *m)
+{
+    uint64_t oldest = member_oldest_commit_ns(m), now = io_now_ns(m->pool->io);
+    return oldest < now ? now - oldest : 0;
+}
+
+bool member_late(const struct member *m)
+{
+    return member_commit_age(m) >= COMMIT_DEADLINE_NS;
+}
+
+/* When the others are late as well it is the load, the controller or the host: leaving would lose redundancy and win
+ * nothing. */
+static bool member_peers_answer(const struct member *m)
+{
+    const struct pool *p = m->pool;
+    uint32_t domains = 0;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        const struct member *o = &p->members[i];
+        bool good = o != m && member_usable(o) && !member_late(o) && !members_share_domain(o, m);
+        for (uint32_t j = 0; good && j < i; j++)
+            good = !(&p->members[j] != m && member_usable(&p->members[j]) && !member_late(&p->members[j]) &&
+                     members_share_domain(o, &p->members[j]));
+        domains += good;
+    }
+    return domains >= p->config.min_copies && domains > 0;
+}
+
+/* A member that was slow is tried again when nothing is outstanding on it, each time after twice the pause: what it
+ * holds of sealed segments is whole, because every segment it was late for was closed. */
+#define SLOW_PAUSE_NS (10 * NS_PER_S)
+#define SLOW_DOUBLINGS_MAX 8u
+
+static void member_try_again(struct member *m)
+{
+    uint32_t doublings = m->slow_count < SLOW_DOUBLINGS_MAX ? m->slow_count : SLOW_DOUBLINGS_MAX;
+    if (m->ops > 0 || io_now_ns(m->pool->io) - m->left_ns < (SLOW_PAUSE_NS << doublings) / 2)
+        return;
+    m->suspect_late = true;
+    member_set_state(m, MEMBER_SUSPECT, "answers again; on probation");
+    pool_update_state(m->pool);
+    superblock_update(m->pool, NULL);
+}
+
+void members_watch(struct pool *p)
+{
+    for (uint32_t i = 0; i < MEMBERS_MAX && !p->read_only; i++) {
+        struct member *m = &p->members[i];
+        if (!m->used || !m->present)
+            continue;
+        if (m->state == MEMBER_SLOW && !p->stopping)
+            member_try_again(m);
+        if (!member_usable(m) || !member_late(m))
+            continue;
+        uint64_t age = member_commit_age(m);
+        if (m->state == MEMBER_HEALTHY) {
+            m->errors_timeout++;
+            m->suspect_late = true;
+            member_set_state(m, MEMBER_SUSPECT, "a write is out for %llu ms", (unsigned long long)(age / NS_PER_MS));
+        }
+        if (age >= p->config.degrade_after_ns && member_peers_answer(m)) {
+            m->slow_count++;
+            member_leave(m, MEMBER_SLOW, "a write is not answered within degrade_after while other members answer");
+        }
     }
 }
 
@@ -140,6 +219,8 @@ static void member_on_done(struct io_op *op)
     struct member *m = mo->member;
     ASSERT(m->ops > 0);
     m->ops--;
+    if (link_linked(&mo->out))
+        link_remove(&mo->out);
     if (mo->slot != UINT32_MAX) {
         ASSERT(m->slot_busy[mo->slot] > 0);
         m->slot_busy[mo->slot]--;
@@ -157,6 +238,9 @@ static void member_on_done(struct io_op *op)
         latency_note(&m->read_latency, ns);
     }
     member_judge(m, op);
+    if (m->state == MEMBER_SUSPECT && m->suspect_late && op->kind == IO_WRITE && op->result == ERR_OK &&
+        ns < COMMIT_DEADLINE_NS && !member_late(m))
+        member_set_state(m, MEMBER_HEALTHY, "writes are answered in time again");
     mo->done(mo);
 }
 
@@ -177,6 +261,10 @@ void member_submit(struct member *m, struct member_op *mo)
         }
     }
     m->ops++;
+    mo->op.submitted_ns = io_now_ns(m->pool->io);
+    mo->out = (struct link){0};
+    if (mo->op.class == IO_CLASS_COMMIT)
+        link_push(&m->commits, &mo->out);
     io_submit(m->pool->io, &mo->op);
 }
 

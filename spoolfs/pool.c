@@ -42,14 +42,9 @@ static void pool_free(struct pool *p)
     }
     for (uint32_t i = 0; i < p->segment_used; i++) {
         free(p->segments[i].deps);
-        free(p->segments[i].header_bytes);
-        free(p->segments[i].header_ops);
+        segment_opening_fini(&p->segments[i]);
     }
-    while (!link_empty(&p->table_queue)) {
-        struct table_group *t = CONTAINER_OF(link_pop(&p->table_queue), struct table_group, link);
-        free(t->heap);
-        free(t);
-    }
+    table_fini(p);
     if (p->frame_memory)
         munmap(p->frame_memory, (size_t)FRAME_SLOTS * FRAME_BYTES_MAX);
     lease_fini(p);
@@ -73,6 +68,8 @@ static enum err pool_alloc(struct io *io, const struct pool_config *config, stru
     link_init(&p->table_queue);
     link_init(&p->reads_waiting);
     link_init(&p->repairs);
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        link_init(&p->members[i].commits);
     io_timer_init(&p->tick, pool_on_tick, p);
     p->incarnations = calloc(INCARNATIONS_MAX, sizeof *p->incarnations);
     p->super.memory = sync_buffer((size_t)MEMBERS_MAX * 2 * SUPERBLOCK_BYTES);
@@ -141,10 +138,13 @@ static enum err pool_begin_incarnation(struct pool *p, const struct superblock *
         if (io_now_ns(p->io) > until)
             return ERR_TIMEOUT;
         enum err why;
-        if (!p->table_rewriting && !placement_possible(p, SPOOL_COMPACTION, 0, &why))
+        if (!p->table_rewriting && !placement_possible(p, SPOOL_TABLE, 0, &why))
             return why;
         table_rewrite(p);
         io_turn(p->io, 20 * NS_PER_MS);
+        members_watch(p);
+        superblock_step(p);
+        table_step(p);
     }
     return ERR_OK;
 }
@@ -234,6 +234,8 @@ void pool_step(struct pool *p)
         p->absent_wait_until_ns = 0;
         p->due_after_ms = 0;
     }
+    members_watch(p);
+    superblock_step(p);
     lease_step(p);
     replay_step(p);
     if (!p->read_only) {
@@ -252,12 +254,17 @@ void pool_step(struct pool *p)
 
 /* --- stop --- */
 
+static uint32_t pool_ops(const struct pool *p)
+{
+    uint32_t ops = 0;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        ops += p->members[i].ops;
+    return ops;
+}
+
 static bool pool_quiet(const struct pool *p)
 {
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
-        if (p->members[i].ops)
-            return false;
-    return commit_idle(p) && !table_busy(p);
+    return pool_ops(p) == 0 && commit_idle(p) && !table_busy(p);
 }
 
 static void pool_turn_until_quiet(struct pool *p, uint64_t until)
@@ -299,6 +306,9 @@ void pool_unmount(struct pool **pool)
         superblock_update(p, NULL);
     }
     pool_turn_until_quiet(p, until);
+    until = io_now_ns(p->io) + NS_PER_S;
+    while (pool_ops(p) > 0 && io_now_ns(p->io) < until) /* patience is over: nothing new is begun */
+        io_turn(p->io, 10 * NS_PER_MS);
     pool_abandon(pool);
 }
 

@@ -6,6 +6,7 @@
  * not the torn end. */
 #include "engine.h"
 
+#include <base/text.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,10 +86,10 @@ static void recover_attach(struct pool *p, uint16_t target, const struct found *
     m->behind = newer(newest, &f->s);
     p->io->ops->target_set_durable_by(p->io, target, m->durable_by);
     p->member_of_target[target] = m->number;
-    snprintf(m->path, sizeof m->path, "%s", c->path);
+    text_copy(m->path, sizeof m->path, c->path);
     snprintf(m->serial, sizeof m->serial, "%s", io_target(p->io, target)->serial);
     if (c->domain[0])
-        snprintf(m->domain, sizeof m->domain, "%s", c->domain);
+        text_copy(m->domain, sizeof m->domain, c->domain);
     if (strcmp(c->name, m->name) != 0)
         pool_event(p, EVENT_member_stale, m, "configured as \"%s\": %s holds member \"%s\", recognised by identity",
                    c->name, c->path, m->name);

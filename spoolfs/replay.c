@@ -134,6 +134,7 @@ static void replay_on_lost(struct walk *w, uint64_t offset, uint64_t bytes)
 {
     struct pool *p = w->owner;
     p->count_lost++;
+    w->segment->unread = true;
     pool_event(p, EVENT_record_lost, NULL, "segment %llu: %llu bytes at %llu are bad on every image that is here",
                (unsigned long long)w->segment->id.counter, (unsigned long long)bytes, (unsigned long long)offset);
 }
@@ -283,7 +284,7 @@ static void on_damage(void *owner, const char *what)
 {
     struct pool *p = owner;
     pool_event(p, EVENT_index_rebuild, NULL, "the index is damaged (%s) and is rebuilt", what);
-    p->index_discard = true;
+    p->index_damaged = true;
 }
 
 static void on_conflict(void *owner, struct queue_id qid, struct place second)

@@ -26,9 +26,19 @@ void retire_fini(struct pool *p)
     p->retire = NULL;
 }
 
-static bool segment_empty(const struct segment *s)
+/* What no present image can read may be live mail that an absent member holds. */
+static bool segment_may_return(const struct pool *p, const struct segment *s)
 {
-    if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->refs || s->leased || s->compacting || s->repairing)
+    bool absent = false;
+    for (uint32_t i = 0; i < s->image_count; i++)
+        absent = absent || !member_readable(&p->members[s->images[i].member]);
+    return s->unread && absent;
+}
+
+static bool segment_empty(const struct pool *p, const struct segment *s)
+{
+    if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->refs || s->leased || s->compacting || s->repairing ||
+        segment_may_return(p, s))
         return false;
     if (s->length <= BLOCK_BYTES)
         return true; /* it never took a frame */
@@ -42,7 +52,7 @@ static uint32_t retire_choose(struct pool *p, struct retire *r)
     if (!in)
         return 0;
     for (uint32_t i = 0; i < p->segment_used; i++)
-        in[i] = segment_empty(&p->segments[i]);
+        in[i] = segment_empty(p, &p->segments[i]);
     bool changed = true;
     while (changed) {
         changed = false;
@@ -104,7 +114,7 @@ static void retire_on_barrier(struct index_query *q, enum err e)
     uint32_t kept = 0;
     for (uint32_t i = 0; i < r->count && e == ERR_OK; i++) {
         struct segment *s = segment_find(p, r->ids[i]);
-        if (s && segment_empty(s))
+        if (s && segment_empty(p, s))
             r->ids[kept++] = r->ids[i];
     }
     bool whole = kept == r->count;

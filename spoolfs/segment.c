@@ -92,8 +92,7 @@ void segment_drop(struct pool *p, struct segment *s)
     }
     segment_unlink(p, s);
     free(s->deps);
-    free(s->header_bytes);
-    free(s->header_ops);
+    ASSERT(s->opening == NULL);
     if (s->dirty)
         p->dirty_segments--;
     *s = (struct segment){.state = SEGMENT_UNUSED, .hash_next = p->segments_free_head};
@@ -135,9 +134,9 @@ uint32_t slot_reserve(const struct member *m, enum spool_class class)
     case SPOOL_RESULT:
         return 2;
     case SPOOL_COMPACTION:
-        return 0;
+        return 1; /* the last one is the segment table's: without it no mount could begin */
     }
-    UNREACHABLE();
+    return 0; /* SPOOL_TABLE */
 }
 
 static bool slot_find(struct member *m, uint32_t *slot_out)
@@ -172,7 +171,9 @@ static uint32_t placement_choose(struct pool *p, enum spool_class class, uint32_
             uint32_t open = 0;
             for (uint32_t a = 0; a < p->appender_count; a++)
                 open += p->appenders[a].segment && segment_on_member(p->appenders[a].segment, m->number);
-            uint64_t score = (uint64_t)m->slots_free * 1024 / m->slot_count * 16 / (1 + open) + 1;
+            uint64_t score = (uint64_t)m->slots_free * 1024 / m->slot_count * 16 / (1 + open) + 2;
+            if (m->state == MEMBER_SUSPECT)
+                score = 1; /* only where nobody else is left */
             if (!clash && score > best_score) {
                 best = m;
                 best_score = score;
@@ -216,15 +217,37 @@ struct segment_id segment_next_id(struct pool *p)
 
 /* --- opening --- */
 
-static void open_finish(struct segment *s, enum err e)
+/* The image headers under way. It outlives the segment when a member is late with one (abandoned: no segment). */
+struct opening {
+    struct segment *segment;
+    uint8_t *bytes;
+    uint32_t pending;
+    bool failed;
+    uint64_t since_ns;
+    struct member_op ops[COPIES_MAX];
+};
+
+static void opening_free(struct opening *o)
+{
+    free(o->bytes);
+    free(o);
+}
+
+void segment_opening_fini(struct segment *s)
+{
+    if (s->opening)
+        opening_free(s->opening);
+    s->opening = NULL;
+}
+
+/* On failure the segment is gone when this returns: opened() only hears of it. */
+static void open_finish(struct pool *p, struct segment *s, enum err e)
 {
     void (*opened)(struct segment *, enum err) = s->opened;
-    free(s->header_bytes);
-    free(s->header_ops);
-    s->header_bytes = NULL;
-    s->header_ops = NULL;
     s->opened = NULL;
     opened(s, e);
+    if (e != ERR_OK)
+        segment_drop(p, s);
 }
 
 static void open_on_table(struct table_group *t, enum err e)
@@ -232,21 +255,14 @@ static void open_on_table(struct table_group *t, enum err e)
     struct segment *s = t->segment;
     if (e == ERR_OK)
         s->state = SEGMENT_OPEN;
-    open_finish(s, e);
+    open_finish(t->pool, s, e);
 }
 
-static void open_on_header(struct member_op *mo)
+static void open_on_headers(struct pool *p, struct segment *s, bool failed)
 {
-    struct segment *s = mo->owner;
-    struct pool *p = mo->member->pool;
-    if (mo->op.result != ERR_OK)
-        s->open_failed++;
-    if (--s->open_step > 0)
-        return;
-    bool left = false;
     for (uint32_t i = 0; i < s->image_count; i++)
-        left = left || !member_usable(&p->members[s->images[i].member]);
-    enum err e = s->open_failed || left ? ERR_IO : ERR_OK;
+        failed = failed || !member_usable(&p->members[s->images[i].member]);
+    enum err e = failed ? ERR_IO : ERR_OK;
     if (e == ERR_OK && s->kind == SEGMENT_MAIL) {
         e = table_submit(p, RECORD_OPEN, s, open_on_table);
         if (e == ERR_OK)
@@ -254,12 +270,50 @@ static void open_on_header(struct member_op *mo)
     } else if (e == ERR_OK) {
         s->state = SEGMENT_OPEN; /* a table segment is known by the superblocks */
     }
-    open_finish(s, e);
+    open_finish(p, s, e);
+}
+
+static void open_on_header(struct member_op *mo)
+{
+    struct opening *o = mo->owner;
+    struct pool *p = mo->member->pool;
+    o->failed = o->failed || mo->op.result != ERR_OK;
+    if (--o->pending > 0)
+        return;
+    struct segment *s = o->segment;
+    bool failed = o->failed;
+    opening_free(o);
+    if (!s)
+        return;
+    s->opening = NULL;
+    open_on_headers(p, s, failed);
+}
+
+void segment_open_step(struct pool *p, struct segment *s)
+{
+    struct opening *o = s->opening;
+    if (!o || io_now_ns(p->io) - o->since_ns < COMMIT_DEADLINE_NS)
+        return;
+    bool left = false;
+    for (uint32_t i = 0; i < s->image_count; i++)
+        left = left || !member_usable(&p->members[s->images[i].member]);
+    enum err why;
+    uint32_t avoid = 0;
+    for (uint32_t i = 0; i < s->image_count; i++)
+        if (member_late(&p->members[s->images[i].member]))
+            avoid |= 1u << s->images[i].member;
+    if (!left && !placement_possible(p, SPOOL_COMPACTION, avoid, &why))
+        return; /* nowhere else to go */
+    o->segment = NULL;
+    s->opening = NULL;
+    open_finish(p, s, ERR_TIMEOUT);
 }
 
 static void open_write_headers(struct pool *p, struct segment *s)
 {
-    s->open_step = s->image_count;
+    struct opening *o = s->opening;
+    o->pending = s->image_count;
+    o->since_ns = io_now_ns(p->io);
     for (uint32_t i = 0; i < s->image_count; i++) {
         struct member *m = &p->members[s->images[i].member];
         struct image_view v = {.segment = s->id, .kind = s->kind, .slot = s->images[i].slot, .pool = p->uuid,
@@ -268,16 +322,16 @@ static void open_write_headers(struct pool *p, struct segment *s)
             v.images[j].member = s->images[j].member;
             v.images[j].slot = s->images[j].slot;
         }
-        uint8_t *block = s->header_bytes + i * BLOCK_BYTES;
+        uint8_t *block = o->bytes + i * BLOCK_BYTES;
         image_head_encode(&v, block);
-        s->header_ops[i] = (struct member_op){.done = open_on_header, .owner = s};
-        s->header_ops[i].op = (struct io_op){.kind = IO_WRITE, .class = IO_CLASS_COMMIT, .durable = true,
-                                             .length = BLOCK_BYTES, .buffer = block,
-                                             .offset = segment_image_offset(p, &s->images[i])};
+        o->ops[i] = (struct member_op){.done = open_on_header, .owner = o};
+        o->ops[i].op = (struct io_op){.kind = IO_WRITE, .class = IO_CLASS_COMMIT, .durable = true,
+                                      .length = BLOCK_BYTES, .buffer = block,
+                                      .offset = segment_image_offset(p, &s->images[i])};
     }
     uint32_t count = s->image_count; /* a member that is gone answers in a later turn, never here */
     for (uint32_t i = 0; i < count; i++)
-        member_submit(&p->members[s->images[i].member], &s->header_ops[i]);
+        member_submit(&p->members[s->images[i].member], &o->ops[i]);
 }
 
 enum err segment_open(struct pool *p, enum segment_kind kind, enum spool_class class, uint32_t avoid_mask,
@@ -292,18 +346,19 @@ enum err segment_open(struct pool *p, enum segment_kind kind, enum spool_class c
     for (uint32_t i = 0; i < count; i++)
         if (!slot_find(&p->members[members[i]], &slots[i]))
             return ERR_BUSY; /* free slots still have late ops on them */
-    uint8_t *bytes = sync_buffer((size_t)count * BLOCK_BYTES);
-    struct member_op *ops = calloc(COPIES_MAX, sizeof *ops);
-    struct segment *s = bytes && ops ? segment_add(p, segment_next_id(p), kind) : NULL;
+    struct opening *o = calloc(1, sizeof *o);
+    if (o)
+        o->bytes = sync_buffer((size_t)count * BLOCK_BYTES);
+    struct segment *s = o && o->bytes ? segment_add(p, segment_next_id(p), kind) : NULL;
     if (!s) {
-        enum err e = bytes && ops ? ERR_FULL : ERR_NO_MEMORY;
-        free(bytes);
-        free(ops);
+        enum err e = o && o->bytes ? ERR_FULL : ERR_NO_MEMORY;
+        if (o)
+            opening_free(o);
         return e;
     }
-    s->header_ops = ops;
+    o->segment = s;
+    s->opening = o;
     s->state = SEGMENT_OPENING;
-    s->header_bytes = bytes;
     s->image_count = (uint8_t)count;
     for (uint32_t i = 0; i < count; i++) {
         s->images[i] = (struct image){.member = members[i], .slot = slots[i]};

@@ -24,6 +24,11 @@ static enum err spool_admits(struct pool *p, const struct spool_group *g)
         return ERR_STOPPING;
     if (pool_domains_usable(p) < p->config.min_copies)
         return ERR_BELOW_POLICY;
+    for (uint32_t i = 0; i < g->count && g->class == SPOOL_RESULT; i++) { /* LEASE-1, for results without a lease */
+        const struct segment *s = segment_find(p, g->records[i].message_segment);
+        if (s && s->compacting)
+            return ERR_BUSY;
+    }
     if (g->class != SPOOL_NEW_MAIL)
         return ERR_OK;
     if (p->index_ready && !p->index_live && index_lag(p) > INDEX_LAG_BYTES_MAX)

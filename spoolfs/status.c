@@ -215,6 +215,7 @@ void pool_status(struct pool *p, struct pool_status *o)
     if (o->index_progress > 1.0)
         o->index_progress = 1.0;
     o->index_replayed_bytes = p->replay_bytes;
+    o->index_damaged = p->index_damaged;
     uint64_t now = io_now_ns(p->io);
     o->absent_wait_ms = p->absent_wait_until_ns > now ? (p->absent_wait_until_ns - now) / NS_PER_MS : 0;
     o->frames = p->count_frames;

@@ -238,6 +238,7 @@ static void update_submit(struct member_op *mo, struct member *m, uintptr_t step
                             .buffer = update_buffer(p, m->number, readback)};
     mo->done = update_step;
     mo->owner = (void *)step;
+    p->super.out_mask |= 1u << m->number;
     member_submit(m, mo);
 }
 
@@ -247,12 +248,18 @@ static void update_step(struct member_op *mo)
     struct pool *p = m->pool;
     uintptr_t step = (uintptr_t)mo->owner;
     bool readback = step & 1;
+    uint32_t bit = 1u << m->number;
+    p->super.out_mask &= ~bit;
+    if (p->super.abandoned_mask & bit) {
+        p->super.abandoned_mask &= ~bit;
+        return;
+    }
     bool bad = mo->op.result != ERR_OK ||
                (readback && memcmp(update_buffer(p, m->number, false), update_buffer(p, m->number, true),
                                    SUPERBLOCK_BYTES) != 0);
     if (bad)
-        m->late++; /* copies that failed in this update */
-    if (!member_usable(m) || m->late > 1) {
+        m->update_failures++;
+    if (!member_usable(m) || m->update_failures > 1) {
         if (member_usable(m))
             member_leave(m, MEMBER_FAILED, "superblock could not be written in three copies");
         update_end_member(p);
@@ -283,17 +290,30 @@ void superblock_update(struct pool *p, struct superblock_wait *w)
     p->super.pending = 1;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         struct member *m = &p->members[i];
-        if (!member_usable(m))
+        if (!member_usable(m) || (p->super.out_mask & (1u << i)))
             continue;
         m->in_sync = true;
     }
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         struct member *m = &p->members[i];
-        if (!member_usable(m))
+        if (!member_usable(m) || (p->super.out_mask & (1u << i)))
             continue;
-        m->late = 0;
+        m->update_failures = 0;
         p->super.pending++;
         update_submit(&p->super.ops[i], m, 0);
     }
     update_end_member(p);
+}
+
+void superblock_step(struct pool *p)
+{
+    if (!p->super.running)
+        return;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        uint32_t bit = 1u << i;
+        if (!(p->super.out_mask & bit) || (p->super.abandoned_mask & bit) || member_usable(&p->members[i]))
+            continue;
+        p->super.abandoned_mask |= bit; /* its buffer stays with the op until that comes back */
+        update_end_member(p);
+    }
 }

@@ -87,7 +87,7 @@ static enum err sync_end(struct sync_op *s, void *buffer, uint32_t length)
 void sync_read_all(struct io *io, struct sync_read *reads, uint32_t count)
 {
     ASSERT(count <= SYNC_READS_MAX);
-    struct sync_op *ops[SYNC_READS_MAX];
+    struct sync_op *ops[SYNC_READS_MAX] = {0};
     for (uint32_t i = 0; i < count; i++) {
         ops[i] = sync_start(io, IO_READ, reads[i].target, reads[i].offset, reads[i].length);
         if (ops[i])

@@ -78,6 +78,7 @@ static void table_entry_of(const struct segment *s, struct table_segment_disk *d
         .kind = (uint8_t)s->kind,
         .state = (uint8_t)(!sealed ? TABLE_OPEN : s->by_recovery ? TABLE_SEALED_BY_RECOVERY : TABLE_SEALED),
         .image_count = s->image_count,
+        .unread = s->unread,
     };
     for (uint32_t i = 0; i < COPIES_MAX; i++) {
         bool used = i < s->image_count;
@@ -129,6 +130,7 @@ static enum err table_enter(struct pool *p, const struct table_segment_disk *d)
         s->images[i].unproved = (d->unproved >> i) & 1;
     s->state = d->state == TABLE_OPEN ? SEGMENT_OPEN : SEGMENT_SEALED;
     s->by_recovery = d->state == TABLE_SEALED_BY_RECOVERY;
+    s->unread = d->unread != 0;
     if (d->state != TABLE_OPEN)
         s->length = le64_get(d->length) > BLOCK_BYTES ? le64_get(d->length) : BLOCK_BYTES;
     return table_note_incarnation(p, id.incarnation, id.counter);
@@ -196,6 +198,8 @@ enum err table_apply(struct pool *p, const struct record_view *r, bool *begun)
 
 /* --- groups: OPEN, SEAL, FREED --- */
 
+static void table_group_free(struct table_group *t);
+
 static void table_on_group(struct spool_group *g, enum err e)
 {
     struct table_group *t = CONTAINER_OF(g, struct table_group, group);
@@ -205,8 +209,7 @@ static void table_on_group(struct spool_group *g, enum err e)
         e = table_note_incarnation(p, t->segment->id.incarnation, t->segment->id.counter);
     }
     t->done(t, e);
-    free(t->heap);
-    free(t);
+    table_group_free(t);
 }
 
 static void table_enqueue(struct table_group *t)
@@ -262,8 +265,33 @@ enum err table_submit_freed(struct pool *p, const struct segment_id *ids, uint32
     return ERR_OK;
 }
 
+static void rewrite_again(struct pool *p);
+
+/* A part that a member is late with, or that a member which left will never answer: once more elsewhere. Its buffer
+ * stays with the op. */
+static void rewrite_watch(struct pool *p)
+{
+    if (p->table_candidate)
+        segment_open_step(p, p->table_candidate);
+    struct append_frame *f = p->table_frame;
+    if (!f || io_now_ns(p->io) - f->submitted_ns < COMMIT_DEADLINE_NS)
+        return;
+    bool late = false, left = false;
+    for (uint32_t i = 0; i < f->segment->image_count; i++) {
+        const struct member *m = &p->members[f->segment->images[i].member];
+        late = late || (member_late(m) && m->state == MEMBER_SUSPECT && pool_domains_usable(p) > f->segment->image_count);
+        left = left || !member_usable(m);
+    }
+    if (!late && !left)
+        return;
+    f->orphaned = true;
+    p->table_frame = NULL;
+    rewrite_again(p);
+}
+
 void table_step(struct pool *p)
 {
+    rewrite_watch(p);
     while (!link_empty(&p->table_queue)) {
         struct table_group *t = CONTAINER_OF(p->table_queue.next, struct table_group, link);
         enum err e = commit_submit(&p->appenders[APPENDER_TABLE], &t->group);
@@ -272,6 +300,26 @@ void table_step(struct pool *p)
         link_remove(&t->link);
         if (e != ERR_OK)
             table_on_group(&t->group, e);
+    }
+}
+
+static void table_group_free(struct table_group *t)
+{
+    free(t->heap);
+    free(t);
+}
+
+void table_fini(struct pool *p)
+{
+    while (!link_empty(&p->table_queue))
+        table_group_free(CONTAINER_OF(link_pop(&p->table_queue), struct table_group, link));
+    for (uint32_t i = 0; i < FRAME_SLOTS; i++) {
+        struct append_frame *f = &p->frames[i];
+        if (!f->appender || f->appender->kind != SEGMENT_TABLE)
+            continue;
+        struct link *l;
+        while ((l = link_pop(&f->groups)) != NULL)
+            table_group_free(CONTAINER_OF(CONTAINER_OF(l, struct spool_group, link), struct table_group, group));
     }
 }
 
@@ -284,9 +332,10 @@ bool table_busy(const struct pool *p)
 
 static void rewrite_again(struct pool *p)
 {
-    if (p->table_candidate && p->table_candidate->state == SEGMENT_OPEN)
+    if (p->table_candidate)
         segment_drop(p, p->table_candidate);
     p->table_candidate = NULL;
+    p->table_frame = NULL;
     p->table_rewriting = false;
     p->table_retry_ns = io_now_ns(p->io) + TABLE_RETRY_NS;
 }
@@ -369,6 +418,12 @@ static void rewrite_on_image(struct member_op *mo)
     f->failed = f->failed || mo->op.result != ERR_OK;
     if (--f->pending > 0)
         return;
+    if (f->orphaned) { /* the rewrite went on without it */
+        f->orphaned = false;
+        f->appender = NULL;
+        return;
+    }
+    p->table_frame = NULL;
     bool failed = f->failed;
     struct segment *s = f->segment;
     s->length += (uint64_t)f->blocks * BLOCK_BYTES;
@@ -402,6 +457,10 @@ static void rewrite_part(struct pool *p)
     f->appender = &p->appenders[APPENDER_TABLE];
     f->segment = s;
     f->failed = false;
+    f->orphaned = false;
+    f->in_flight = false;
+    f->submitted_ns = io_now_ns(p->io);
+    p->table_frame = f;
     f->blocks = frame_seal(&f->frame, &id, &f->digest);
     ASSERT(s->length + (uint64_t)f->blocks * BLOCK_BYTES <= p->slot_bytes);
     f->pending = s->image_count;
@@ -419,8 +478,7 @@ static void rewrite_on_opened(struct segment *s, enum err e)
     struct pool *p = s->opener;
     ASSERT(p->table_candidate == s);
     if (e != ERR_OK) {
-        p->table_candidate = NULL;
-        segment_drop(p, s);
+        p->table_candidate = NULL; /* it is gone when this returns */
         rewrite_again(p);
         return;
     }
@@ -436,9 +494,9 @@ void table_rewrite(struct pool *p)
         return;
     p->table_rewriting = true;
     uint32_t avoid = p->appenders[APPENDER_TABLE].avoid_mask;
-    enum err e = segment_open(p, SEGMENT_TABLE, SPOOL_COMPACTION, avoid, &p->table_candidate);
+    enum err e = segment_open(p, SEGMENT_TABLE, SPOOL_TABLE, avoid, &p->table_candidate);
     if (e != ERR_OK && avoid)
-        e = segment_open(p, SEGMENT_TABLE, SPOOL_COMPACTION, 0, &p->table_candidate);
+        e = segment_open(p, SEGMENT_TABLE, SPOOL_TABLE, 0, &p->table_candidate);
     if (e != ERR_OK) {
         p->table_candidate = NULL;
         rewrite_again(p);

@@ -158,7 +158,8 @@ struct table_segment_disk {
     uint8_t state;              /* enum table_state */
     uint8_t image_count;
     uint8_t unproved;           /* bit i: image i was absent when recovery sealed the segment */
-    struct le32 reserved;
+    uint8_t unread;             /* 1: some bytes were bad on every image that was present */
+    uint8_t reserved[3];
     struct image_place_disk images[COPIES_MAX];
 };
 enum table_state { TABLE_OPEN = 1, TABLE_SEALED = 2, TABLE_SEALED_BY_RECOVERY = 3 };

@@ -123,6 +123,7 @@ struct pool_status {
     bool index_ready;
     double index_progress;              /* 0 to 1 while rebuilding or replaying */
     uint64_t index_replayed_bytes;
+    bool index_damaged;                 /* found while running: stop and mount again with the index discarded */
     uint64_t absent_wait_ms;            /* older mail still waits this long for an absent member */
     uint64_t frames, records, hedges, segments_compacted;
     enum err accepting;                 /* ERR_OK, or why new mail is refused now */

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The smallest world that keeps the seam's contract: members in memory, everything succeeds in submission order, time
+ * moves only when asked to. For tests of single engine files; faults and hostile order are the simulator's. */
+#ifndef RAM_IO_H
+#define RAM_IO_H
+
+#include <spoolfs/io.h>
+
+#define RAM_TARGETS_MAX 8u
+
+struct ram_io {
+    struct io io;
+    struct io_target targets[RAM_TARGETS_MAX];
+    uint8_t *bytes[RAM_TARGETS_MAX];
+    uint32_t count;
+    struct link queue;               /* submitted ops, in order */
+    struct heap timers;
+    struct heap_node *timer_nodes[4096];
+    uint64_t now_ns, wall_ms, random;
+    uint64_t submitted;              /* ops so far */
+    bool held[RAM_TARGETS_MAX];      /* ops of this target are not answered */
+    enum err fail[RAM_TARGETS_MAX];  /* every op of this target ends so */
+    enum io_kind fail_kind;          /* with fail: only this kind, when fail_one_kind */
+    bool fail_one_kind;
+};
+
+void ram_io_open(struct ram_io *r, uint32_t count, uint64_t bytes_each);
+void ram_io_close(struct ram_io *r);
+/* All outstanding ops vanish without an answer: what a crash leaves. */
+void ram_io_forget(struct ram_io *r);
+
+#endif
