@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one configuration file: read, checked, turned into what the parts take. docs/CONFIG.md lists every key.
+ *
+ *  CFG-1  a file that is wrong anywhere yields no config at all, and a text that names file, line and key.
+ *  CFG-2  every key has a default; what the file does not say is what docs/CONFIG.md says.
+ *  CFG-3  a config is read-only once made; a reload makes a new one. */
+#ifndef DAEMON_CONFIG_H
+#define DAEMON_CONFIG_H
+
+#include <base/err.h>
+#include <settings.h>
+#include <spoolfs/io_real.h>
+#include <spoolfs/pool.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CONFIG_PATH_DEFAULT "/etc/ironspool/ironspool.conf"
+#define CONFIG_PATH_VARIABLE "IRONSPOOL_CONF"
+#define CONFIG_FILE_BYTES_MAX ((uint32_t)(1024 * 1024)) /* a configuration larger than this is a mistake */
+#define CONFIG_TEXT_BYTES 768u
+#define CONFIG_LISTENS_MAX 16u
+#define CONFIG_MAPS_MAX 8u
+
+struct config_listen {
+    char name[32];
+    char address[64];          /* numeric, IPv4 or IPv6 */
+    uint32_t port;
+};
+
+struct config {
+    char file[256];
+    struct settings settings;
+    struct pool_config pool;   /* sink and index are the spool process's to fill in */
+    char io_engine_word[16];
+    enum io_engine io_engine;
+    uint64_t scrub_interval_ms;
+    struct config_listen listens[CONFIG_LISTENS_MAX];
+    uint32_t listen_count;
+    struct config_listen http; /* port 0: no status page */
+    char *transport_maps[CONFIG_MAPS_MAX];
+    uint32_t transport_map_count;
+    char state_directory[200];
+    char control_socket[108];  /* sun_path */
+    char user[64], group[64];
+    char log_file[256];        /* empty: stderr, which is the journal under systemd */
+    uint64_t shutdown_grace_ms;
+    bool fault_injection;
+    bool sandbox;
+};
+
+/* On failure text says "file:line: what", ready to be shown. ERR_CONFIG, ERR_NOT_FOUND (no such file), ERR_NO_MEMORY. */
+enum err config_load(const char *path, struct config **config_out, char text[CONFIG_TEXT_BYTES]) MUST_CHECK;
+/* The same from memory; `name` stands for the file in messages. Files it names are looked at. */
+enum err config_parse(const char *name, const char *bytes, uint32_t len, struct config **config_out,
+                      char text[CONFIG_TEXT_BYTES]) MUST_CHECK;
+/* Reads transport_maps, relayhost and default_transport into settings.transports: for the daemon only, tables may be
+ * large. ERR_CONFIG, ERR_NO_MEMORY. */
+enum err config_open_routes(struct config *c, char text[CONFIG_TEXT_BYTES]) MUST_CHECK;
+void config_close_routes(struct config *c);
+void config_free(struct config **config);
+/* The path to use when the command line names none. */
+const char *config_default_path(void);
+/* True when a running spool process can not go on with `next` and has to be started anew. */
+bool config_spool_differs(const struct config *now, const struct config *next);
+
+#endif

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The configuration's lists, and what must hold between its keys. Looks at the files it names, reads none. */
+#include "config_keys.h"
+
+#include <route.h>
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LIST_MAX 4096u /* networks, and domains, each: beyond this a table is the right tool */
+
+static enum err parse_network(const char *text, struct settings_network *n_out, char why[256])
+{
+    char address[64];
+    struct settings_network n = {0};
+    const char *slash = strchr(text, '/');
+    size_t len = slash ? (size_t)(slash - text) : strlen(text);
+    bool bracket = len >= 2 && text[0] == '[' && text[len - 1] == ']';
+    if (len - (bracket ? 2 : 0) < sizeof address) {
+        snprintf(address, sizeof address, "%.*s", (int)(len - (bracket ? 2 : 0)), text + bracket);
+        n.family = inet_pton(AF_INET6, address, n.address) == 1 ? 6
+                   : !bracket && inet_pton(AF_INET, address, n.address) == 1 ? 4 : 0;
+    }
+    unsigned most = n.family == 4 ? 32 : 128, prefix = most;
+    if (n.family && slash) {
+        char *end;
+        unsigned long p = strtoul(slash + 1, &end, 10);
+        if (!isdigit((unsigned char)slash[1]) || *end || p > most)
+            n.family = 0;
+        else
+            prefix = (unsigned)p;
+    }
+    if (!n.family) {
+        snprintf(why, 256, "\"%.100s\" is not a network (192.0.2.0/24, [2001:db8::]/32)", text);
+        return ERR_CONFIG;
+    }
+    n.prefix = (uint8_t)prefix;
+    for (unsigned bit = prefix; bit < most; bit++) {
+        if (n.address[bit / 8] & (0x80u >> bit % 8)) {
+            snprintf(why, 256, "\"%.100s\" has bits set beyond its prefix length", text);
+            return ERR_CONFIG;
+        }
+    }
+    *n_out = n;
+    return ERR_OK;
+}
+
+static enum err add_network(struct config *c, const char *text, char why[256])
+{
+    struct settings *s = &c->settings;
+    struct settings_network n;
+    enum err e = parse_network(text, &n, why);
+    if (e != ERR_OK)
+        return e;
+    void *more = reallocarray(s->mynetworks, s->mynetworks_count + 1u, sizeof n);
+    if (!more)
+        return ERR_NO_MEMORY;
+    s->mynetworks = more;
+    s->mynetworks[s->mynetworks_count++] = n;
+    return ERR_OK;
+}
+
+static enum err add_domain(struct config *c, const char *text, char why[256])
+{
+    struct settings *s = &c->settings;
+    size_t len = strlen(text);
+    if (len > 255 || strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.[]:*") != len) {
+        snprintf(why, 256, "\"%.100s\" is not a domain", text);
+        return ERR_CONFIG;
+    }
+    char *copy = strdup(text);
+    void *more = reallocarray(s->relay_domains, s->relay_domains_count + 1u, sizeof *s->relay_domains);
+    if (more)
+        s->relay_domains = more;
+    if (!copy || !more) {
+        free(copy);
+        return ERR_NO_MEMORY;
+    }
+    for (char *p = copy; *p; p++)
+        *p = (char)tolower((unsigned char)*p);
+    s->relay_domains[s->relay_domains_count++] = copy;
+    return ERR_OK;
+}
+
+static enum err add_map(struct config *c, const char *text, char why[256])
+{
+    static const char *const types[] = {"texthash:", "hash:", "lmdb:", "file:"};
+    const char *path = text;
+    for (unsigned i = 0; i < 4; i++) /* Postfix's table types: we read the text file they are made from */
+        if (strncmp(text, types[i], strlen(types[i])) == 0)
+            path = text + strlen(types[i]);
+    if (path[0] != '/') {
+        snprintf(why, 256, "\"%.100s\" is not an absolute path", text);
+        return ERR_CONFIG;
+    }
+    if (access(path, R_OK) != 0) {
+        snprintf(why, 256, "%.160s: %s", path, strerror(errno));
+        return ERR_CONFIG;
+    }
+    if (c->transport_map_count == CONFIG_MAPS_MAX) {
+        snprintf(why, 256, "more than %u tables", CONFIG_MAPS_MAX);
+        return ERR_CONFIG;
+    }
+    char *copy = strdup(path);
+    if (!copy)
+        return ERR_NO_MEMORY;
+    c->transport_maps[c->transport_map_count++] = copy;
+    return ERR_OK;
+}
+
+static bool listed(const struct config *c, const struct config_key *key, const char *word)
+{
+    const struct settings *s = &c->settings;
+    struct settings_network n;
+    char why[256];
+    if (strcmp(key->name, "mynetworks") == 0) {
+        if (parse_network(word, &n, why) != ERR_OK)
+            return false;
+        for (uint32_t i = 0; i < s->mynetworks_count; i++)
+            if (memcmp(&s->mynetworks[i], &n, sizeof n) == 0)
+                return true;
+        return false;
+    }
+    if (strcmp(key->name, "relay_domains") == 0) {
+        for (uint32_t i = 0; i < s->relay_domains_count; i++)
+            if (strcasecmp(s->relay_domains[i], word) == 0)
+                return true;
+        return false;
+    }
+    for (uint32_t i = 0; i < c->transport_map_count; i++) {
+        size_t tail = strlen(c->transport_maps[i]), len = strlen(word);
+        if (len >= tail && strcmp(word + len - tail, c->transport_maps[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+enum err config_add(struct config *c, const struct config_key *key, const char *value, char why[256])
+{
+    char row[4096], *state = NULL;
+    if (strlen(value) >= sizeof row) {
+        snprintf(why, 256, "is longer than %zu characters", sizeof row - 1);
+        return ERR_CONFIG;
+    }
+    strcpy(row, value);
+    for (char *word = strtok_r(row, ", \t\r\n", &state); word; word = strtok_r(NULL, ", \t\r\n", &state)) {
+        if (c->settings.mynetworks_count > LIST_MAX || c->settings.relay_domains_count > LIST_MAX) {
+            snprintf(why, 256, "more than %u entries", LIST_MAX);
+            return ERR_CONFIG;
+        }
+        if (listed(c, key, word))
+            continue; /* the last value comes again when its list ends */
+        enum err e = strcmp(key->name, "mynetworks") == 0 ? add_network(c, word, why)
+                     : strcmp(key->name, "relay_domains") == 0 ? add_domain(c, word, why) : add_map(c, word, why);
+        if (e != ERR_OK)
+            return e;
+    }
+    return ERR_OK;
+}
+
+void config_clear(struct config *c, const struct config_key *key)
+{
+    if (strcmp(key->name, "mynetworks") == 0) {
+        c->settings.mynetworks_count = 0;
+    } else if (strcmp(key->name, "relay_domains") == 0) {
+        while (c->settings.relay_domains_count > 0)
+            free(c->settings.relay_domains[--c->settings.relay_domains_count]);
+    } else {
+        while (c->transport_map_count > 0)
+            free(c->transport_maps[--c->transport_map_count]);
+    }
+}
+
+/* --- between keys --- */
+
+static enum err check_pool(const struct config *c, char why[512])
+{
+    const struct pool_config *p = &c->pool;
+    if (p->member_count == 0) {
+        snprintf(why, 512, "pool: no member is configured (pool { member \"a\" { path = \"...\" } })");
+        return ERR_CONFIG;
+    }
+    if (p->copies > p->member_count) {
+        snprintf(why, 512, "pool: copies = %u needs at least as many members, there are %u", p->copies, p->member_count);
+        return ERR_CONFIG;
+    }
+    if (p->min_copies > p->copies) {
+        snprintf(why, 512, "pool: min_copies = %u is more than copies = %u", p->min_copies, p->copies);
+        return ERR_CONFIG;
+    }
+    for (uint32_t i = 0; i < p->member_count; i++) {
+        for (uint32_t j = 0; j < i; j++) {
+            if (strcmp(p->members[i].path, p->members[j].path) == 0) {
+                snprintf(why, 512, "pool: members \"%s\" and \"%s\" have one path, %s", p->members[j].name,
+                         p->members[i].name, p->members[i].path);
+                return ERR_CONFIG;
+            }
+        }
+    }
+    return ERR_OK;
+}
+
+static enum err check_address(const char *what, const struct config_listen *l, char why[512])
+{
+    uint8_t bytes[16];
+    if (inet_pton(AF_INET, l->address, bytes) == 1 || inet_pton(AF_INET6, l->address, bytes) == 1)
+        return ERR_OK;
+    snprintf(why, 512, "%s: address: \"%s\" is not a numeric address", what, l->address);
+    return ERR_CONFIG;
+}
+
+static enum err check_listens(const struct config *c, char why[512])
+{
+    char what[64];
+    for (uint32_t i = 0; i < c->listen_count; i++) {
+        snprintf(what, sizeof what, "listen \"%s\"", c->listens[i].name);
+        enum err e = check_address(what, &c->listens[i], why);
+        if (e != ERR_OK)
+            return e;
+        for (uint32_t j = 0; j < i; j++) {
+            if (c->listens[i].port && c->listens[j].port == c->listens[i].port &&
+                strcmp(c->listens[j].address, c->listens[i].address) == 0) {
+                snprintf(why, 512, "%s: \"%s\" has this address and port already", what, c->listens[j].name);
+                return ERR_CONFIG;
+            }
+        }
+    }
+    return c->http.port ? check_address("http", &c->http, why) : ERR_OK;
+}
+
+static enum err check_file(const char *key, const char *path, char why[512])
+{
+    if (!path[0] || access(path, R_OK) == 0)
+        return ERR_OK;
+    snprintf(why, 512, "%s: %.256s: %s", key, path, strerror(errno));
+    return ERR_CONFIG;
+}
+
+static enum err check_tls(const struct settings *s, char why[512])
+{
+    if (strcmp(s->smtpd_tls_security_level, "none") != 0 && !s->smtpd_tls_cert_file[0]) {
+        snprintf(why, 512, "smtpd_tls_security_level = \"%s\" needs smtpd_tls_cert_file", s->smtpd_tls_security_level);
+        return ERR_CONFIG;
+    }
+    enum err e = check_file("smtpd_tls_cert_file", s->smtpd_tls_cert_file, why);
+    if (e == ERR_OK)
+        e = check_file("smtpd_tls_key_file", s->smtpd_tls_key_file, why);
+    return e == ERR_OK ? check_file("smtp_tls_ca_file", s->smtp_tls_ca_file, why) : e;
+}
+
+static enum err check_transport(const char *key, const char *transport, char why[512])
+{
+    struct route route;
+    char text[ROUTE_TEXT_BYTES];
+    enum err e = route_parse(transport, &route, text);
+    if (e != ERR_OK)
+        snprintf(why, 512, "%s: %.400s", key, text);
+    return e;
+}
+
+static enum err check_settings(const struct settings *s, char why[512])
+{
+    if (!s->hostname[0] || strspn(s->hostname, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") !=
+                               strlen(s->hostname)) {
+        snprintf(why, 512, "hostname: \"%.128s\" is not a host name", s->hostname);
+        return ERR_CONFIG;
+    }
+    if (s->minimal_backoff_ms > s->maximal_backoff_ms) {
+        snprintf(why, 512, "minimal_backoff_time is longer than maximal_backoff_time");
+        return ERR_CONFIG;
+    }
+    if (s->initial_destination_concurrency > s->default_destination_concurrency_limit) {
+        snprintf(why, 512, "initial_destination_concurrency is more than default_destination_concurrency_limit");
+        return ERR_CONFIG;
+    }
+    enum err e = check_tls(s, why);
+    return e == ERR_OK ? check_transport("default_transport", s->default_transport, why) : e;
+}
+
+enum err config_check(struct config *c, char why[512])
+{
+    c->io_engine = strcmp(c->io_engine_word, "uring") == 0 ? IO_ENGINE_URING
+                   : strcmp(c->io_engine_word, "threads") == 0 ? IO_ENGINE_THREADS : IO_ENGINE_AUTO;
+    enum err e = check_pool(c, why);
+    if (e == ERR_OK)
+        e = check_listens(c, why);
+    return e == ERR_OK ? check_settings(&c->settings, why) : e;
+}
+
+enum err config_open_routes(struct config *c, char text[CONFIG_TEXT_BYTES])
+{
+    char why[ROUTE_TEXT_BYTES];
+    struct route_table *table = NULL;
+    enum err e = route_table_open(c->settings.default_transport, c->settings.relayhost, c->transport_maps,
+                                  c->transport_map_count, why, &table);
+    if (e == ERR_OK)
+        c->settings.transports = table;
+    else
+        snprintf(text, CONFIG_TEXT_BYTES, "%s", e == ERR_CONFIG ? why : err_text(e));
+    return e;
+}
+
+void config_close_routes(struct config *c)
+{
+    struct route_table *table = c->settings.transports;
+    route_table_close(&table);
+    c->settings.transports = NULL;
+}
