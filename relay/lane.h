@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A lane: the mail in memory for one destination, how many attempts it bears at one time, and whether it is dead.
+ * Pure: time is an argument. schedule.c drives it, attempt.c keeps its connections in it.
+ *
+ *      alive --every host failed, nothing works [lane_failed]--> dead --dead_until_ms passed, or flush [lane_revive]--> alive
+ *
+ *  LAN-1  busy <= limit <= the configured limit; a dead lane starts nothing.
+ *  LAN-2  a lane with an attempt, a queued job or a connection is never freed.
+ *  LAN-3  a lane stands in the ready list of a class exactly when it is alive, busy < limit and that class waits. */
+#ifndef RELAY_LANE_H
+#define RELAY_LANE_H
+
+#include "mail.h"
+#include "outcome.h"
+#include "route.h"
+
+#include <base/heap.h>
+
+#define LANES_MAX 16384u     /* destinations with mail in memory, or dead, at one time */
+#define LANE_KEY_BYTES 520u  /* kind, nexthop and domain */
+#define LANE_RETRIES_MAX 2u  /* a job whose connection died under it goes to another one, so often, before it is deferred */
+
+enum lane_class { LANE_FRESH, LANE_BACKLOG, LANE_CLASSES };
+
+/* One mail in the schedule. */
+struct item {
+    struct link link;          /* schedule's list of leases waiting for room to be ended, or none */
+    struct link hash_link;
+    struct link jobs;          /* job.item_link */
+    struct mail *mail;
+    uint8_t *body;             /* fetched: shared by its jobs; mail->body when that is there */
+    enum lane_class class;
+    bool due;                  /* came from the backlog: counts in the window of due mail */
+    bool recalled;             /* the administrator wants it back */
+    uint32_t open;             /* recipients of this round without a result that is marked */
+    uint32_t staying;          /* recipients that are not done: at the end release instead of retire */
+};
+
+struct job_recipient {
+    uint32_t index;            /* in the envelope */
+    uint32_t len;
+    const char *address;       /* in the mail's envelope */
+    enum mark_status status;   /* MARK_PENDING: no result yet */
+    uint64_t deferred_until_ms;/* pool clock */
+    char dsn[OUTCOME_DSN_BYTES];
+    char *reason;              /* owned; NULL when delivered */
+};
+
+enum job_state { JOB_QUEUED, JOB_ACTIVE, JOB_FINISHED };
+
+/* Recipients of one mail that go the same way, in one transaction. */
+struct job {
+    struct link link;          /* lane queue, or schedule's list of results without a mark */
+    struct link item_link;
+    struct item *item;
+    struct lane *lane;         /* NULL: the route itself was the answer */
+    void *attempt;             /* whoever works on it: attempt.c; then the head being fetched: bounce.c */
+    struct mail *bounce;       /* written, not yet marked */
+    enum job_state state;
+    uint64_t queued_ms, started_ms, connected_ms; /* loop time */
+    enum lane_class class;
+    uint8_t retries;
+    uint32_t count, capacity, resolved, bounced;
+    struct job_recipient recipients[];
+};
+
+struct lane {
+    struct link hash_link;
+    struct link ready[LANE_CLASSES];   /* in the schedule's ready lists */
+    struct heap_node wake;             /* in the table's heap: end of death, then of the memory of it */
+    struct link queue[LANE_CLASSES];   /* jobs */
+    struct link idle;                  /* connections without a job: attempt.c */
+    struct route route;                /* host filled in: never empty for SMTP */
+    uint64_t key_hash;
+    struct job *filling;               /* while a mail is being sorted: its job here */
+    struct lane *filling_next;
+    bool in_filling, paused;           /* paused: the spool hands out nothing for this domain */
+    uint32_t queued, busy;
+    uint32_t sessions;                 /* connections, being made or made */
+    uint32_t working;                  /* connections that got through their handshake */
+    uint32_t limit, limit_max;
+    uint32_t successes;                /* since the limit last grew */
+    uint32_t failures;                 /* rounds of death without a success between */
+    uint64_t dead_until_ms;            /* loop time; 0: alive */
+    struct outcome why_dead;
+    char key[LANE_KEY_BYTES];
+};
+
+struct lane_table {
+    struct link *buckets;
+    uint32_t count, dead;
+    struct heap wakes;
+    struct heap_node **wake_nodes;
+};
+
+enum err lane_table_open(struct lane_table *t) MUST_CHECK;
+void lane_table_close(struct lane_table *t); /* frees what is left; queues must be empty */
+/* The lane of a route and a recipient's domain; made when new. ERR_BUSY at LANES_MAX. */
+enum err lane_find(struct lane_table *t, const struct route *route, const char *domain, uint32_t domain_len,
+                   struct lane **lane_out) MUST_CHECK;
+void lane_free_when_empty(struct lane_table *t, struct lane *lane);
+
+struct lane_limits { uint32_t initial, max; uint64_t backoff_min_ms, backoff_max_ms; };
+void lane_configure(struct lane *lane, const struct lane_limits *limits);
+bool lane_can_start(const struct lane *lane, enum lane_class class);
+void lane_succeeded(struct lane *lane);
+/* The host failed before it took anything. True: nothing else works there, the lane is now dead. */
+bool lane_failed(struct lane_table *t, struct lane *lane, const struct lane_limits *limits, uint64_t now_ms,
+                 const struct outcome *why);
+void lane_revive(struct lane_table *t, struct lane *lane, uint64_t now_ms, const struct lane_limits *limits);
+/* The next lane whose death, or the memory of it, ends by now; NULL. *wait_ms_out: until the next after that, 0: none.
+ * A lane that comes back is revived already; one that nothing needs is freed and passed over. */
+struct lane *lane_wake(struct lane_table *t, uint64_t now_ms, const struct lane_limits *limits, uint64_t *wait_ms_out);
+
+#endif
