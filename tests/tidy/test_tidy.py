@@ -14,7 +14,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 
 FILE_LINES_MAX = 800
 FUNCTION_LINES_MAX = 70
-LINE_COLUMNS_MAX = 120
+LINE_COLUMNS_MAX = 140  # aim at 100 to 120
 
 # A third-party header is included in exactly one .c file of the product. Agreed: where one file would be too many doors.
 THIRD_PARTY = {
@@ -100,7 +100,7 @@ def files_and_lines_are_short():
         if len(lines) - 1 > FILE_LINES_MAX:
             yield f"{n}: {len(lines) - 1} lines, the limit is {FILE_LINES_MAX}"
         for number, line in enumerate(lines, 1):
-            if len(line) > LINE_COLUMNS_MAX + 10 and "http" not in line:
+            if len(line) > LINE_COLUMNS_MAX and "http" not in line:
                 yield f"{n}:{number}: {len(line)} columns, the limit is {LINE_COLUMNS_MAX}"
 
 
@@ -179,7 +179,7 @@ def is_machine_path(found, line):
 
 
 def table(name, macro):
-    return re.findall(macro + r'\((\w+),\s*"([^"]+)"', read(name))
+    return re.findall(r"^" + macro + r'\((\w+),\s*"([^"]+)"', read(name), re.M)
 
 
 def every_state_and_alarming_event_has_a_page():
