@@ -131,6 +131,10 @@ static void frame_committed(struct append_frame *f)
     s->length += (uint64_t)f->blocks * BLOCK_BYTES;
     s->previous = f->digest.lo;
     p->count_frames++;
+    if (s->kind == SEGMENT_MAIL) {
+        p->commit_ns_sum += io_now_ns(p->io) - f->submitted_ns;
+        p->commit_count++;
+    }
     p->count_records += f->frame.record_count;
     a->flight = NULL;
     a->avoid_mask = 0;

@@ -56,7 +56,8 @@ static struct segment *compact_choose(struct pool *p)
             s->refs || s->repairing || s->length <= BLOCK_BYTES)
             continue;
         bool empty = s->live_messages == 0 && s->live_chunks == 0;
-        bool wanted = pressure ? s->live_bytes < s->length / 2 : s->live_bytes < p->slot_bytes / COMPACT_NEARLY_EMPTY;
+        bool degraded = segment_images_readable(p, s) < p->config.copies && s->live_bytes < s->length / 2;
+        bool wanted = degraded || pressure ? s->live_bytes < s->length / 2 : s->live_bytes < p->slot_bytes / COMPACT_NEARLY_EMPTY;
         if (!wanted || (empty && !pressure))
             continue; /* what holds only results waits for the segments they are about */
         if (!best || s->live_bytes < best->live_bytes)
@@ -302,4 +303,9 @@ void compact_fini(struct pool *p)
     if (c && c->running)
         walk_fini(&c->walk);
     free(c);
+}
+
+bool compact_idle(const struct pool *p)
+{
+    return !p->compaction || !p->compaction->running;
 }

@@ -12,6 +12,7 @@
 #define ENGINE_H
 
 #include "frame.h"
+#include "throttle.h"
 #include "verify.h"
 
 #include <base/assert.h>
@@ -35,6 +36,7 @@
 #define COMMIT_GIVE_UP_NS (20 * NS_PER_S)
 #define FRAME_SLOTS (APPENDERS_MAX * 2 + 4) /* building and in flight, and some pinned under late writes */
 #define READS_IN_FLIGHT_MAX 16u
+#define REPAIRS_MAX 64u              /* waiting at one time; what is not taken is found again by the next read or scrub */
 #define LATENCY_BUCKETS 64u          /* quarter powers of two from 1 us: 64 reach 65 s */
 
 struct latency { uint64_t count[LATENCY_BUCKETS]; uint64_t total; };
@@ -84,6 +86,9 @@ struct member {
     bool suspect_late;            /* SUSPECT because of lateness, not errors */
     uint32_t slow_count;          /* how often it left as SLOW in this mount */
     uint64_t left_ns;
+    struct member_op *heartbeat;  /* a read that shows a pulled disk nobody talks to */
+    uint8_t *heartbeat_block;
+    uint64_t heard_ns;            /* when an op was last answered */
 };
 
 /* An op on a member: statistics, slot accounting, then done. */
@@ -119,6 +124,9 @@ struct segment {
     bool by_recovery;
     bool compacting;
     uint8_t repairing;            /* mask of images a repair writes to: not read meanwhile */
+    bool rebuilding;
+    bool suspicious;              /* a read failed here: the scrub looks soon */
+    uint64_t scrubbed_pass;
     bool unread;                  /* bytes of it were bad on every image that was here: an absent one may hold them */
     bool dirty;                   /* statistics changed: look whether it can be freed */
     uint8_t image_count;
@@ -219,6 +227,8 @@ struct lease_table;
 struct retire;
 struct compaction;
 struct read_state;
+struct rebuild;
+struct scrub;
 
 struct pool {
     struct io *io;
@@ -285,6 +295,13 @@ struct pool {
 
     struct lease_table *leases;
     struct compaction *compaction;
+    struct rebuild *rebuild;
+    struct scrub *scrub;
+    struct throttle throttle;
+    uint64_t upkeep_tokens;       /* bytes background work may still do in this interval */
+    uint64_t upkeep_done;         /* bytes it did in this interval */
+    uint64_t upkeep_next_ns;
+    uint64_t commit_ns_sum, commit_count; /* of this interval */
     struct io_timer tick;
 
     struct link reads_waiting;
@@ -310,10 +327,12 @@ bool member_readable(const struct member *m);
 void member_submit(struct member *m, struct member_op *op);
 void member_leave(struct member *m, enum member_state state, const char *why); /* out of service, now */
 void members_watch(struct pool *p);                   /* lateness: suspect, slow, back again */
+void member_fini(struct member *m);
 bool member_late(const struct member *m);             /* a commit write is out for longer than COMMIT_DEADLINE_NS */
 void latency_note(struct latency *l, uint64_t ns);
 uint64_t latency_percentile(const struct latency *l, uint32_t percent);
 void pool_update_state(struct pool *p);
+uint32_t segment_images_readable(const struct pool *p, const struct segment *s);
 uint32_t pool_domains_usable(const struct pool *p);
 bool members_share_domain(const struct member *a, const struct member *b);
 
@@ -348,6 +367,9 @@ void segment_open_step(struct pool *p, struct segment *s);
 void segment_opening_fini(struct segment *s);
 bool placement_possible(struct pool *p, enum spool_class class, uint32_t avoid_mask, enum err *why_out);
 bool slot_take(struct member *m, uint32_t slot, struct segment *s);
+bool slot_find(struct member *m, uint32_t *slot_out);
+/* The table says so already. `image` == image_count: one is added. The old place is given up. */
+void segment_replace_image(struct pool *p, struct segment *s, uint32_t image, struct image by);
 uint32_t slot_reserve(const struct member *m, enum spool_class class);
 struct segment_id segment_next_id(struct pool *p);
 uint32_t segment_index(const struct pool *p, const struct segment *s);
@@ -439,11 +461,28 @@ void replay_stop(struct pool *p);
 void retire_step(struct pool *p);
 void compact_step(struct pool *p);
 void compact_stop(struct pool *p);
+bool compact_idle(const struct pool *p);
 void compact_fini(struct pool *p);
 enum err lease_init(struct pool *p) MUST_CHECK;
 void lease_fini(struct pool *p);
 void lease_step(struct pool *p);
 void retire_fini(struct pool *p);
+
+/* upkeep.c, rebuild.c, scrub.c */
+void upkeep_step(struct pool *p);
+bool upkeep_take(struct pool *p, uint64_t bytes);     /* false: no tokens left in this interval */
+bool upkeep_idle(const struct pool *p);
+void upkeep_fini(struct pool *p);
+void rebuild_step(struct pool *p);
+bool rebuild_idle(const struct pool *p);
+void rebuild_fini(struct pool *p);
+struct upkeep_status;
+void rebuild_status(struct pool *p, struct upkeep_status *o);
+void scrub_step(struct pool *p);
+bool scrub_idle(const struct pool *p);
+void scrub_fini(struct pool *p);
+void scrub_status(struct pool *p, struct upkeep_status *o);
+void scrub_note_fault(struct pool *p, struct segment *s); /* evidence: look at this segment soon */
 void segment_note_stat(struct pool *p, const struct index_segment *stat);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void pool_event(struct pool *p, enum event_kind kind, struct member *m, const char *format, ...)
@@ -190,12 +191,48 @@ static void member_try_again(struct member *m)
     superblock_update(m->pool, NULL);
 }
 
+/* --- heartbeat --- */
+
+#define HEARTBEAT_NS (5 * NS_PER_S) /* well within "a fail-slow disk within a minute" (P5) */
+
+static void member_on_heartbeat(struct member_op *mo)
+{
+    (void)mo; /* member_judge has seen the result */
+}
+
+static void member_heartbeat(struct member *m)
+{
+    uint64_t now = io_now_ns(m->pool->io);
+    if (m->ops > 0 || now - m->heard_ns < HEARTBEAT_NS)
+        return;
+    if (!m->heartbeat) {
+        m->heartbeat = calloc(1, sizeof *m->heartbeat);
+        m->heartbeat_block = sync_buffer(BLOCK_BYTES);
+    }
+    if (!m->heartbeat || !m->heartbeat_block)
+        return;
+    *m->heartbeat = (struct member_op){.done = member_on_heartbeat};
+    m->heartbeat->op = (struct io_op){.kind = IO_READ, .class = IO_CLASS_DELIVER, .length = BLOCK_BYTES,
+                                      .buffer = m->heartbeat_block};
+    member_submit(m, m->heartbeat);
+}
+
+void member_fini(struct member *m)
+{
+    free(m->heartbeat);
+    free(m->heartbeat_block);
+    free(m->slot_owner);
+    free(m->slot_busy);
+}
+
 void members_watch(struct pool *p)
 {
     for (uint32_t i = 0; i < MEMBERS_MAX && !p->read_only; i++) {
         struct member *m = &p->members[i];
         if (!m->used || !m->present)
             continue;
+        if (!p->stopping && p->mounted)
+            member_heartbeat(m);
         if (m->state == MEMBER_SLOW && !p->stopping)
             member_try_again(m);
         if (!member_usable(m) || !member_late(m))
@@ -219,6 +256,7 @@ static void member_on_done(struct io_op *op)
     struct member *m = mo->member;
     ASSERT(m->ops > 0);
     m->ops--;
+    m->heard_ns = op->done_ns;
     if (link_linked(&mo->out))
         link_remove(&mo->out);
     if (mo->slot != UINT32_MAX) {

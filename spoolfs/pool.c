@@ -36,10 +36,8 @@ static void pool_on_tick(struct io_timer *t)
 
 static void pool_free(struct pool *p)
 {
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
-        free(p->members[i].slot_owner);
-        free(p->members[i].slot_busy);
-    }
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        member_fini(&p->members[i]);
     for (uint32_t i = 0; i < p->segment_used; i++) {
         free(p->segments[i].deps);
         segment_opening_fini(&p->segments[i]);
@@ -242,6 +240,7 @@ void pool_step(struct pool *p)
         retire_step(p);
         compact_step(p);
     }
+    upkeep_step(p);
     read_step(p);
     repair_step(p);
     table_step(p);
@@ -264,7 +263,7 @@ static uint32_t pool_ops(const struct pool *p)
 
 static bool pool_quiet(const struct pool *p)
 {
-    return pool_ops(p) == 0 && commit_idle(p) && !table_busy(p);
+    return pool_ops(p) == 0 && commit_idle(p) && !table_busy(p) && upkeep_idle(p) && compact_idle(p);
 }
 
 static void pool_turn_until_quiet(struct pool *p, uint64_t until)
@@ -327,6 +326,7 @@ void pool_abandon(struct pool **pool)
     if (p->replay_walking)
         walk_fini(&p->replay_walk);
     compact_fini(p);
+    upkeep_fini(p);
     read_fini(p);
     repair_fini(p);
     retire_fini(p);

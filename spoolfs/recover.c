@@ -106,6 +106,7 @@ static void recover_absent(struct pool *p, const struct found *found, uint32_t c
         if (!m->used || m->present)
             continue;
         m->slot_bytes = p->slot_bytes;
+        m->left_ns = io_now_ns(p->io);
         snprintf(m->path, sizeof m->path, "(unknown)");
         const char *why = "not configured";
         for (uint32_t t = 0; t < count; t++) {

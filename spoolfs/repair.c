@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define REPAIRS_MAX 64u /* waiting at one time; what is not taken is found again by the next read or scrub */
-
 struct repair {
     struct link link;
     struct pool *pool;

@@ -139,7 +139,7 @@ uint32_t slot_reserve(const struct member *m, enum spool_class class)
     return 0; /* SPOOL_TABLE */
 }
 
-static bool slot_find(struct member *m, uint32_t *slot_out)
+bool slot_find(struct member *m, uint32_t *slot_out)
 {
     for (uint32_t n = 0; n < m->slot_count; n++) {
         uint32_t slot = m->slot_cursor;
@@ -150,6 +150,23 @@ static bool slot_find(struct member *m, uint32_t *slot_out)
         }
     }
     return false;
+}
+
+void segment_replace_image(struct pool *p, struct segment *s, uint32_t image, struct image by)
+{
+    ASSERT(image <= s->image_count && image < COPIES_MAX);
+    if (image == s->image_count) {
+        s->image_count++;
+    } else {
+        struct member *m = &p->members[s->images[image].member];
+        uint32_t slot = s->images[image].slot;
+        if (m->slot_owner[slot] == segment_index(p, s) + 1) {
+            m->slot_owner[slot] = 0;
+            m->slots_free++;
+            slot_discard(m, slot);
+        }
+    }
+    s->images[image] = by;
 }
 
 /* The members for a new segment: usable, in different domains, with room for the class, most free slots first and

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static uint32_t segment_images_readable(const struct pool *p, const struct segment *s)
+uint32_t segment_images_readable(const struct pool *p, const struct segment *s)
 {
     uint32_t good = 0;
     for (uint32_t i = 0; i < s->image_count; i++)

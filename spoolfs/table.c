@@ -106,6 +106,26 @@ static enum err table_entry_check(const struct pool *p, const struct table_segme
     return ERR_OK;
 }
 
+static enum err table_take_images(struct pool *p, struct segment *s, const struct table_segment_disk *d)
+{
+    s->image_count = d->image_count;
+    for (uint32_t i = 0; i < d->image_count; i++) {
+        s->images[i] = (struct image){.member = (uint8_t)le16_get(d->images[i].member),
+                                      .slot = le32_get(d->images[i].slot)};
+        if (!slot_take(&p->members[s->images[i].member], s->images[i].slot, s))
+            return ERR_CORRUPT; /* two live images in one slot */
+    }
+    return ERR_OK;
+}
+
+static bool table_images_differ(const struct segment *s, const struct table_segment_disk *d)
+{
+    bool differ = s->image_count != d->image_count;
+    for (uint32_t i = 0; i < s->image_count && !differ; i++)
+        differ = s->images[i].member != le16_get(d->images[i].member) || s->images[i].slot != le32_get(d->images[i].slot);
+    return differ;
+}
+
 static enum err table_enter(struct pool *p, const struct table_segment_disk *d)
 {
     enum err e = table_entry_check(p, d);
@@ -118,13 +138,22 @@ static enum err table_enter(struct pool *p, const struct table_segment_disk *d)
         if (!s)
             return ERR_CORRUPT; /* more segments than slots */
         s->table_known = true;
-        s->image_count = d->image_count;
-        for (uint32_t i = 0; i < d->image_count; i++) {
-            s->images[i] = (struct image){.member = (uint8_t)le16_get(d->images[i].member),
-                                          .slot = le32_get(d->images[i].slot)};
-            if (!slot_take(&p->members[s->images[i].member], s->images[i].slot, s))
-                return ERR_CORRUPT; /* two live images in one slot */
+        e = table_take_images(p, s, d);
+        if (e != ERR_OK)
+            return e;
+    }
+    if (table_images_differ(s, d)) { /* a rebuild gave it another place */
+        for (uint32_t i = 0; i < s->image_count; i++) {
+            struct member *m = &p->members[s->images[i].member];
+            if (m->slot_owner[s->images[i].slot] == segment_index(p, s) + 1) {
+                m->slot_owner[s->images[i].slot] = 0;
+                m->slots_free++;
+            }
         }
+        s->image_count = 0;
+        e = table_take_images(p, s, d);
+        if (e != ERR_OK)
+            return e;
     }
     for (uint32_t i = 0; i < s->image_count; i++)
         s->images[i].unproved = (d->unproved >> i) & 1;

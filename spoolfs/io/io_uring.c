@@ -180,6 +180,8 @@ static void ring_close(struct ring *r)
             r->flying--;
         }
     }
+    /* The kernel tears a ring down behind our back: give the file back first, so that it is free when we return. */
+    (void)syscall(SYS_io_uring_register, r->uring.ring_fd, IORING_UNREGISTER_FILES, NULL, 0);
     io_uring_queue_exit(&r->uring);
     r->open = false;
 }
@@ -198,7 +200,7 @@ static void uring_close(struct io_loop *loop)
 static int restrict_ring(struct io_uring *uring)
 {
     static const uint8_t allowed[] = {IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC, IORING_OP_ASYNC_CANCEL};
-    struct io_uring_restriction res[sizeof allowed + 1];
+    struct io_uring_restriction res[sizeof allowed + 2];
     memset(res, 0, sizeof res);
     for (size_t i = 0; i < sizeof allowed; i++) {
         res[i].opcode = IORING_RESTRICTION_SQE_OP;
@@ -206,6 +208,8 @@ static int restrict_ring(struct io_uring *uring)
     }
     res[sizeof allowed].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
     res[sizeof allowed].sqe_flags = IOSQE_FIXED_FILE;
+    res[sizeof allowed + 1].opcode = IORING_RESTRICTION_REGISTER_OP;
+    res[sizeof allowed + 1].register_op = IORING_UNREGISTER_FILES; /* for ring_close */
     if (syscall(SYS_io_uring_register, uring->ring_fd, IORING_REGISTER_RESTRICTIONS, res, sizeof res / sizeof res[0]) ||
         syscall(SYS_io_uring_register, uring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0))
         return -errno;

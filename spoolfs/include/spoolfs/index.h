@@ -75,7 +75,7 @@ enum err index_replay_end(struct index *index) MUST_CHECK; /* drops tombstones a
 enum err index_lease(struct index *index, struct queue_id qid, bool leased) MUST_CHECK;
 
 /* --- ask --- */
-enum index_state { INDEX_ACTIVE = 1, INDEX_HOLD = 2 };
+enum index_state { INDEX_ACTIVE = 1, INDEX_HOLD = 2, INDEX_EXPIRE = 3 }; /* EXPIRE: due now, to be bounced */
 
 struct index_entry {
     struct queue_id qid;

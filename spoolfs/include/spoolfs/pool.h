@@ -58,6 +58,7 @@ struct pool_member_config {
 struct pool_config {
     uint32_t copies, min_copies;
     uint64_t degrade_after_ns, absent_wait_ns;
+    uint64_t scrub_interval_ns;   /* 0: a day */
     uint32_t member_count;        /* io target i is member i */
     struct pool_member_config members[MEMBERS_MAX];
     bool share_disk;              /* members may share a failure domain: demonstration and tests only */

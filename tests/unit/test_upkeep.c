@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Scrub, rebuild, evacuation: the pool gets whole again by itself, from verified bytes only. */
+#include "spool_world.h"
+
+#include <spoolfs/upkeep.h>
+
+static void turns(uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        turn();
+}
+
+static void pass_seconds(uint64_t seconds)
+{
+    uint64_t until = io_now_ns(&w.ram.io) + seconds * 1000000000u;
+    while (io_now_ns(&w.ram.io) < until) {
+        io_turn(&w.ram.io, 20000000);
+        pool_step(w.pool);
+    }
+}
+
+static struct upkeep_status upkeep(void)
+{
+    struct upkeep_status s;
+    upkeep_status(w.pool, &s);
+    return s;
+}
+
+static int setup_four(void **state)
+{
+    (void)state;
+    return setup_members(4);
+}
+
+static void a_dead_member_is_replaced_by_free_space_elsewhere(void **state)
+{
+    (void)state;
+    fill(300, 30000);
+    pool_unmount(&w.pool);
+    mount();
+    for (uint32_t i = 0; i < w.count; i++)
+        w.sent[i].digest = digest_at(&w.sent[i]);
+    w.ram.targets[1].present = false;
+    pass_seconds(60);
+    assert_true(upkeep().rebuild.segments_rebuilt > 0);
+    assert_int_equal(upkeep().rebuild.bytes_remaining, 0);
+    all_readable();
+    memset(w.ram.bytes[1], 0x55, MEMBER_BYTES);
+    crash_and_mount();
+    all_readable();
+    w.ram.targets[2].present = false; /* a second one: nothing lost, because the first was made up for */
+    crash_and_mount();
+    all_readable();
+}
+
+static void a_rebuild_takes_good_frames_from_whichever_image_has_them(void **state)
+{
+    (void)state;
+    fill(100, 30000);
+    pool_unmount(&w.pool);
+    for (uint32_t i = 0; i < w.count; i++)
+        w.sent[i].digest = digest_at(&w.sent[i]);
+    mount();
+    /* every member has bad places, each elsewhere; then one goes */
+    for (uint32_t t = 1; t < 4; t++)
+        for (uint64_t at = 64 * KIB + t * 8192; at + 64 * KIB < MEMBER_BYTES; at += 40960)
+            w.ram.bytes[t][at + 100] ^= 1;
+    scrub_start(w.pool);
+    pass_seconds(60);
+    assert_true(upkeep().scrub.errors_found > 0);
+    w.ram.targets[0].present = false;
+    pass_seconds(120);
+    assert_int_equal(upkeep().rebuild.bytes_remaining, 0);
+    all_readable();
+}
+
+static void a_scrub_pass_finds_and_repairs_every_bad_place(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 60; i++)
+        fill(3, 9000); /* many frames */
+    pool_unmount(&w.pool);
+    mount();
+    turns(100);
+    for (uint64_t at = 64 * KIB; at + 64 * KIB < MEMBER_BYTES; at += 4096)
+        w.ram.bytes[2][at + 5] ^= 8; /* headers, payload, padding: every block */
+    w.ram.bytes[2][100] ^= 1;        /* and a superblock */
+    scrub_start(w.pool);
+    pass_seconds(120);
+    struct upkeep_status s = upkeep();
+    assert_int_equal(s.scrub.passes, 1);
+    assert_true(s.scrub.errors_found > 10);
+    uint64_t found = s.scrub.errors_found;
+    scrub_start(w.pool);
+    pass_seconds(120);
+    s = upkeep();
+    assert_int_equal(s.scrub.passes, 2);
+    assert_int_equal(s.scrub.errors_found, found); /* nothing is left to find */
+    memset(w.ram.bytes[0], 0, MEMBER_BYTES);
+    memset(w.ram.bytes[1], 0, MEMBER_BYTES);
+    crash_and_mount();
+    uint32_t good = 0;
+    for (uint32_t i = 0; i < w.count; i++)
+        good += read_back(&w.sent[i]) == ERR_OK;
+    assert_true(good > w.count / 3); /* what had an image on this member is whole on it alone */
+}
+
+static void an_evacuated_member_ends_empty_and_can_be_removed(void **state)
+{
+    (void)state;
+    fill(200, 30000);
+    pool_unmount(&w.pool);
+    mount();
+    for (uint32_t i = 0; i < w.count; i++)
+        w.sent[i].digest = digest_at(&w.sent[i]);
+    assert_int_equal(member_remove(w.pool, "b"), ERR_INVALID);
+    assert_int_equal(member_evacuate(w.pool, "nobody"), ERR_NOT_FOUND);
+    assert_int_equal(member_evacuate(w.pool, "b"), ERR_OK);
+    assert_int_equal(member_remove(w.pool, "b"), ERR_BUSY);
+    pass_seconds(60);
+    assert_int_equal(upkeep().rebuild.bytes_remaining, 0);
+    assert_int_equal(member_remove(w.pool, "b"), ERR_OK);
+    turns(100);
+    memset(w.ram.bytes[1] + 64 * KIB, 0x77, MEMBER_BYTES - 128 * KIB);
+    all_readable();
+    fill(50, 30000);
+    pool_unmount(&w.pool);
+    mount();
+    all_readable();
+    struct pool_status s;
+    pool_status(w.pool, &s);
+    assert_int_equal(s.members[1].state, MEMBER_REMOVED);
+}
+
+static void a_crash_in_a_rebuild_is_repeated_and_ends_whole(void **state)
+{
+    (void)state;
+    fill(200, 30000);
+    pool_unmount(&w.pool);
+    mount();
+    for (uint32_t i = 0; i < w.count; i++)
+        w.sent[i].digest = digest_at(&w.sent[i]);
+    w.ram.targets[3].present = false;
+    for (uint32_t round = 0; round < 12; round++) {
+        pass_seconds(11);
+        turns(round * 7);
+        crash_and_mount();
+        all_readable();
+    }
+    pass_seconds(60);
+    assert_int_equal(upkeep().rebuild.bytes_remaining, 0);
+    all_readable();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_dead_member_is_replaced_by_free_space_elsewhere, setup_four, teardown),
+        cmocka_unit_test_setup_teardown(a_rebuild_takes_good_frames_from_whichever_image_has_them, setup_four, teardown),
+        cmocka_unit_test_setup_teardown(a_scrub_pass_finds_and_repairs_every_bad_place, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_evacuated_member_ends_empty_and_can_be_removed, setup_four, teardown),
+        cmocka_unit_test_setup_teardown(a_crash_in_a_rebuild_is_repeated_and_ends_whole, setup_four, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
