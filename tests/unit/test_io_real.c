@@ -1,0 +1,563 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the two real worlds have beyond the contract: the error table, the order of a member's ops, the rules of a
+ * buffered member, watches, the fall back from io_uring, calibration, the end. */
+#include <errno.h>
+#include <fcntl.h>
+#include <io/io_error.h>
+#include <io/io_member.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <setjmp.h>
+#include <spoolfs/io_real.h>
+#include <spoolfs/limits.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define BYTES (4 * MIB)
+#define TURN_NS UINT64_C(100000000)
+
+static int make_file(const char *directory)
+{
+    char path[64];
+    snprintf(path, sizeof path, "%s/io-real-XXXXXX", directory);
+    int fd = mkstemp(path);
+    if (fd >= 0)
+        unlink(path);
+    if (fd >= 0 && posix_fallocate(fd, 0, (off_t)BYTES) != 0) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* --- the table --- */
+
+static void every_result_has_the_meaning_that_was_measured(void **state)
+{
+    static const struct {
+        struct io_outcome o;
+        enum err e;
+    } cases[] = {
+        /* a pulled disk: the triple, and the rare honest answers */
+        {{IO_WRITE, false, false, 4096, -ENOSPC}, ERR_MEMBER_GONE},
+        {{IO_READ, false, false, 4096, 0}, ERR_MEMBER_GONE},
+        {{IO_FLUSH, false, true, 0, -EIO}, ERR_MEMBER_GONE},
+        {{IO_READ, false, false, 4096, -ENODEV}, ERR_MEMBER_GONE},
+        {{IO_WRITE, false, false, 4096, -ENXIO}, ERR_MEMBER_GONE},
+        {{IO_READ, true, false, 4096, -ENOTCONN}, ERR_MEMBER_GONE},
+        {{IO_READ, false, true, 4096, -EIO}, ERR_MEMBER_GONE},
+        {{IO_WRITE, false, true, 8192, 4096}, ERR_MEMBER_GONE},
+        /* a flush that failed on a device that is there is not a pulled disk */
+        {{IO_FLUSH, false, false, 0, -EIO}, ERR_IO},
+        {{IO_FLUSH, true, false, 0, -EIO}, ERR_IO},
+        /* media */
+        {{IO_READ, false, false, 4096, -ENODATA}, ERR_MEDIA},
+        {{IO_READ, true, false, 4096, -EILSEQ}, ERR_MEDIA},
+        {{IO_READ, true, false, 4096, -EBADMSG}, ERR_MEDIA},
+        {{IO_READ, false, false, 4096, -EIO}, ERR_IO},
+        {{IO_WRITE, false, false, 4096, -EIO}, ERR_IO},
+        {{IO_WRITE, true, false, 4096, -EROFS}, ERR_IO},
+        {{IO_READ, false, false, 4096, -ETIMEDOUT}, ERR_TIMEOUT},
+        /* full is for files */
+        {{IO_WRITE, true, false, 4096, -ENOSPC}, ERR_MEMBER_FULL},
+        {{IO_WRITE, true, false, 4096, -EDQUOT}, ERR_MEMBER_FULL},
+        {{IO_FLUSH, true, false, 0, -ENOSPC}, ERR_MEMBER_FULL},
+        /* short */
+        {{IO_READ, true, false, 4096, 0}, ERR_SHORT},
+        {{IO_READ, true, false, 8192, 4096}, ERR_SHORT},
+        {{IO_READ, false, false, 8192, 4096}, ERR_SHORT},
+        {{IO_WRITE, true, false, 8192, 512}, ERR_SHORT},
+        {{IO_WRITE, false, false, 4096, 0}, ERR_SHORT},
+        /* well, canceled, out of breath */
+        {{IO_READ, false, false, 4096, 4096}, ERR_OK},
+        {{IO_WRITE, true, false, 4096, 4096}, ERR_OK},
+        {{IO_FLUSH, false, false, 0, 0}, ERR_OK},
+        {{IO_DISCARD, false, false, 0, 0}, ERR_OK},
+        {{IO_DISCARD, false, false, 0, -EOPNOTSUPP}, ERR_INVALID},
+        {{IO_WRITE, false, false, 4096, -EOPNOTSUPP}, ERR_IO},
+        {{IO_WRITE, false, true, 4096, -ECANCELED}, ERR_CANCELED},
+        {{IO_READ, false, false, 4096, -ENOMEM}, ERR_NO_MEMORY},
+        {{IO_READ, false, false, 4096, -EAGAIN}, ERR_BUSY},
+        {{IO_READ, false, false, 4096, -9999}, ERR_IO},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        if (io_error_of(&cases[i].o) != cases[i].e)
+            fail_msg("case %zu: %s, not %s", i, err_name(io_error_of(&cases[i].o)), err_name(cases[i].e));
+}
+
+/* --- a member, with the test as its kernel --- */
+
+static uint8_t *aligned; /* one block */
+static struct io_op ops[200];
+
+static struct io_op *op_of(uint32_t i, enum io_kind kind, enum io_class class, uint32_t length)
+{
+    bool bytes = kind == IO_READ || kind == IO_WRITE;
+    ops[i] = (struct io_op){.kind = kind, .class = class, .length = length, .buffer = bytes ? aligned : NULL};
+    return &ops[i];
+}
+
+static void member_of(struct io_member *m, const char *directory)
+{
+    int fd = make_file(directory);
+    assert_true(fd >= 0);
+    io_member_init(m, fd);
+    assert_true(m->target.present);
+}
+
+static bool land(struct io_member *m, struct io_op *op, int64_t moved, int64_t flushed)
+{
+    io_private(op)->moved_now = moved;
+    io_private(op)->flushed = flushed;
+    return io_member_land(m, op);
+}
+
+static void a_commit_passes_what_waits_and_background_leaves_room(void **state)
+{
+    struct io_member m;
+    uint32_t started = 0;
+    (void)state;
+    member_of(&m, ".");
+    for (uint32_t i = 0; i < 100; i++)
+        io_member_wait(&m, op_of(i, IO_READ, IO_CLASS_SCRUB, BLOCK_BYTES));
+    while (io_member_next(&m))
+        started++;
+    assert_int_equal(started, IO_BACKGROUND_IN_FLIGHT_MAX);
+    io_member_wait(&m, op_of(100, IO_READ, IO_CLASS_REPAIR, BLOCK_BYTES));
+    for (uint32_t i = 101; i < 150; i++)
+        io_member_wait(&m, op_of(i, IO_WRITE, IO_CLASS_COMMIT, BLOCK_BYTES));
+    io_member_wait(&m, op_of(150, IO_READ, IO_CLASS_DELIVER, BLOCK_BYTES));
+    for (uint32_t i = 101; started < IO_IN_FLIGHT_PER_MEMBER_MAX; i++, started++)
+        assert_ptr_equal(io_member_next(&m), &ops[i]);
+    assert_null(io_member_next(&m));
+    assert_true(land(&m, &ops[0], BLOCK_BYTES, FLUSH_NONE));
+    assert_int_equal(ops[0].result, ERR_OK);
+    assert_int_equal(io_member_next(&m)->class, IO_CLASS_COMMIT);
+    io_member_close(&m);
+}
+
+static void a_remainder_goes_on_where_it_was_cut(void **state)
+{
+    struct io_member m;
+    (void)state;
+    member_of(&m, ".");
+    io_member_wait(&m, op_of(0, IO_WRITE, IO_CLASS_COMMIT, 4 * BLOCK_BYTES));
+    assert_ptr_equal(io_member_next(&m), &ops[0]);
+    assert_false(land(&m, &ops[0], BLOCK_BYTES, FLUSH_NONE));
+    assert_ptr_equal(io_member_next(&m), &ops[0]);
+    assert_int_equal(io_private(&ops[0])->moved, BLOCK_BYTES);
+    assert_false(land(&m, &ops[0], -EINTR, FLUSH_NONE));
+    assert_ptr_equal(io_member_next(&m), &ops[0]);
+    assert_true(land(&m, &ops[0], 100, FLUSH_NONE)); /* no whole block: no going on */
+    assert_int_equal(ops[0].result, ERR_SHORT);
+    io_member_wait(&m, op_of(1, IO_READ, IO_CLASS_COMMIT, BLOCK_BYTES));
+    uint32_t tries = 0;
+    do {
+        assert_ptr_equal(io_member_next(&m), &ops[1]);
+        assert_true(++tries < 1000);
+    } while (!land(&m, &ops[1], -EAGAIN, FLUSH_NONE));
+    assert_int_equal(ops[1].result, ERR_BUSY);
+    assert_int_equal(m.in_flight, 0);
+    io_member_close(&m);
+}
+
+static void one_failed_flush_fails_a_buffered_member_for_good(void **state)
+{
+    struct io_member m;
+    (void)state;
+    if (access("/dev/shm", W_OK) != 0)
+        skip();
+    member_of(&m, "/dev/shm");
+    assert_true(m.target.buffered);
+    for (uint32_t i = 0; i < 4; i++)
+        op_of(i, i == 2 ? IO_FLUSH : IO_WRITE, IO_CLASS_COMMIT, i == 2 ? 0 : BLOCK_BYTES)->durable = i < 2;
+    for (uint32_t i = 0; i < 4; i++)
+        io_member_wait(&m, &ops[i]);
+    assert_ptr_equal(io_member_next(&m), &ops[0]);
+    assert_int_equal(io_private(&ops[0])->way, IO_WAY_THEN_FLUSH);
+    assert_null(io_member_next(&m)); /* one flush at a time */
+    assert_true(land(&m, &ops[0], BLOCK_BYTES, 0));
+    assert_int_equal(ops[0].result, ERR_OK);
+    assert_ptr_equal(io_member_next(&m), &ops[1]);
+    assert_true(land(&m, &ops[1], BLOCK_BYTES, -EIO));
+    assert_int_equal(ops[1].result, ERR_IO);
+    assert_ptr_equal(io_member_next_failed(&m), &ops[2]);
+    assert_ptr_equal(io_member_next_failed(&m), &ops[3]);
+    assert_null(io_member_next_failed(&m));
+    assert_int_equal(io_member_admit(&m, op_of(0, IO_READ, IO_CLASS_DELIVER, BLOCK_BYTES)), ERR_MEMBER_GONE);
+    io_member_close(&m);
+}
+
+static void a_failed_flush_fails_only_its_op_where_nothing_is_cached(void **state)
+{
+    struct io_member m;
+    (void)state;
+    member_of(&m, ".");
+    if (m.target.buffered) {
+        io_member_close(&m);
+        skip();
+    }
+    m.target.durable_by = IO_DURABLE_FLUSH;
+    op_of(0, IO_WRITE, IO_CLASS_COMMIT, BLOCK_BYTES)->durable = true;
+    io_member_wait(&m, &ops[0]);
+    assert_ptr_equal(io_member_next(&m), &ops[0]);
+    assert_true(land(&m, &ops[0], BLOCK_BYTES, -EIO));
+    assert_int_equal(ops[0].result, ERR_IO);
+    assert_int_equal(io_member_admit(&m, op_of(1, IO_READ, IO_CLASS_DELIVER, BLOCK_BYTES)), ERR_OK);
+    io_member_close(&m);
+}
+
+static void what_is_no_file_and_no_block_device_is_absent(void **state)
+{
+    static const char *const paths[] = {".", "/dev/null"};
+    struct io_member m;
+    int pipe_fds[2];
+    (void)state;
+    for (uint32_t i = 0; i < 2; i++) {
+        io_member_init(&m, open(paths[i], O_RDONLY | O_CLOEXEC));
+        assert_false(m.target.present);
+        io_member_close(&m);
+    }
+    assert_int_equal(pipe(pipe_fds), 0);
+    io_member_init(&m, pipe_fds[0]);
+    assert_false(m.target.present);
+    io_member_close(&m);
+    close(pipe_fds[1]);
+}
+
+/* --- both worlds, opened --- */
+
+static struct io *open_io(enum io_engine engine, int fd)
+{
+    struct io *io = NULL;
+    const char *why;
+    struct io_real_member member = {fd, "member"};
+    enum err e = io_real_open(engine, &member, 1, &io, &why);
+    return e == ERR_OK ? io : NULL;
+}
+
+struct seen { uint32_t calls, events; struct io_watch *removes; struct io *io; };
+
+static void on_ready(struct io_watch *watch, uint32_t events)
+{
+    struct seen *s = watch->owner;
+    s->calls++;
+    s->events |= events;
+    if (s->removes)
+        io_watch_remove(s->io, s->removes);
+}
+
+static void watches_are_level_triggered_change_and_go(void **state)
+{
+    struct io *io = open_io(IO_ENGINE_THREADS, -1);
+    int fds[2];
+    struct seen s = {.io = io};
+    (void)state;
+    assert_non_null(io);
+    assert_int_equal(pipe(fds), 0);
+    struct io_watch w = {.fd = fds[0], .events = EPOLLIN, .ready = on_ready, .owner = &s};
+    assert_int_equal(io_watch_add(io, &w), ERR_OK);
+    assert_int_equal(io_watch_add(io, &w), ERR_EXISTS);
+    io_turn(io, 0);
+    assert_int_equal(s.calls, 0);
+    assert_int_equal(write(fds[1], "x", 1), 1);
+    assert_int_equal(io_turn(io, TURN_NS), 1);
+    assert_int_equal(io_turn(io, TURN_NS), 1); /* still readable */
+    assert_int_equal(s.events, EPOLLIN);
+    io_watch_change(io, &w, 0);
+    assert_int_equal(io_turn(io, 0), 0);
+    io_watch_change(io, &w, EPOLLIN);
+    assert_int_equal(io_turn(io, TURN_NS), 1);
+    io_watch_remove(io, &w);
+    assert_int_equal(io_turn(io, 0), 0);
+    close(fds[0]);
+    close(fds[1]);
+    io_real_close(&io);
+    assert_null(io);
+}
+
+static void a_watch_removed_by_another_is_not_called_even_when_ready(void **state)
+{
+    struct io *io = open_io(IO_ENGINE_THREADS, -1);
+    int fds[4];
+    struct seen s[2] = {{.io = io}, {.io = io}};
+    struct io_watch w[2];
+    (void)state;
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(pipe(fds + i * 2), 0);
+        w[i] = (struct io_watch){.fd = fds[i * 2], .events = EPOLLIN, .ready = on_ready, .owner = &s[i]};
+        s[i].removes = &w[1 - i];
+        assert_int_equal(io_watch_add(io, &w[i]), ERR_OK);
+        assert_int_equal(write(fds[i * 2 + 1], "x", 1), 1);
+    }
+    assert_int_equal(io_turn(io, TURN_NS), 1);
+    assert_int_equal(s[0].calls + s[1].calls, 1);
+    for (uint32_t i = 0; i < 4; i++)
+        close(fds[i]);
+    io_real_close(&io);
+}
+
+static uint32_t done_calls;
+static void count_done(struct io_op *op)
+{
+    (void)op;
+    done_calls++;
+}
+
+static enum err run(struct io *io, struct io_op *op)
+{
+    done_calls = 0;
+    op->done = count_done;
+    io_submit(io, op);
+    while (done_calls == 0)
+        io_turn(io, TURN_NS);
+    return op->result;
+}
+
+static void closing_waits_for_ops_and_runs_no_done(void **state)
+{
+    static const enum io_engine engines[] = {IO_ENGINE_THREADS, IO_ENGINE_URING};
+    (void)state;
+    for (uint32_t e = 0; e < 2; e++) {
+        struct io *io = open_io(engines[e], make_file("."));
+        if (!io)
+            continue;
+        done_calls = 0;
+        for (uint32_t i = 0; i < 200; i++) {
+            op_of(i, i % 2 ? IO_READ : IO_FLUSH, IO_CLASS_COMMIT, i % 2 ? BLOCK_BYTES : 0)->done = count_done;
+            io_submit(io, &ops[i]);
+        }
+        io_turn(io, 0); /* some fly, some wait, some are back */
+        uint32_t before = done_calls;
+        io_real_close(&io);
+        assert_int_equal(done_calls, before);
+    }
+}
+
+static void closing_gives_the_file_back_at_once(void **state)
+{
+    char path[] = "io-real-XXXXXX";
+    (void)state;
+    close(mkstemp(path));
+    assert_int_equal(truncate(path, (off_t)BYTES), 0);
+    for (uint32_t i = 0; i < 20; i++) {
+        int fd = open(path, O_RDWR | O_CLOEXEC);
+        assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0); /* fails while the one before is held */
+        struct io *io = open_io(i % 2 ? IO_ENGINE_AUTO : IO_ENGINE_THREADS, fd);
+        assert_non_null(io);
+        assert_int_equal(run(io, op_of(0, IO_WRITE, IO_CLASS_COMMIT, BLOCK_BYTES)), ERR_OK);
+        io_real_close(&io);
+    }
+    unlink(path);
+}
+
+static void calibration_returns_a_way_and_leaves_the_setting(void **state)
+{
+    static const enum io_engine engines[] = {IO_ENGINE_THREADS, IO_ENGINE_URING};
+    static const char *const places[] = {".", "/dev/shm"};
+    (void)state;
+    for (uint32_t e = 0; e < 4; e++) {
+        int fd = make_file(places[e / 2]);
+        struct io *io = fd < 0 ? NULL : open_io(engines[e % 2], fd);
+        enum io_durable_by by = IO_DURABLE_UNKNOWN;
+        uint32_t dsync = 0, flush = 0;
+        if (!io)
+            continue;
+        enum io_durable_by before = io_target(io, 0)->durable_by;
+        assert_int_equal(io_real_calibrate(io, 0, 1 * MIB, &by, &dsync, &flush), ERR_OK);
+        assert_int_equal(io_target(io, 0)->durable_by, before);
+        if (io_target(io, 0)->buffered)
+            assert_int_equal(by, IO_DURABLE_FLUSH);
+        else
+            assert_int_equal(by, dsync <= flush ? IO_DURABLE_DSYNC : IO_DURABLE_FLUSH);
+        assert_int_equal(io_real_calibrate(io, 0, BYTES, &by, &dsync, &flush), ERR_INVALID);
+        io_real_close(&io);
+    }
+    struct io *absent = open_io(IO_ENGINE_THREADS, -1);
+    enum io_durable_by by;
+    uint32_t a, b;
+    assert_int_equal(io_real_calibrate(absent, 0, 0, &by, &a, &b), ERR_MEMBER_GONE);
+    io_real_close(&absent);
+}
+
+static void a_file_member_is_never_punched(void **state)
+{
+    struct io *io = open_io(IO_ENGINE_AUTO, make_file("."));
+    (void)state;
+    assert_non_null(io);
+    memset(aligned, 0x5a, BLOCK_BYTES);
+    assert_int_equal(run(io, op_of(0, IO_WRITE, IO_CLASS_COMMIT, BLOCK_BYTES)), ERR_OK);
+    assert_int_equal(run(io, op_of(0, IO_DISCARD, IO_CLASS_COMPACT, BLOCK_BYTES)), ERR_INVALID);
+    memset(aligned, 0, BLOCK_BYTES);
+    assert_int_equal(run(io, op_of(0, IO_READ, IO_CLASS_DELIVER, BLOCK_BYTES)), ERR_OK);
+    assert_int_equal(aligned[17], 0x5a);
+    io_real_close(&io);
+}
+
+static bool loop_of(char *loop, size_t size, const char *file)
+{
+    char command[200];
+    snprintf(command, sizeof command, "losetup --find --show %s 2>/dev/null", file);
+    FILE *f = geteuid() == 0 ? popen(command, "r") : NULL;
+    bool got = f && fgets(loop, (int)size, f) != NULL;
+    if (f)
+        pclose(f);
+    loop[strcspn(loop, "\n")] = '\0';
+    return got;
+}
+
+static void a_block_device_discards_in_both_worlds(void **state)
+{
+    char file[] = "io-real-XXXXXX", loop[64], command[100];
+    (void)state;
+    int fd = mkstemp(file);
+    assert_int_equal(posix_fallocate(fd, 0, (off_t)BYTES), 0);
+    close(fd);
+    bool got = loop_of(loop, sizeof loop, file);
+    for (uint32_t i = 0; got && i < 2; i++) {
+        struct io *io = open_io(i ? IO_ENGINE_URING : IO_ENGINE_THREADS, open(loop, O_RDWR | O_CLOEXEC));
+        if (!io)
+            continue;
+        assert_false(io_target(io, 0)->is_file);
+        memset(aligned, 0x5a, BLOCK_BYTES);
+        assert_int_equal(run(io, op_of(0, IO_WRITE, IO_CLASS_COMMIT, BLOCK_BYTES)), ERR_OK);
+        if (io_target(io, 0)->discards) {
+            assert_int_equal(run(io, op_of(0, IO_DISCARD, IO_CLASS_COMPACT, BLOCK_BYTES)), ERR_OK);
+            assert_int_equal(run(io, op_of(0, IO_READ, IO_CLASS_DELIVER, BLOCK_BYTES)), ERR_OK);
+            assert_int_equal(aligned[17], 0); /* a loop device punches its file */
+        }
+        io_real_close(&io);
+    }
+    snprintf(command, sizeof command, "losetup --detach %s", loop);
+    if (got)
+        assert_int_equal(system(command), 0);
+    unlink(file);
+    if (!got)
+        skip();
+}
+
+/* A block device that shrinks to nothing answers as a pulled disk does: writes ENOSPC, reads nothing. */
+static void a_device_without_size_is_gone(void **state)
+{
+    char file[] = "io-real-XXXXXX", loop[64], command[200];
+    (void)state;
+    int fd = mkstemp(file);
+    assert_int_equal(posix_fallocate(fd, 0, (off_t)BYTES), 0);
+    bool got = loop_of(loop, sizeof loop, file);
+    struct io *io[2] = {NULL, NULL};
+    for (uint32_t i = 0; got && i < 2; i++)
+        io[i] = open_io(i ? IO_ENGINE_URING : IO_ENGINE_THREADS, open(loop, O_RDWR | O_CLOEXEC));
+    snprintf(command, sizeof command, "losetup --set-capacity %s", loop);
+    bool shrunk = got && ftruncate(fd, 0) == 0 && system(command) == 0;
+    for (uint32_t i = 0; i < 2; i++) {
+        if (shrunk && io[i]) {
+            assert_int_equal(run(io[i], op_of(0, IO_WRITE, IO_CLASS_COMMIT, BLOCK_BYTES)), ERR_MEMBER_GONE);
+            assert_int_equal(run(io[i], op_of(0, IO_READ, IO_CLASS_DELIVER, BLOCK_BYTES)), ERR_MEMBER_GONE);
+        }
+        io_real_close(&io[i]);
+    }
+    close(fd);
+    snprintf(command, sizeof command, "losetup --detach %s", loop);
+    if (got)
+        assert_int_equal(system(command), 0);
+    unlink(file);
+    if (!shrunk)
+        skip();
+}
+
+/* --- io_uring forbidden, as in many containers --- */
+
+static void forbid_io_uring(void)
+{
+    struct sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = sizeof rules / sizeof rules[0], .filter = rules};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+        _exit(77);
+}
+
+static int without_io_uring(void)
+{
+    struct io *io = NULL;
+    const char *why = "";
+    forbid_io_uring();
+    struct io_real_member member = {make_file("."), "member"};
+    if (io_real_open(IO_ENGINE_AUTO, &member, 1, &io, &why) != ERR_OK || strcmp(io->ops->name(io), "threads") != 0 ||
+        !strstr(why, "forbidden"))
+        return 1;
+    if (run(io, op_of(0, IO_READ, IO_CLASS_COMMIT, BLOCK_BYTES)) != ERR_OK)
+        return 2;
+    io_real_close(&io);
+    member.fd = make_file(".");
+    why = "";
+    if (io_real_open(IO_ENGINE_URING, &member, 1, &io, &why) != ERR_DENIED || !strstr(why, "forbidden") || io)
+        return 3;
+    return 0;
+}
+
+static void auto_falls_back_to_threads_where_io_uring_is_forbidden(void **state)
+{
+    int status = 0;
+    (void)state;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        _exit(without_io_uring());
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 77)
+        skip();
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    return posix_memalign((void **)&aligned, BLOCK_BYTES, 4 * BLOCK_BYTES);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    free(aligned);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_result_has_the_meaning_that_was_measured),
+        cmocka_unit_test(a_commit_passes_what_waits_and_background_leaves_room),
+        cmocka_unit_test(a_remainder_goes_on_where_it_was_cut),
+        cmocka_unit_test(one_failed_flush_fails_a_buffered_member_for_good),
+        cmocka_unit_test(a_failed_flush_fails_only_its_op_where_nothing_is_cached),
+        cmocka_unit_test(what_is_no_file_and_no_block_device_is_absent),
+        cmocka_unit_test(watches_are_level_triggered_change_and_go),
+        cmocka_unit_test(a_watch_removed_by_another_is_not_called_even_when_ready),
+        cmocka_unit_test(closing_waits_for_ops_and_runs_no_done),
+        cmocka_unit_test(closing_gives_the_file_back_at_once),
+        cmocka_unit_test(calibration_returns_a_way_and_leaves_the_setting),
+        cmocka_unit_test(a_file_member_is_never_punched),
+        cmocka_unit_test(a_block_device_discards_in_both_worlds),
+        cmocka_unit_test(a_device_without_size_is_gone),
+        cmocka_unit_test(auto_falls_back_to_threads_where_io_uring_is_forbidden),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
