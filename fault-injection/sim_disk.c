@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: the bytes of a simulated disk. Three layers, read from the top: the volatile cache (completed, unflushed writes,
  * in order), the damage overlay of a block, the medium.
- *  DSK-1  a block's damage ends when the block is written; healing brings the true bytes back.
+ *  DSK-1  a block's damage ends when the block is written whole; healing brings the true bytes back.
  *  DSK-2  after a power cut the cache is empty and every settled write is on the medium.
  * Never: decides by itself what goes wrong. Next: sim_io.c. */
 #include "sim_disk.h"
@@ -204,14 +204,15 @@ static void medium_put(struct sim_disk *disk, uint64_t offset, const uint8_t *by
     const uint32_t all = (1u << SECTORS_PER_BLOCK) - 1;
     if (sectors == 0)
         return;
-    if (sectors != all) {
-        cell_show(disk, offset / BLOCK_BYTES, merged);
+    if (sectors != all) { /* damage of the block stays until it is written whole, and heals to the merged bytes */
+        cell_bytes(disk, offset / BLOCK_BYTES, c->now, merged);
         for (uint32_t s = 0; s < SECTORS_PER_BLOCK; s++)
             if (sectors & (1u << s))
                 memcpy(merged + s * SIM_SECTOR_BYTES, bytes + s * SIM_SECTOR_BYTES, SIM_SECTOR_BYTES);
         bytes = merged;
+    } else {
+        cell_heal(disk, c); /* DSK-1 */
     }
-    cell_heal(disk, c); /* DSK-1 */
     struct block *fresh = block_of(bytes);
     block_drop(&c->before);
     c->before = c->now;

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: the ledger of promises. Invariants MOD-1 to MOD-5 (model.h). Never: forgives - what may be broken on purpose
+ * (faults beyond redundancy) is decided by the world, which asks. */
+#include "model.h"
+
+#include <base/assert.h>
+#include <base/prng.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BUCKETS 4096u
+
+void model_init(struct model *m)
+{
+    *m = (struct model){0};
+    m->buckets = calloc(BUCKETS, sizeof *m->buckets);
+    ASSERT(m->buckets != NULL);
+}
+
+void model_fini(struct model *m)
+{
+    free(m->messages);
+    free(m->buckets);
+    *m = (struct model){0};
+}
+
+void model_copy(struct model *to, const struct model *from)
+{
+    *to = *from;
+    to->capacity = from->count;
+    to->messages = calloc(from->count + 1u, sizeof *to->messages);
+    to->buckets = calloc(BUCKETS, sizeof *to->buckets);
+    ASSERT(to->messages && to->buckets);
+    if (from->count)
+        memcpy(to->messages, from->messages, from->count * sizeof *to->messages);
+    memcpy(to->buckets, from->buckets, BUCKETS * sizeof *to->buckets);
+}
+
+static uint32_t bucket_of(struct queue_id qid)
+{
+    return (uint32_t)((qid.incarnation ^ qid.counter * UINT64_C(0x9e3779b97f4a7c15)) >> 20) % BUCKETS;
+}
+
+/* Pointers into the ledger are stable: its room is reserved once and touched as it fills. */
+struct model_message *model_add(struct model *m, struct queue_id qid, uint64_t seed)
+{
+    if (!m->messages) {
+        m->messages = calloc(MODEL_MESSAGES_MAX, sizeof *m->messages);
+        m->capacity = MODEL_MESSAGES_MAX;
+    }
+    ASSERT(m->messages && m->count < m->capacity && !model_find(m, qid));
+    struct model_message *msg = &m->messages[m->count++];
+    *msg = (struct model_message){.qid = qid, .seed = seed, .appended = MODEL_ASKED};
+    msg->next = m->buckets[bucket_of(qid)];
+    m->buckets[bucket_of(qid)] = m->count;
+    return msg;
+}
+
+struct model_message *model_find(struct model *m, struct queue_id qid)
+{
+    for (uint32_t i = m->buckets[bucket_of(qid)]; i; i = m->messages[i - 1].next)
+        if (queue_id_equal(m->messages[i - 1].qid, qid))
+            return &m->messages[i - 1];
+    return NULL;
+}
+
+void model_body(const struct model_message *msg, uint32_t part, uint8_t *bytes, uint32_t length)
+{
+    struct prng prng = {msg->seed + part * UINT64_C(0x632be59bd9b4e019)};
+    for (uint32_t i = 0; i < length; i += 8) {
+        uint64_t word = prng_next(&prng);
+        memcpy(bytes + i, &word, length - i < 8 ? length - i : 8);
+    }
+}
+
+uint32_t model_part_bytes(const struct model_message *msg, uint32_t part, uint32_t chunk_bytes)
+{
+    if (msg->chunk_count == 0)
+        return msg->body_bytes;
+    uint32_t before = part * chunk_bytes;
+    return msg->body_bytes - before < chunk_bytes ? msg->body_bytes - before : chunk_bytes;
+}
+
+uint32_t model_envelope(struct model_message *msg, uint64_t arrival_ms, uint8_t *buffer, uint32_t capacity)
+{
+    char sender[64], recipient[64];
+    int sender_len = msg->bounce ? 0 : snprintf(sender, sizeof sender, "sender%llu@from.example", (unsigned long long)(msg->seed % 97));
+    struct envelope e = {.arrival_ms = arrival_ms, .sender = sender, .sender_len = (uint32_t)sender_len,
+                         .client = "client.example[192.0.2.1]", .client_len = 25, .helo = "client.example", .helo_len = 14};
+    struct envelope_writer w;
+    enum err err = envelope_begin(&w, buffer, capacity, &e);
+    for (uint32_t i = 0; i < msg->recipients && err == ERR_OK; i++) {
+        int n = snprintf(recipient, sizeof recipient, "rcpt%u@d%llu.example", i, (unsigned long long)((msg->seed >> 8) % 41));
+        err = envelope_add_recipient(&w, recipient, (uint32_t)n);
+    }
+    ASSERT(err == ERR_OK);
+    uint32_t length = envelope_end(&w, msg->body_bytes, msg->bounce ? ENVELOPE_BOUNCE : 0);
+    msg->envelope = digest_of(buffer, length);
+    return length;
+}
+
+/* --- answers --- */
+
+static enum model_fact fact_after(enum err e) { return e == ERR_OK ? MODEL_YES : MODEL_MAYBE; }
+
+void model_on_appended(struct model *m, struct model_message *msg, enum err e)
+{
+    ASSERT(msg->appended == MODEL_ASKED);
+    msg->appended = fact_after(e);
+    m->acked += e == ERR_OK;
+}
+
+void model_on_retired(struct model *m, struct model_message *msg, enum err e)
+{
+    msg->retired = fact_after(e);
+    m->retired += e == ERR_OK;
+}
+
+void model_on_held(struct model_message *msg, enum err e)
+{
+    msg->held = fact_after(e);
+    if (e == ERR_OK)
+        msg->was_held = msg->want_held;
+}
+
+void model_on_delivered(struct model_message *msg, uint32_t recipient, enum err e)
+{
+    ASSERT(recipient < MODEL_RECIPIENTS_MAX);
+    if (e == ERR_OK || msg->delivered[recipient] == MODEL_ASKED)
+        msg->delivered[recipient] = fact_after(e);
+}
+
+static void fact_unanswered(enum model_fact *f)
+{
+    if (*f == MODEL_ASKED)
+        *f = MODEL_MAYBE;
+}
+
+void model_on_crash(struct model *m)
+{
+    for (uint32_t i = 0; i < m->count; i++) {
+        struct model_message *msg = &m->messages[i];
+        fact_unanswered(&msg->appended);
+        fact_unanswered(&msg->retired);
+        fact_unanswered(&msg->held);
+        for (uint32_t r = 0; r < MODEL_RECIPIENTS_MAX; r++)
+            fact_unanswered(&msg->delivered[r]);
+        msg->busy = msg->leased = false;
+    }
+}
+
+/* --- verdicts --- */
+
+bool model_must_be_there(const struct model_message *msg)
+{
+    return msg->appended == MODEL_YES && msg->retired == MODEL_NO && !msg->lost_said;
+}
+
+void model_audit_begin(struct model *m) { m->audits++; }
+
+static const char *audit_marks(const struct model_message *msg, const struct index_entry *e)
+{
+    bool delivered[MODEL_RECIPIENTS_MAX] = {0};
+    struct mark_cursor c;
+    struct mark mark;
+    uint32_t count;
+    if (e->marks_bytes && mark_check(e->marks, e->marks_bytes, &count) != ERR_OK)
+        return "MOD-5: the marks of a message are not well formed";
+    mark_begin(&c, e->marks, e->marks_bytes);
+    while (mark_next(&c, &mark)) {
+        if (mark.recipient >= msg->recipients)
+            return "MOD-5: a mark names a recipient that the message does not have";
+        delivered[mark.recipient] = mark.status == MARK_DELIVERED;
+    }
+    for (uint32_t r = 0; r < msg->recipients; r++) {
+        if (msg->delivered[r] == MODEL_YES && !delivered[r])
+            return "MOD-5: an acknowledged result is gone";
+        if (msg->delivered[r] == MODEL_NO && delivered[r])
+            return "MOD-5: a result is there that nobody reported";
+    }
+    return NULL;
+}
+
+const char *model_audit_entry(struct model *m, const struct index_entry *e, struct model_message **message_out)
+{
+    struct model_message *msg = model_find(m, e->qid);
+    if (!msg || msg->appended == MODEL_NO)
+        return "MOD-3: a message is there that nobody handed over";
+    *message_out = msg;
+    if (msg->seen == m->audits)
+        return "MOD-3: a message is listed twice";
+    msg->seen = m->audits;
+    msg->segment = e->place.segment;
+    if (msg->retired == MODEL_YES)
+        return "MOD-4: a retired message is back";
+    if (e->chunk_count != msg->chunk_count)
+        return "MOD-2: a message has another number of chunks than it was given";
+    if (msg->held != MODEL_MAYBE && (e->state == INDEX_HOLD) != msg->was_held)
+        return "MOD-5: an acknowledged hold or release does not hold";
+    return audit_marks(msg, e);
+}
+
+const char *model_audit_envelope(const struct model_message *msg, const uint8_t *envelope, uint32_t bytes)
+{
+    return digest_equal(digest_of(envelope, bytes), msg->envelope) ? NULL : "MOD-1: an envelope is not what was handed over";
+}
+
+const char *model_audit_part(const struct model_message *msg, uint32_t part, const uint8_t *bytes, uint32_t length,
+                             uint32_t chunk_bytes)
+{
+    uint32_t want = model_part_bytes(msg, part, chunk_bytes);
+    uint8_t *good = malloc(want + 1u);
+    ASSERT(good != NULL);
+    model_body(msg, part, good, want);
+    bool same = want == length && memcmp(good, bytes, want) == 0;
+    free(good);
+    return same ? NULL : "MOD-1: a body is not what was handed over";
+}
+
+struct model_message *model_audit_missing(struct model *m)
+{
+    for (uint32_t i = 0; i < m->count; i++)
+        if (m->messages[i].seen != m->audits && model_must_be_there(&m->messages[i]))
+            return &m->messages[i];
+    return NULL;
+}
+
+void model_audit_settle(struct model *m)
+{
+    for (uint32_t i = 0; i < m->count; i++) {
+        struct model_message *msg = &m->messages[i];
+        if (msg->seen == m->audits && msg->appended == MODEL_MAYBE)
+            msg->appended = MODEL_YES; /* MOD-2 */
+    }
+}

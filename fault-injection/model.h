@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What was promised: one entry for every message a simulated sender handed over, and the verdicts on what the pool
+ * shows afterwards. Pure; knows no disk and no engine.
+ *
+ *  MOD-1  acknowledged, not retired: there, byte for byte.
+ *  MOD-2  not acknowledged: there whole or not at all; once seen, it stays (recovery made it durable).
+ *  MOD-3  nothing is there that nobody handed over.
+ *  MOD-4  retired with acknowledgement: never there again.
+ *  MOD-5  an acknowledged mark or hold holds until a later one replaces it. */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include <base/digest.h>
+#include <base/ids.h>
+#include <spoolfs/envelope.h>
+#include <spoolfs/index.h>
+#include <spoolfs/record.h>
+
+#define MODEL_RECIPIENTS_MAX 8u
+#define MODEL_ENVELOPE_BYTES_MAX 2048u
+#define MODEL_MESSAGES_MAX (1u << 20)
+
+/* How sure the model is of something it asked for. */
+enum model_fact { MODEL_NO, MODEL_ASKED, MODEL_YES, MODEL_MAYBE }; /* MAYBE: asked and never answered well */
+
+struct model_message {
+    struct queue_id qid;
+    uint64_t seed;
+    uint32_t body_bytes, chunk_count, recipients;
+    bool bounce;
+    struct digest envelope;
+    struct segment_id segment;   /* its locator when last seen */
+    enum model_fact appended, retired;
+    enum model_fact held;        /* of the wish in `want_held` */
+    bool want_held, was_held;
+    enum model_fact delivered[MODEL_RECIPIENTS_MAX];
+    bool busy, leased;           /* the world's: an action is under way; the relay holds it */
+    bool lost_said;              /* the pool has reported it lost */
+    uint64_t seen, verified;     /* number of the audit that saw it, that compared every byte */
+    uint32_t next;               /* hash chain, index + 1 */
+};
+
+struct model {
+    struct model_message *messages;
+    uint32_t count, capacity;
+    uint32_t *buckets;
+    uint64_t audits;
+    uint64_t acked, retired;     /* counters */
+};
+
+void model_init(struct model *m);
+void model_fini(struct model *m);
+void model_copy(struct model *to, const struct model *from); /* for verdicts only: nothing can be added */
+struct model_message *model_add(struct model *m, struct queue_id qid, uint64_t seed);
+struct model_message *model_find(struct model *m, struct queue_id qid);
+
+/* The bytes of part `part` (0 when inline, the CHUNK's number else). */
+void model_body(const struct model_message *msg, uint32_t part, uint8_t *bytes, uint32_t length);
+uint32_t model_part_bytes(const struct model_message *msg, uint32_t part, uint32_t chunk_bytes);
+uint32_t model_envelope(struct model_message *msg, uint64_t arrival_ms, uint8_t *buffer, uint32_t capacity);
+
+/* Answers of the engine; `e` as the group's done said. */
+void model_on_appended(struct model *m, struct model_message *msg, enum err e);
+void model_on_retired(struct model *m, struct model_message *msg, enum err e);
+void model_on_held(struct model_message *msg, enum err e);
+void model_on_delivered(struct model_message *msg, uint32_t recipient, enum err e);
+void model_on_crash(struct model *m); /* everything under way was never answered */
+
+/* Verdicts: NULL when all is well, else a static line that says which promise is broken. */
+void model_audit_begin(struct model *m);
+const char *model_audit_entry(struct model *m, const struct index_entry *e, struct model_message **message_out);
+const char *model_audit_envelope(const struct model_message *msg, const uint8_t *envelope, uint32_t bytes);
+const char *model_audit_part(const struct model_message *msg, uint32_t part, const uint8_t *bytes, uint32_t length,
+                             uint32_t chunk_bytes);
+/* After the last entry: the first acknowledged message that was not seen, or NULL. Settles what was uncertain. */
+struct model_message *model_audit_missing(struct model *m);
+void model_audit_settle(struct model *m);
+bool model_must_be_there(const struct model_message *msg);
+
+#endif

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a seed to every number of a run: the pool, the senders, the faults. Pure. */
+#ifndef PLAN_H
+#define PLAN_H
+
+#include "sim_io.h"
+
+enum plan_level { PLAN_NONE, PLAN_REALISTIC, PLAN_CRUEL, PLAN_BEYOND, PLAN_LEVEL_COUNT };
+const char *plan_level_word(enum plan_level level);
+bool plan_level_parse(const char *word, enum plan_level *level_out);
+
+struct plan {
+    uint64_t seed;
+    enum plan_level level;
+    /* the pool */
+    uint32_t members, copies, min_copies, slots;
+    uint64_t segment_bytes;
+    struct sim_member_shape shapes[MEMBERS_MAX];
+    enum io_durable_by durable_by[MEMBERS_MAX];
+    /* the work */
+    uint32_t ops;                   /* appends and visits to begin */
+    uint32_t at_once;               /* actions under way at one time */
+    uint32_t body_max, large_max;   /* bytes; inline and in CHUNKs */
+    uint32_t large_one_in;
+    uint32_t retire_percent, backlog_max;
+    uint64_t pause_ns;              /* longest pause between two actions */
+    /* the faults: one in so many operations; 0: never */
+    uint32_t crash_one_in, mount_crash_one_in;
+    uint32_t op_fault_one_in[SIM_FAULT_COUNT]; /* OP kinds, on the member the atlas names */
+    uint64_t rest_every_ns;         /* mean pause between REST kinds */
+    uint32_t rest_weight[SIM_FAULT_COUNT];
+    uint32_t mount_percent[SIM_FAULT_COUNT];   /* MOUNT kinds, at each mount */
+    uint32_t unmount_percent;       /* of stops that are clean */
+    uint32_t audit_percent;         /* of mounts that are followed by a full audit */
+};
+
+void plan_make(struct plan *plan, uint64_t seed, enum plan_level level, uint32_t ops);
+/* No faults, one latency: for scripts that decide everything themselves. */
+void plan_make_plain(struct plan *plan, uint64_t seed, uint32_t members, uint32_t copies);
+
+#endif

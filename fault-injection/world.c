@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: the life of one run: create, mount, work, crash, mount again, audit, end.
+ *
+ *   create -> mount [world_mount] -> work [world_turn] -> unmount | power cut -> mount ... -> final audit and check
+ *                ^ power cut in mount |                        |
+ *                +--------------------+------------------------+
+ * Invariants: WLD-1, WLD-2, WLD-3 (world.h). Never: looks into the engine; its public doors are all there is. */
+#include "world.h"
+
+#include <base/assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TURN_NS UINT64_C(20000000)               /* the spool process's longest sleep */
+#define READY_NS (UINT64_C(300) * 1000000000)    /* index complete after a mount */
+#define RESTARTS_MAX 200u                        /* power cuts in a row during mounts */
+
+bool world_failed(const struct world *w) { return w->failure[0] != 0; }
+
+void world_fail(struct world *w, const char *format, ...)
+{
+    if (world_failed(w))
+        return;
+    int n = snprintf(w->failure, sizeof w->failure, "at %.6f s, op %llu: ", (double)sim_io_now(w->sim) / 1e9,
+                     (unsigned long long)sim_io_counts(w->sim)->ops);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(w->failure + n, sizeof w->failure - (size_t)n, format, args);
+    va_end(args);
+    world_say(w, "FAILED %s", w->failure);
+}
+
+void world_say(const struct world *w, const char *format, ...)
+{
+    if (!w->verbose)
+        return;
+    va_list args;
+    va_start(args, format);
+    printf("%12.6f op %-7llu ", (double)sim_io_now(w->sim) / 1e9, (unsigned long long)sim_io_counts(w->sim)->ops);
+    vprintf(format, args);
+    putchar('\n');
+    va_end(args);
+}
+
+static void on_event(void *owner, const struct event *e)
+{
+    struct world *w = owner;
+    w->counts.events[e->kind]++;
+    sim_io_note(w->sim, 1000u + e->kind);
+    world_say(w, "event %s %s: %s", event_name(e->kind), e->member, e->evidence);
+}
+
+static enum err open_index(void *owner, struct uuid pool, bool discard, const struct index_callbacks *cb,
+                           struct index **index_out)
+{
+    (void)owner;
+    (void)discard; /* it is new every time */
+    return index_mem_open(pool, cb, index_out);
+}
+
+void world_make(struct world *w, const struct plan *plan)
+{
+    *w = (struct world){.plan = *plan, .scripted_cut = UINT64_MAX};
+    struct prng prng = {plan->seed};
+    w->sim = sim_io_make(prng_next(&prng));
+    w->io = sim_io_door(w->sim);
+    w->work.state = prng_next(&prng);
+    w->hurt.state = prng_next(&prng);
+    link_init(&w->actions);
+    model_init(&w->model);
+    w->config = (struct pool_config){.copies = plan->copies, .min_copies = plan->min_copies,
+                                     .degrade_after_ns = UINT64_C(2000000000),
+                                     .absent_wait_ns = UINT64_C(60000000000), .member_count = plan->members,
+                                     .sink = {.owner = w, .emit = on_event}, .index = {.owner = w, .open = open_index}};
+    for (uint32_t i = 0; i < plan->members; i++) {
+        sim_io_add_member(w->sim, &plan->shapes[i]);
+        snprintf(w->config.members[i].name, sizeof w->config.members[i].name, "%c", 'a' + (int)i);
+        snprintf(w->config.members[i].path, sizeof w->config.members[i].path, "/sim/%u", i);
+    }
+    atlas_init(w);
+    sim_io_on_submit(w->sim, w, atlas_decide);
+}
+
+bool world_crashed(const struct world *w) { return sim_io_is_dark(w->sim); }
+
+static void world_note_status(struct world *w)
+{
+    static struct pool_status s; /* large; one thread */
+    if (!w->pool)
+        return;
+    pool_status(w->pool, &s);
+    w->counts.compacted += s.segments_compacted;
+    w->counts.hedges += s.hedges;
+    w->counts.frames += s.frames;
+}
+
+void world_after_crash(struct world *w)
+{
+    ASSERT(world_crashed(w));
+    bool in_mount = w->mounting;
+    w->mounting = false;
+    w->counts.crashes++;
+    w->counts.crashes_in_mount += in_mount;
+    world_say(w, "no power%s", in_mount ? " during a mount" : "");
+    world_note_status(w);
+    sim_io_drain(w->sim);
+    senders_forget(w);
+    pool_abandon(&w->pool);
+    model_on_crash(&w->model);
+    sim_io_power_on(w->sim);
+}
+
+void world_free(struct world *w)
+{
+    if (w->pool || sim_io_in_flight(w->sim) > 0) {
+        sim_io_power_cut(w->sim);
+        world_after_crash(w);
+    }
+    senders_forget(w);
+    atlas_fini(w);
+    model_fini(&w->model);
+    sim_io_free(&w->sim);
+}
+
+bool world_create_pool(struct world *w)
+{
+    struct pool_create_options o = {.segment_bytes = w->plan.segment_bytes};
+    struct uuid uuid;
+    const char *text;
+    memcpy(o.durable_by, w->plan.durable_by, sizeof o.durable_by);
+    enum err e = pool_create(w->io, &w->config, &o, &uuid, &text);
+    if (e != ERR_OK && !world_crashed(w))
+        world_fail(w, "create: %s: %s", err_name(e), text);
+    return e == ERR_OK && !world_crashed(w);
+}
+
+void world_turn(struct world *w)
+{
+    io_turn(w->io, TURN_NS);
+    w->counts.steps++;
+    if (world_crashed(w))
+        return;
+    if (w->pool) {
+        pool_step(w->pool);
+        senders_step(w);
+    }
+    atlas_step(w);
+    if (sim_io_violation(w->sim)[0])
+        world_fail(w, "seam: %s", sim_io_violation(w->sim));
+}
+
+static bool world_index_ready(struct world *w)
+{
+    uint64_t until = io_now_ns(w->io) + READY_NS;
+    bool was = w->paused;
+    w->paused = true;
+    while (!spool_index_ready(w->pool) && !world_crashed(w) && !world_failed(w)) {
+        world_turn(w);
+        if (io_now_ns(w->io) > until)
+            world_fail(w, "liveness: the index is not complete %u s after a mount", (uint32_t)(READY_NS / 1000000000));
+    }
+    w->paused = was;
+    return !world_crashed(w) && !world_failed(w);
+}
+
+bool world_mount(struct world *w)
+{
+    const char *text;
+    ASSERT(!w->pool && !world_failed(w));
+    w->mounting = true;
+    enum err e = pool_mount(w->io, &w->config, &w->pool, &text);
+    if (e != ERR_OK && !world_crashed(w))
+        world_fail(w, "P6: mount: %s: %s", err_name(e), text);
+    if (sim_io_violation(w->sim)[0])
+        world_fail(w, "seam: %s", sim_io_violation(w->sim));
+    if (e != ERR_OK || world_crashed(w) || world_failed(w))
+        return false;
+    w->counts.mounts++;
+    bool ready = world_index_ready(w);
+    w->mounting = ready ? false : w->mounting;
+    return ready;
+}
+
+bool world_settle(struct world *w)
+{
+    while (w->action_count > 0 && !world_crashed(w) && !world_failed(w))
+        world_turn(w);
+    return !world_crashed(w) && !world_failed(w);
+}
+
+void world_unmount(struct world *w)
+{
+    bool was = w->paused;
+    w->paused = true;
+    if (world_settle(w)) {
+        world_note_status(w);
+        pool_unmount(&w->pool);
+        w->counts.unmounts++;
+        world_say(w, "unmounted");
+        if (!world_crashed(w)) {
+            senders_forget(w);
+            model_on_crash(&w->model);
+        }
+        if (sim_io_violation(w->sim)[0])
+            world_fail(w, "seam: %s", sim_io_violation(w->sim));
+    }
+    w->paused = was;
+    if (world_crashed(w))
+        world_after_crash(w);
+}
+
+/* After whatever stop, until a pool is mounted and, when the plan says so, audited. */
+static bool world_restart(struct world *w)
+{
+    for (uint32_t n = 0; n < RESTARTS_MAX && !world_failed(w); n++) {
+        if (w->era_due) {
+            atlas_next_era(w);
+            w->era_due = w->faults_off = false;
+        }
+        atlas_before_mount(w);
+        if (n + 10 > RESTARTS_MAX)
+            w->faults_off = true;
+        bool audit = prng_below(&w->work, 100) < w->plan.audit_percent;
+        if (world_mount(w) && (!audit || audit_run(w)))
+            return true;
+        if (world_crashed(w))
+            world_after_crash(w);
+    }
+    world_fail(w, "P6: no mount in %u attempts", RESTARTS_MAX);
+    return false;
+}
+
+/* ATL-2: members all in service, nothing below `copies`, everything found. */
+static void world_look_for_era(struct world *w)
+{
+    static struct pool_status s;
+    if (w->atlas.locked || w->atlas.out || w->atlas.aside || !audit_run(w))
+        return;
+    pool_status(w->pool, &s);
+    bool well = s.messages_below_copies == 0;
+    for (uint32_t i = 0; i < s.member_count; i++)
+        well = well && s.members[i].state == MEMBER_HEALTHY;
+    if (!well)
+        return;
+    w->era_due = w->faults_off = true;
+    sim_io_power_cut(w->sim);
+}
+
+static void world_stop_now_and_then(struct world *w)
+{
+    uint64_t draw = prng_below(&w->work, 100000);
+    if (w->plan.level != PLAN_NONE && draw < 20)
+        world_look_for_era(w);
+    else if (draw < 20u + w->plan.unmount_percent)
+        world_unmount(w);
+}
+
+struct check_found { struct world *w; uint64_t lost; };
+
+static void on_finding(void *owner, const struct pool_check_finding *f)
+{
+    struct check_found *found = owner;
+    found->lost += f->lost;
+    world_say(found->w, "check: %s at %llu on \"%s\": %s%s", f->text, (unsigned long long)f->offset, f->member,
+              err_name(f->fault), f->lost ? ", lost" : "");
+}
+
+/* The offline check agrees that nothing is lost. */
+static void world_final_check(struct world *w)
+{
+    struct pool_check_totals totals;
+    struct check_found found = {.w = w};
+    const char *text;
+    w->config.read_only = true;
+    enum err e = pool_mount(w->io, &w->config, &w->pool, &text);
+    if (e != ERR_OK) {
+        world_fail(w, "the read-only mount: %s: %s", err_name(e), text);
+        return;
+    }
+    e = pool_check(w->pool, &found, on_finding, &totals);
+    if (e == ERR_LOST && w->plan.level != PLAN_BEYOND)
+        world_fail(w, "pool check says %llu lost", (unsigned long long)totals.lost);
+    pool_unmount(&w->pool);
+    w->config.read_only = false;
+}
+
+static void world_end(struct world *w)
+{
+    w->paused = true;
+    if (w->pool)
+        world_unmount(w);
+    if (world_failed(w))
+        return;
+    atlas_heal(w);
+    w->plan.audit_percent = 100;
+    if (!world_restart(w))
+        return;
+    world_unmount(w);
+    if (!world_failed(w))
+        world_final_check(w);
+}
+
+bool world_run(struct world *w)
+{
+    w->faults_off = true;
+    if (!world_create_pool(w))
+        return false;
+    w->faults_off = false;
+    if (!world_restart(w))
+        return false;
+    while (!world_failed(w) && (w->begun < w->plan.ops || w->action_count > 0)) {
+        world_turn(w);
+        if (!world_crashed(w) && w->pool && !world_failed(w))
+            world_stop_now_and_then(w);
+        if (world_crashed(w))
+            world_after_crash(w);
+        if (!w->pool && !world_failed(w) && !world_restart(w))
+            return false;
+    }
+    if (!world_failed(w))
+        world_end(w);
+    return !world_failed(w);
+}

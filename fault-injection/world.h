@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The real engine with its memory index on simulated members, simulated senders and destinations in front of it, and
+ * the model beside it. One world is one run: made from a plan, stepped until its work is done, audited at the end.
+ *
+ *  WLD-1  every promise of the model is checked after mounts, at pauses and at the end; the first broken one stops the
+ *         run and says which, where and when.
+ *  WLD-2  no action waits for ever: LIVENESS_NS of virtual time.
+ *  WLD-3  the atlas keeps one member at a time the liar; no fault on it may fail an append or hide a message. */
+#ifndef WORLD_H
+#define WORLD_H
+
+#include "model.h"
+#include "plan.h"
+
+#include <spoolfs/spool.h>
+
+#define WORLD_CHUNK_BYTES ((uint32_t)(60 * 1024))
+#define WORLD_LIVENESS_NS (UINT64_C(120) * 1000000000)
+
+struct world_counts {
+    uint64_t appends, acked, refused[ERR_COUNT], visits, reads, read_bytes, retires, marks, states, bounces, large;
+    uint64_t crashes, crashes_in_mount, mounts, unmounts, audits, messages_audited, eras, lost_said;
+    uint64_t compacted, hedges, frames, most_live, steps, events[EVENT_COUNT];
+};
+
+/* Which member may be hurt. Written by atlas.c. */
+struct atlas {
+    uint16_t victim;      /* target */
+    bool locked;          /* it holds damage that healing does not undo: no other member may be hurt any more */
+    bool out;             /* it was pulled, or its place holds another disk */
+    struct sim_disk *aside;    /* its own disk, while another is in its place */
+    struct sim_disk *snapshot; /* an older copy of it */
+    struct sim_disk *foreign;  /* of another pool */
+    uint64_t next_rest_ns, slow_until_ns;
+};
+
+struct world {
+    struct plan plan;
+    struct sim_io *sim;
+    struct io *io;
+    struct pool_config config;
+    struct pool *pool;
+    struct model model;
+    struct prng work, hurt;   /* separate: a fault more does not change what senders do */
+    struct atlas atlas;
+    struct link actions;
+    uint32_t action_count;
+    uint32_t begun;           /* of plan.ops */
+    uint64_t resume_ns;       /* no new action before this */
+    bool paused, mounting, faults_off;
+    bool era_due;             /* all is well: the next stop may change the victim */
+    uint64_t scripted_cut;    /* op index at which the power goes; UINT64_MAX: none */
+    bool scripted_kill;
+    enum sim_fault scripted_fault;
+    uint64_t scripted_fault_at, scripted_fault_target;
+    bool scripted_fault_stays;
+    struct world_counts counts;
+    char failure[512];
+    bool verbose;
+};
+
+/* --- world.c: life --- */
+void world_make(struct world *w, const struct plan *plan);
+void world_free(struct world *w);
+bool world_create_pool(struct world *w);  /* false: failed, or the power went */
+bool world_mount(struct world *w);        /* one attempt; false: the power went, or world_failed */
+void world_unmount(struct world *w);
+bool world_crashed(const struct world *w);
+void world_after_crash(struct world *w);  /* drains, abandons, restores the power; nothing is mounted */
+void world_turn(struct world *w);         /* io_turn, pool_step, limits */
+bool world_settle(struct world *w);       /* until no action is under way */
+bool world_run(struct world *w);          /* the whole plan; false: failed */
+bool world_failed(const struct world *w);
+void world_fail(struct world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void world_say(const struct world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* --- senders.c: actions --- */
+struct action;
+enum visit_kind { VISIT_NOTHING, VISIT_MARK, VISIT_DEFER, VISIT_RETIRE, VISIT_BOUNCE, VISIT_HOLD, VISIT_RELEASE, VISIT_KINDS };
+/* NULL: refused now; nothing was taken. */
+struct model_message *senders_append(struct world *w, uint32_t body_bytes, bool keep_lease);
+bool senders_visit(struct world *w, struct model_message *msg, enum visit_kind kind);
+void senders_due(struct world *w);        /* asks for due messages and visits them */
+void senders_step(struct world *w);       /* retries, limits, and the plan's next actions */
+void senders_forget(struct world *w);     /* after the engine is gone */
+
+/* --- script.c: one workload that meets every kind of record and every state of a segment --- */
+/* From an empty disk to a clean stop. Ends early when the power goes or a promise breaks. */
+void script_run(struct world *w);
+uint64_t script_created_at(struct world *w); /* index of the first operation behind pool_create */
+void script_after_cut(struct world *w);   /* power is back: mount and audit */
+
+/* --- audit.c --- */
+/* Everything the pool shows against everything promised. False: failed, or the power went. */
+bool audit_run(struct world *w);
+/* A copy of the disks as they are now, without the members of `absent_mask`, is mounted elsewhere and audited. */
+bool audit_copy(struct world *w, uint32_t absent_mask);
+/* Nothing may appear later that an audit with every member did not see. Only where no fault is. */
+void audit_is_final(struct world *w);
+
+/* --- atlas.c: what is hurt, within what redundancy pays for --- */
+void atlas_init(struct world *w);
+void atlas_fini(struct world *w);
+void atlas_decide(void *owner, const struct io_op *op, uint64_t index, struct sim_fate *fate);
+void atlas_step(struct world *w);         /* damage at rest */
+void atlas_before_mount(struct world *w); /* returns, swaps, jumps; perhaps another victim */
+void atlas_heal(struct world *w);         /* faults stop: what can be healed is; between mounts */
+void atlas_next_era(struct world *w);     /* perhaps another victim; between mounts */
+
+#endif
