@@ -50,7 +50,7 @@ static const struct layout layouts[WIRE_TYPE_COUNT] = {
                    .marks_max = MARKS_BYTES_MAX, .body_max = BODY_INLINE_MAX},
     [WIRE_RELEASE] = {.from = 'r', .fields = F_QID},
     [WIRE_WANT_DUE] = {.from = 'r', .fields = F_NUMBER},
-    [WIRE_FETCH] = {.from = 'r', .fields = F_TAG | F_QID},
+    [WIRE_FETCH] = {.from = 'r', .fields = F_TAG | F_NUMBER | F_QID},
     [WIRE_FETCH_MORE] = {.from = 'r', .fields = F_TAG | F_NUMBER},
     [WIRE_FETCH_END] = {.from = 'r', .fields = F_TAG},
     [WIRE_PAUSE] = {.from = 'r', .fields = F_NUMBER | F_VALUE},

@@ -45,7 +45,7 @@
     X(WANT_DUE, r)   /* so many more due messages */                                                                  \
     X(FETCH, r)      /* the body of a leased message; answered by PIECEs */                                           \
     X(FETCH_MORE, r) /* so many more pieces */                                                                        \
-    X(FETCH_END, r)  /* no more pieces */                                                                             \
+    X(FETCH_END, r)  /* no more pieces; answered by a last one, ERR_CANCELED */                                       \
     X(PAUSE, r)      /* nothing due only for this destination for so long; 0: go on */                                \
     X(REPORT, r)     /* counters of the relay, JSON */                                                                \
     X(DOCUMENT, r)   /* asks for "status" or "metrics"; answered by DOCUMENT_PARTs */                                 \
@@ -87,7 +87,7 @@ struct wire_message {
     uint8_t flags;             /* enum wire_flag */
     uint32_t tag;              /* APPEND(ED), MARK(ED), FETCH..., PIECE, DOCUMENT...: the relay's number for it */
     uint32_t number;           /* CHUNK(ED): its number; DUE: attempts; counts of WANT_*, LEND, FETCH_MORE; HELLO,
-                                * WELCOME: version; PAUSE: milliseconds */
+                                * WELCOME: version; PAUSE: milliseconds; FETCH: the first piece */
     uint32_t chunk_count;      /* APPEND, DUE */
     enum err error;            /* APPENDED, CHUNKED, MARKED, PIECE, DOCUMENT_PART; STATUS: accepting */
     enum err bounce_error;     /* MARKED */
