@@ -142,13 +142,34 @@ static bool refuse_shared(const struct create *c, uint32_t i)
     return false;
 }
 
+static uint64_t member_bytes(const struct create *c, uint32_t i)
+{
+    const struct probe *p = &c->probes[i];
+    bool keep = p->is_block || (!c->size_given && p->exists && p->bytes > 0);
+    return keep ? p->bytes : c->size;
+}
+
+/* The engine refuses this too, but only after files were made or emptied. */
+static bool refuse_small(const struct create *c, uint32_t i)
+{
+    uint64_t least = SLOTS_PER_MEMBER_MIN * (c->segment_bytes ? c->segment_bytes : SEGMENT_BYTES_MIN) + 2 * MIB;
+    char has[OUT_TEXT], needs[OUT_TEXT];
+    if (member_bytes(c, i) >= least)
+        return false;
+    tool_say(0, "member \"%s\": %s is too small for %u segments, it takes %s: choose a larger --size%s",
+             c->pool.members[i].name, out_bytes(member_bytes(c, i), has), SLOTS_PER_MEMBER_MIN, out_bytes(least, needs),
+             c->segment_bytes ? " or a smaller --segment-size" : "");
+    return true;
+}
+
 /* Says everything that is wrong, not only the first. */
 static bool look(struct create *c)
 {
     bool refused = false;
     for (uint32_t i = 0; i < c->pool.member_count; i++) {
         enum err e = probe_path(c->pool.members[i].path, &c->probes[i]);
-        if (refuse_missing(c, i, e) || refuse_device(c, i) || refuse_contents(c, i) || refuse_shared(c, i)) {
+        if (refuse_missing(c, i, e) || refuse_device(c, i) || refuse_contents(c, i) || refuse_shared(c, i) ||
+            refuse_small(c, i)) {
             refused = true;
             continue;
         }
@@ -167,12 +188,6 @@ static bool look(struct create *c)
         }
     }
     return !refused;
-}
-
-static uint64_t member_bytes(const struct create *c, uint32_t i)
-{
-    bool keep = c->make[i] && !c->size_given && c->probes[i].exists && c->probes[i].bytes > 0;
-    return c->make[i] && !keep ? c->size : c->probes[i].bytes;
 }
 
 /* --- touch --- */
@@ -301,6 +316,9 @@ static int create_run(struct create *c)
         e = format(c, io, &pool);
     if (io)
         io_real_close(&io);
+    for (uint32_t i = 0; i < c->pool.member_count && e != ERR_OK; i++)
+        if (c->opened[i].path && c->make[i] && !c->probes[i].exists)
+            unlink(c->pool.members[i].path); /* made by us a moment ago, and no member */
     if (e != ERR_OK)
         return e == ERR_DENIED ? TOOL_DENIED : TOOL_FAILED;
     uuid_print(pool, text);
