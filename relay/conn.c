@@ -51,6 +51,7 @@ struct conn {
     bool connecting, handshaking, offering;
     bool paused, resume, reading, writing, undrained;
     bool eof, ended;    /* ended: on_closed was called */
+    bool timed_out;     /* the peer may still read */
     bool left;          /* the owner called conn_close; no callback any more */
     bool lingering, dead;
 };
@@ -446,6 +447,7 @@ static void timer_fired(struct loop_timer *t)
     if (c->ended && !c->left)
         return;
     enter(c);
+    c->timed_out |= deadline && deadline <= now;
     if (deadline && deadline <= now)
         end(c, ERR_TIMEOUT, c->connecting ? "connection timed out" : "timeout");
     else if (deadline) /* activity moved it: the timer itself is moved only here */
@@ -502,10 +504,16 @@ enum err conn_connect(struct loop *loop, const struct sockaddr *to, socklen_t to
     return ERR_OK;
 }
 
+/* After the peer's end, or a timeout, there may still be a last word. */
+static bool can_write(const struct conn *c)
+{
+    return !c->broken && (!c->ended || c->eof || c->timed_out);
+}
+
 void conn_write(struct conn *c, const void *bytes, size_t len)
 {
     ASSERT(!c->left);
-    if (c->ended || c->broken || len == 0)
+    if (!can_write(c) || len == 0)
         return;
     if (c->out.len == 0)
         c->write_at = loop_now_ms(c->loop);
@@ -577,7 +585,7 @@ void conn_close(struct conn **conn, bool flush)
     if (!c)
         return;
     ASSERT(!c->left);
-    bool alive = !c->broken && !c->connecting && (!c->ended || c->eof);
+    bool alive = can_write(c) && !c->connecting;
     c->left = true;
     c->paused = false;
     c->resume = false;

@@ -30,7 +30,8 @@ struct intake_deps {
 };
 
 enum err intake_open(const struct intake_deps *deps, struct intake **intake_out) MUST_CHECK;
-void intake_close(struct intake **intake); /* no transaction is left; appends in flight are forgotten, not undone */
+/* After port_close, and no session is left; what was in flight is forgotten here, not undone in the spool. */
+void intake_close(struct intake **intake);
 void intake_room(struct intake *intake);   /* port's on_room */
 uint32_t intake_in_flight(const struct intake *intake); /* appends without an answer yet */
 
@@ -44,7 +45,7 @@ struct intake_client {
 };
 
 struct intake_callbacks {
-    void (*go_on)(void *owner, enum err e); /* the answer to ERR_BUSY of intake_body_begin; or there is room again */
+    void (*go_on)(void *owner); /* there is room again: repeat what said ERR_BUSY, or offer the rest */
     /* The end: ERR_OK and the queue id, or why not. The transaction is gone. */
     void (*done)(void *owner, enum err e, const char *queue_id);
 };
@@ -55,9 +56,10 @@ enum err intake_begin(struct intake *intake, const struct settings *settings, co
                       const struct intake_client *client, const char *sender, uint32_t sender_len, uint64_t size,
                       uint32_t envelope_flags, struct intake_transaction **t_out) MUST_CHECK;
 enum err intake_recipient(struct intake_transaction *t, const char *address, uint32_t len) MUST_CHECK;
-/* Before 354: reserves the space, takes a queue id, writes the Received header. ERR_BUSY: go_on will come. Any other
- * error: refused, the transaction goes on living (intake_abandon it). */
-enum err intake_body_begin(struct intake_transaction *t, const struct intake_client *client) MUST_CHECK;
+/* Before 354: reserves the space, takes a queue id, writes the Received header. ERR_BUSY: ask again when go_on comes. Any
+ * other error: refused, the transaction goes on living (intake_abandon it). */
+enum err intake_body_begin(struct intake_transaction *t, const struct settings *settings,
+                           const struct intake_client *client) MUST_CHECK;
 /* Returns how many bytes were taken; fewer than len: offer the rest after go_on. After a failure everything is taken
  * and forgotten, and intake_body_end tells. */
 size_t intake_body(struct intake_transaction *t, const uint8_t *bytes, size_t len);

@@ -1,0 +1,543 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Transactions on their way into the spool. Owns envelope and body until the append is answered; then the mail belongs
+ * to whoever on_accepted names. Invariants in intake.h.
+ *
+ *  RECEIVING -> (waits for a queue id) -> BODY [intake_body_begin]; BODY -> (waits for credit) -> BODY [intake_room]
+ *  BODY -> LAST_CHUNK -> APPENDING -> IN_FLIGHT [intake_body_end, intake_room] -> gone [append_done] */
+#include "intake.h"
+
+#include "log.h"
+
+#include <base/assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define BODY_CAPACITY_MIN 4096u
+#define ENVELOPE_CAPACITY_MIN 512u
+#define RECEIVED_BYTES_MAX 2048u            /* names of 255 and 320 bytes, folded */
+#define RESERVE_OVERHEAD (UINT64_C(8) * 1024) /* Received header and envelope */
+#define RESERVE_STEP (UINT64_C(1024) * 1024)  /* when SIZE= was too small */
+#define NAMES_BYTES_MAX 600u
+
+enum stage { RECEIVING, BODY, LAST_CHUNK, APPENDING, IN_FLIGHT };
+
+struct intake {
+    struct intake_deps deps;
+    struct link waiting;   /* for room */
+    struct link in_flight;
+    uint32_t in_flight_count;
+    time_t date_second;
+    char date[64];
+};
+
+struct intake_transaction {
+    struct intake *intake;
+    struct link link;      /* waiting or in_flight */
+    const struct intake_callbacks *cb;
+    void *owner;           /* NULL: abandoned while in flight */
+    enum stage stage;
+    enum err failed;
+    struct envelope_writer envelope;
+    uint32_t flags;
+    uint8_t *body;
+    uint32_t body_len, body_capacity; /* of this buffer, at most BODY_INLINE_MAX */
+    uint64_t size_hint, size_max, reserved, total, fresh_bytes_max;
+    uint32_t chunk_count;
+    struct queue_id qid;
+    char qid_text[QUEUE_ID_TEXT];
+    char message_id[256];
+    struct mail *mail;
+    struct port_append append;
+};
+
+enum err intake_open(const struct intake_deps *deps, struct intake **intake_out)
+{
+    struct intake *i = calloc(1, sizeof *i);
+    if (!i)
+        return ERR_NO_MEMORY;
+    i->deps = *deps;
+    link_init(&i->waiting);
+    link_init(&i->in_flight);
+    i->date_second = -1;
+    *intake_out = i;
+    return ERR_OK;
+}
+
+static void transaction_free(struct intake_transaction *t)
+{
+    if (link_linked(&t->link))
+        link_remove(&t->link);
+    if (t->reserved)
+        port_unreserve(t->intake->deps.port, t->reserved); /* INT-4 */
+    free(t->envelope.buffer);
+    free(t->body);
+    mail_unref(&t->mail);
+    free(t);
+}
+
+void intake_close(struct intake **intake)
+{
+    struct intake *i = *intake;
+    *intake = NULL;
+    if (!i)
+        return;
+    struct link *lists[] = {&i->waiting, &i->in_flight};
+    for (int n = 0; n < 2; n++) {
+        LINK_EACH_SAFE (l, next, lists[n]) {
+            struct intake_transaction *t = CONTAINER_OF(l, struct intake_transaction, link);
+            t->reserved = 0; /* the port is gone */
+            transaction_free(t);
+        }
+    }
+    free(i);
+}
+
+uint32_t intake_in_flight(const struct intake *intake)
+{
+    return intake->in_flight_count;
+}
+
+static void wait_for_room(struct intake_transaction *t)
+{
+    if (!link_linked(&t->link))
+        link_push(&t->intake->waiting, &t->link);
+}
+
+/* --- envelope --- */
+
+static enum err room_now(struct intake *i, uint64_t size)
+{
+    struct port_status s = port_status(i->deps.port);
+    switch (s.accepting) {
+    case ERR_FULL:
+    case ERR_BELOW_POLICY:
+    case ERR_READ_ONLY:
+    case ERR_INDEX_LAG:
+        return s.accepting;
+    default: /* a spool that restarts has its grace: port_reserve knows */
+        return s.connected && s.accepting == ERR_OK && size > s.free_bytes ? ERR_FULL : ERR_OK;
+    }
+}
+
+static enum err begin_envelope(struct intake_transaction *t, const struct intake_client *client, const char *sender,
+                               uint32_t sender_len)
+{
+    char peer[NAMES_BYTES_MAX];
+    int n = snprintf(peer, sizeof peer, "%s[%s]", client->name, client->address);
+    struct envelope e = {
+        .flags = t->flags,
+        .arrival_ms = port_clock_ms(t->intake->deps.port),
+        .sender = sender,
+        .sender_len = sender_len,
+        .client = peer,
+        .client_len = (uint32_t)(n < (int)sizeof peer ? n : (int)sizeof peer - 1),
+        .helo = client->helo,
+        .helo_len = (uint32_t)strlen(client->helo),
+    };
+    uint32_t capacity = ENVELOPE_CAPACITY_MIN + sender_len + e.client_len + e.helo_len;
+    uint8_t *buffer = malloc(capacity);
+    if (!buffer)
+        return ERR_NO_MEMORY;
+    enum err why = envelope_begin(&t->envelope, buffer, capacity, &e);
+    if (why)
+        free(buffer);
+    return why;
+}
+
+enum err intake_begin(struct intake *intake, const struct settings *settings, const struct intake_callbacks *cb, void *owner,
+                      const struct intake_client *client, const char *sender, uint32_t sender_len, uint64_t size,
+                      uint32_t envelope_flags, struct intake_transaction **t_out)
+{
+    ASSERT(owner);
+    if (size > settings->message_size_limit)
+        return ERR_TOO_LARGE;
+    enum err e = room_now(intake, size);
+    if (e)
+        return e;
+    struct intake_transaction *t = calloc(1, sizeof *t);
+    if (!t)
+        return ERR_NO_MEMORY;
+    t->intake = intake;
+    t->cb = cb;
+    t->owner = owner;
+    t->flags = envelope_flags;
+    t->size_hint = size;
+    t->size_max = settings->message_size_limit;
+    t->fresh_bytes_max = settings->fresh_bytes_max;
+    e = begin_envelope(t, client, sender, sender_len);
+    if (e) {
+        t->envelope.buffer = NULL;
+        transaction_free(t);
+        return e;
+    }
+    *t_out = t;
+    return ERR_OK;
+}
+
+enum err intake_recipient(struct intake_transaction *t, const char *address, uint32_t len)
+{
+    struct envelope_writer *w = &t->envelope;
+    enum err e = envelope_add_recipient(w, address, len);
+    if (e != ERR_TOO_LARGE)
+        return e;
+    if (w->count >= RECIPIENTS_PER_MESSAGE_MAX || w->capacity >= ENVELOPE_BYTES_MAX)
+        return ERR_FULL;
+    uint32_t capacity = w->capacity * 2 < ENVELOPE_BYTES_MAX ? w->capacity * 2 : ENVELOPE_BYTES_MAX;
+    uint8_t *buffer = realloc(w->buffer, capacity);
+    if (!buffer)
+        return ERR_NO_MEMORY;
+    w->buffer = buffer;
+    w->capacity = capacity;
+    return envelope_add_recipient(w, address, len) ? ERR_FULL : ERR_OK; /* doubling made room for one address */
+}
+
+/* --- body --- */
+
+static const char *date_now(struct intake *i)
+{
+    time_t now = (time_t)(loop_wall_ms(i->deps.loop) / 1000);
+    if (now != i->date_second) {
+        struct tm tm;
+        localtime_r(&now, &tm);
+        strftime(i->date, sizeof i->date, "%a, %d %b %Y %H:%M:%S %z (%Z)", &tm);
+        i->date_second = now;
+    }
+    return i->date;
+}
+
+/* What a client calls itself must not leave its place in the header. */
+static void clean_name(const char *from, char to[256])
+{
+    size_t n = 0;
+    for (; from[n] && n < 255; n++)
+        to[n] = strchr("()<>\"\\,;", from[n]) ? '?' : from[n];
+    to[n] = '\0';
+}
+
+/* " for <address>", when there is one recipient and no other could learn of it. */
+static void for_clause(struct intake_transaction *t, char *text, size_t capacity)
+{
+    text[0] = '\0';
+    if (t->envelope.count != 1)
+        return;
+    const struct envelope_writer *w = &t->envelope;
+    const uint8_t *end = w->buffer + w->used; /* the last recipient ends here, its length stands before it */
+    struct envelope e;
+    struct envelope_cursor c;
+    const char *address;
+    uint32_t len;
+    uint32_t used = envelope_end(&t->envelope, 0, t->flags);
+    if (envelope_decode(w->buffer, used, &e) || end != w->buffer + used)
+        return;
+    envelope_recipients(&e, &c);
+    if (envelope_recipient_next(&c, &address, &len))
+        snprintf(text, capacity, "\r\n\tfor <%.*s>", (int)len, address);
+}
+
+static const char *protocol(const struct intake_client *c)
+{
+    if (c->smtputf8)
+        return c->tls ? "UTF8SMTPS" : "UTF8SMTP";
+    if (!c->esmtp)
+        return "SMTP";
+    return c->tls ? "ESMTPS" : "ESMTP";
+}
+
+static uint32_t received_header(struct intake_transaction *t, const struct settings *s, const struct intake_client *c,
+                                char header[RECEIVED_BYTES_MAX])
+{
+    char helo[256], to[ADDRESS_BYTES_MAX + 16], tls[320] = "";
+    clean_name(c->helo, helo);
+    for_clause(t, to, sizeof to);
+    if (c->tls)
+        snprintf(tls, sizeof tls, "\r\n\t(using %s)", c->tls);
+    int n = snprintf(header, RECEIVED_BYTES_MAX,
+                     "Received: from %s (%s [%s%s])%s\r\n\tby %s (%s) with %s id %s%s;\r\n\t%s\r\n", helo, c->name,
+                     strchr(c->address, ':') ? "IPv6:" : "", c->address, tls, s->hostname, s->mail_name, protocol(c),
+                     t->qid_text, to, date_now(t->intake));
+    ASSERT(n > 0 && n < (int)RECEIVED_BYTES_MAX);
+    return (uint32_t)n;
+}
+
+static enum err body_capacity(struct intake_transaction *t, uint64_t wanted)
+{
+    if (wanted <= t->body_capacity)
+        return ERR_OK;
+    uint64_t capacity = t->body_capacity * 2 > wanted ? t->body_capacity * 2 : wanted;
+    if (capacity < BODY_CAPACITY_MIN)
+        capacity = BODY_CAPACITY_MIN;
+    if (capacity > BODY_INLINE_MAX)
+        capacity = BODY_INLINE_MAX;
+    uint8_t *body = realloc(t->body, capacity);
+    if (!body)
+        return ERR_NO_MEMORY;
+    t->body = body;
+    t->body_capacity = (uint32_t)capacity;
+    return ERR_OK;
+}
+
+static enum err reserve(struct intake_transaction *t, uint64_t bytes)
+{
+    enum err e = port_reserve(t->intake->deps.port, bytes);
+    if (!e)
+        t->reserved += bytes;
+    return e;
+}
+
+static size_t add_bytes(struct intake_transaction *t, const uint8_t *bytes, size_t len);
+
+enum err intake_body_begin(struct intake_transaction *t, const struct settings *settings, const struct intake_client *client)
+{
+    ASSERT(t->stage == RECEIVING);
+    enum err e = ERR_OK;
+    if (!t->reserved)
+        e = reserve(t, (t->size_hint ? t->size_hint : t->size_max) + RESERVE_OVERHEAD);
+    if (!e)
+        e = port_take_queue_id(t->intake->deps.port, &t->qid);
+    if (e == ERR_BUSY)
+        wait_for_room(t);
+    if (e)
+        return e;
+    char header[RECEIVED_BYTES_MAX];
+    queue_id_print(t->qid, t->qid_text);
+    uint32_t len = received_header(t, settings, client, header);
+    e = body_capacity(t, len + (t->size_hint ? t->size_hint + 64 : 0)); /* 64: a slightly wrong SIZE */
+    if (e)
+        return e;
+    t->stage = BODY;
+    add_bytes(t, (const uint8_t *)header, len);
+    return ERR_OK;
+}
+
+static void fail(struct intake_transaction *t, enum err e)
+{
+    t->failed = e;
+    free(t->body);
+    t->body = NULL;
+    t->body_len = t->body_capacity = 0;
+}
+
+static enum err send_chunk(struct intake_transaction *t)
+{
+    if (t->chunk_count == CHUNKS_PER_MESSAGE_MAX)
+        return ERR_TOO_LARGE;
+    enum err e = port_chunk(t->intake->deps.port, t->qid, t->chunk_count, t->body, t->body_len);
+    if (e)
+        return e;
+    t->chunk_count++;
+    t->body_len = 0;
+    return ERR_OK;
+}
+
+static enum err admit(struct intake_transaction *t, size_t len)
+{
+    if (t->total + len > t->size_max + RECEIVED_BYTES_MAX)
+        return ERR_TOO_LARGE; /* the machine stops long before; a spool's limit must not depend on that */
+    if (t->total + len <= t->reserved)
+        return ERR_OK;
+    return reserve(t, len > RESERVE_STEP ? len : RESERVE_STEP);
+}
+
+static size_t add_bytes(struct intake_transaction *t, const uint8_t *bytes, size_t len)
+{
+    size_t taken = 0;
+    enum err e = admit(t, len);
+    while (!e && taken < len) {
+        if (t->body_len == BODY_INLINE_MAX) {
+            e = send_chunk(t);
+            if (e == ERR_BUSY) {
+                wait_for_room(t); /* INT-2 */
+                return taken;
+            }
+            if (e)
+                break;
+        }
+        size_t n = BODY_INLINE_MAX - t->body_len < len - taken ? BODY_INLINE_MAX - t->body_len : len - taken;
+        e = body_capacity(t, t->body_len + n);
+        if (e)
+            break;
+        memcpy(t->body + t->body_len, bytes + taken, n);
+        t->body_len += (uint32_t)n;
+        t->total += n;
+        taken += n;
+    }
+    if (e)
+        fail(t, e);
+    return e ? len : taken;
+}
+
+size_t intake_body(struct intake_transaction *t, const uint8_t *bytes, size_t len)
+{
+    ASSERT(t->stage == BODY);
+    return t->failed ? len : add_bytes(t, bytes, len);
+}
+
+/* --- append --- */
+
+static void finish(struct intake_transaction *t, enum err e)
+{
+    const struct intake_callbacks *cb = t->cb;
+    void *owner = t->owner;
+    char qid[QUEUE_ID_TEXT];
+    memcpy(qid, t->qid_text, sizeof qid);
+    if (e && t->chunk_count > 0)
+        port_abort(t->intake->deps.port, t->qid);
+    transaction_free(t);
+    if (owner)
+        cb->done(owner, e, qid);
+}
+
+static void log_accepted(const struct intake_transaction *t)
+{
+    const struct mail *m = t->mail;
+    const struct envelope *e = &m->envelope;
+    log_line("smtpd", "%s: client=%.*s", t->qid_text, (int)e->client_len, e->client);
+    log_line("cleanup", "%s: message-id=%s", t->qid_text, t->message_id);
+    log_line("qmgr", "%s: from=<%.*s>, size=%llu, nrcpt=%u (queue active)", t->qid_text, (int)e->sender_len, e->sender,
+             (unsigned long long)m->body_bytes, e->recipient_count);
+}
+
+static void append_done(struct port_append *a, enum err e)
+{
+    struct intake_transaction *t = a->owner;
+    struct intake *i = t->intake;
+    i->in_flight_count--;
+    link_remove(&t->link);
+    if (e) {
+        log_line("cleanup", "%s: warning: not stored: %s", t->qid_text, err_text(e));
+        finish(t, e);
+        return;
+    }
+    log_accepted(t);
+    struct mail *mail = t->mail;
+    t->mail = NULL;
+    mail->fresh = true;
+    mail->accepted_ms = loop_now_ms(i->deps.loop);
+    if (mail->body && mail_memory_bytes() > t->fresh_bytes_max)
+        mail_drop_body(mail);
+    finish(t, ERR_OK); /* INT-1 */
+    i->deps.on_accepted(i->deps.owner, mail);
+}
+
+static void try_append(struct intake_transaction *t)
+{
+    struct intake *i = t->intake;
+    t->stage = IN_FLIGHT;
+    i->in_flight_count++;
+    link_push(&i->in_flight, &t->link);
+    enum err e = port_append(i->deps.port, &t->append);
+    if (!e) /* it may be answered and gone by now */
+        return;
+    t->stage = APPENDING;
+    i->in_flight_count--;
+    link_remove(&t->link);
+    if (e == ERR_BUSY)
+        wait_for_room(t);
+    else
+        finish(t, e);
+}
+
+static void make_mail(struct intake_transaction *t)
+{
+    uint32_t envelope_len = envelope_end(&t->envelope, t->total, t->flags);
+    uint8_t *body = NULL;
+    if (t->chunk_count == 0) {
+        body = t->body;
+        if (t->body_capacity - t->body_len > t->body_len / 8 + 256) { /* kept until delivered: by its true size */
+            uint8_t *smaller = realloc(body, t->body_len);
+            body = smaller ? smaller : body;
+        }
+    } else {
+        free(t->body);
+    }
+    t->body = NULL;
+    enum err e = mail_make(t->qid, t->envelope.buffer, envelope_len, body, &t->mail);
+    if (e) {
+        free(body);
+        finish(t, e == ERR_INVALID ? ERR_SYSTEM : e); /* an envelope of ours that does not decode is our fault */
+        return;
+    }
+    t->mail->chunk_count = t->chunk_count;
+    t->append = (struct port_append){.mail = t->mail, .done = append_done, .owner = t};
+    t->stage = APPENDING;
+    try_append(t);
+}
+
+static void send_last_chunk(struct intake_transaction *t)
+{
+    enum err e = t->body_len > 0 ? send_chunk(t) : ERR_OK;
+    if (e == ERR_BUSY)
+        wait_for_room(t);
+    else if (e)
+        finish(t, e);
+    else
+        make_mail(t);
+}
+
+void intake_body_end(struct intake_transaction *t, const char *message_id)
+{
+    ASSERT(t->stage == BODY);
+    snprintf(t->message_id, sizeof t->message_id, "%s", message_id);
+    if (t->failed) {
+        finish(t, t->failed);
+        return;
+    }
+    t->stage = LAST_CHUNK;
+    if (t->chunk_count > 0)
+        send_last_chunk(t);
+    else
+        make_mail(t);
+}
+
+void intake_abandon(struct intake_transaction **transaction)
+{
+    struct intake_transaction *t = *transaction;
+    *transaction = NULL;
+    if (!t)
+        return;
+    if (t->stage == LAST_CHUNK || t->stage == APPENDING || t->stage == IN_FLIGHT) { /* INT-3 */
+        t->owner = NULL;
+        return;
+    }
+    if (t->chunk_count > 0)
+        port_abort(t->intake->deps.port, t->qid);
+    transaction_free(t);
+}
+
+static void retry(struct intake_transaction *t)
+{
+    switch (t->stage) {
+    case RECEIVING:
+        t->cb->go_on(t->owner);
+        break;
+    case BODY: {
+        enum err e = t->failed ? ERR_OK : send_chunk(t);
+        if (e == ERR_BUSY) {
+            wait_for_room(t);
+            return;
+        }
+        if (e)
+            fail(t, e);
+        t->cb->go_on(t->owner);
+        break;
+    }
+    case LAST_CHUNK:
+        send_last_chunk(t);
+        break;
+    case APPENDING:
+        try_append(t);
+        break;
+    case IN_FLIGHT:
+        UNREACHABLE();
+    }
+}
+
+void intake_room(struct intake *intake)
+{
+    struct link last = {0}; /* those who wait now; whoever waits again comes behind it */
+    link_push(&intake->waiting, &last);
+    for (struct link *l = link_pop(&intake->waiting); l != &last; l = link_pop(&intake->waiting))
+        retry(CONTAINER_OF(l, struct intake_transaction, link));
+}
