@@ -16,6 +16,10 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+static const char *root = "/sys";
+
+void disk_set_root(const char *directory) { root = directory; }
+
 #define DISK_DEPTH_MAX 8u /* crypt over logical volume over RAID over partition over disk is five */
 
 static bool text_copy(char *to, size_t size, const char *from)
@@ -49,7 +53,7 @@ static bool sysfs_attribute(const char *name, const char *attribute, char *text,
 {
     char path[256];
     text[0] = '\0';
-    if (snprintf(path, sizeof path, "/sys/class/block/%s/%s", name, attribute) >= (int)sizeof path)
+    if (snprintf(path, sizeof path, "%s/class/block/%s/%s", root, name, attribute) >= (int)sizeof path)
         return false;
     return sysfs_read(path, text, size);
 }
@@ -63,15 +67,15 @@ static uint64_t sysfs_number(const char *name, const char *attribute)
 static bool sysfs_has(const char *name, const char *attribute)
 {
     char path[256];
-    return snprintf(path, sizeof path, "/sys/class/block/%s/%s", name, attribute) < (int)sizeof path &&
+    return snprintf(path, sizeof path, "%s/class/block/%s/%s", root, name, attribute) < (int)sizeof path &&
            access(path, F_OK) == 0;
 }
 
 /* "254:1" -> "vda1"; false when the kernel knows no such block device. */
 static bool node_name(dev_t device, char *name, size_t size)
 {
-    char path[64], target[512];
-    snprintf(path, sizeof path, "/sys/dev/block/%u:%u", major(device), minor(device));
+    char path[256], target[512];
+    snprintf(path, sizeof path, "%s/dev/block/%u:%u", root, major(device), minor(device));
     ssize_t length = readlink(path, target, sizeof target - 1);
     if (length <= 0)
         return false;
@@ -84,7 +88,7 @@ static bool node_name(dev_t device, char *name, size_t size)
 static bool partition_parent(const char *name, char *parent, size_t size)
 {
     char path[256], target[512];
-    snprintf(path, sizeof path, "/sys/class/block/%s", name);
+    snprintf(path, sizeof path, "%s/class/block/%s", root, name);
     ssize_t length = readlink(path, target, sizeof target - 1);
     if (length <= 0)
         return false;
@@ -117,7 +121,7 @@ static bool lowest_entry(const char *path, char *name, size_t size)
 static bool has_entries(const char *name, const char *directory)
 {
     char path[256], first[256];
-    snprintf(path, sizeof path, "/sys/class/block/%s/%s", name, directory);
+    snprintf(path, sizeof path, "%s/class/block/%s/%s", root, name, directory);
     return lowest_entry(path, first, sizeof first);
 }
 
@@ -126,7 +130,7 @@ static bool any_partition(const char *carrier, bool (*test)(const char *name, vo
 {
     char path[256];
     bool yes = test(carrier, context);
-    snprintf(path, sizeof path, "/sys/class/block/%s", carrier);
+    snprintf(path, sizeof path, "%s/class/block/%s", root, carrier);
     DIR *dir = yes ? NULL : opendir(path);
     if (!dir)
         return yes;
@@ -152,7 +156,7 @@ static void walk_down(const char *from, char *whole, size_t size)
             memcpy(at, next, sizeof at);
             continue;
         }
-        snprintf(path, sizeof path, "/sys/class/block/%s/slaves", at);
+        snprintf(path, sizeof path, "%s/class/block/%s/slaves", root, at);
         if (!lowest_entry(path, next, sizeof next))
             break;
         memcpy(at, next, sizeof at);

@@ -25,4 +25,7 @@ void disk_of_file(int fd, struct disk *disk_out);
 /* Is the device, or a partition of it, mounted? */
 bool disk_is_mounted(const struct disk *disk, dev_t device);
 
+/* Tests build a tree of their own; "/sys" otherwise. */
+void disk_set_root(const char *directory);
+
 #endif

@@ -224,16 +224,25 @@ static uint64_t wait_at_most(struct io_loop *loop, uint64_t wait_ns)
     return wait_ns < WAIT_NS_MAX ? wait_ns : WAIT_NS_MAX;
 }
 
-static int wait_events(struct io_loop *loop, struct epoll_event *events, uint64_t wait_ns)
+static int wait_once(struct io_loop *loop, struct epoll_event *events, uint64_t wait_ns)
 {
     struct timespec t = {.tv_sec = (time_t)(wait_ns / 1000000000), .tv_nsec = (long)(wait_ns % 1000000000)};
     if (!loop->old_kernel) {
         int count = epoll_pwait2(loop->epoll, events, EVENTS_PER_TURN, &t, NULL);
         if (count >= 0 || (errno != ENOSYS && errno != EPERM))
-            return count < 0 ? 0 : count; /* EINTR: a completion for this thread, or a signal */
-        loop->old_kernel = true;          /* before 5.11, or a filter that does not know the call */
+            return count;
+        loop->old_kernel = true; /* before 5.11, or a filter that does not know the call */
     }
-    int count = epoll_wait(loop->epoll, events, EVENTS_PER_TURN, (int)((wait_ns + 999999) / 1000000));
+    return epoll_wait(loop->epoll, events, EVENTS_PER_TURN, (int)((wait_ns + 999999) / 1000000));
+}
+
+/* A completion for this thread interrupts its wait, and posts itself and the wake on the way out: looking once more
+ * takes the wake, which would end the next turn for nothing, and what the sockets have. */
+static int wait_events(struct io_loop *loop, struct epoll_event *events, uint64_t wait_ns)
+{
+    int count = wait_once(loop, events, wait_ns);
+    if (count < 0 && errno == EINTR)
+        count = wait_once(loop, events, 0);
     return count < 0 ? 0 : count;
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns: the choice between the two real worlds, and the end of either. The members' descriptors are taken over in every
- * case: when opening fails they are closed. */
+/* Owns: the choice between the two real worlds, and the end of either. The members' descriptors are taken over when
+ * opening succeeds and stay the caller's when it fails. Reads sysfs, makes threads or rings: to be called before a
+ * sandbox that forbids these. */
 #include "io_worlds.h"
 
 #include <base/assert.h>
 #include <stdio.h>
-#include <unistd.h>
 
 static const char why_memory[] = "no memory or no descriptor left for the event loop";
 static char why_failed[IO_WHY_BYTES]; /* the loop that would own the text is gone */
@@ -28,13 +28,6 @@ static enum err open_world(struct io_loop *loop, enum io_engine engine)
     return io_posix_open(loop);
 }
 
-static void close_fds(const struct io_real_member *members, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++)
-        if (members[i].fd >= 0)
-            close(members[i].fd);
-}
-
 enum err io_real_open(enum io_engine engine, const struct io_real_member *members, uint32_t count, struct io **io_out,
                       const char **why_out)
 {
@@ -42,7 +35,6 @@ enum err io_real_open(enum io_engine engine, const struct io_real_member *member
     ASSERT(count <= MEMBERS_MAX);
     enum err e = io_loop_open(&loop);
     if (e != ERR_OK) {
-        close_fds(members, count);
         *why_out = why_memory;
         return e;
     }
@@ -53,6 +45,8 @@ enum err io_real_open(enum io_engine engine, const struct io_real_member *member
     if (e != ERR_OK) {
         snprintf(why_failed, sizeof why_failed, "%s", loop->why);
         *why_out = why_failed;
+        for (uint32_t i = 0; i < count; i++)
+            loop->members[i].fd = -1; /* the caller's */
         io_loop_close(&loop);
         return e;
     }

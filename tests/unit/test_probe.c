@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a path is, on files everywhere and, when root may have one, on a loop device. */
 #include <fcntl.h>
+#include <io/disk.h>
 #include <setjmp.h>
 #include <spoolfs/limits.h>
 #include <spoolfs/probe.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -284,6 +286,69 @@ static void a_partition_lies_on_its_disk(void **state)
     assert_true(command("delpart %s 1", loop, ""));
 }
 
+/* --- stacks of devices, in a sysfs of our own --- */
+
+/* sda (serial, rotating) with sda1 and sda2; sdb; md0 over sda1 and sdb; dm-0 over md0; dm-1 over sda2; nvme0n1;
+ * dm-8 and dm-9, each over the other, as no kernel would have it. */
+static const char *const build_sysfs =
+    "cd %s && mkdir -p class/block dev/block d/sda/sda1/holders d/sda/sda2/holders d/sda/queue d/sda/device"
+    " d/sda/holders d/sdb/holders d/sdb/queue d/md0/slaves d/md0/holders d/dm-0/slaves d/dm-0/holders"
+    " d/dm-1/slaves d/nvme0n1/device d/nvme0n1/queue d/dm-8/slaves/dm-9 d/dm-9/slaves/dm-8"
+    " d/md0/slaves/sdb d/md0/slaves/sda1 d/dm-0/slaves/md0 d/dm-1/slaves/sda2 d/sda/sda1/holders/md0"
+    " d/sdb/holders/md0 d/md0/holders/dm-0"
+    " && echo 1 >d/sda/sda1/partition && echo 2 >d/sda/sda2/partition && echo 1 >d/sda/queue/rotational"
+    " && echo 0 >d/sda/queue/discard_max_bytes && echo 4096 >d/sda/queue/logical_block_size"
+    " && echo '  WD-1234  ' >d/sda/device/serial && echo S5X >d/nvme0n1/device/serial"
+    " && echo 2147450880 >d/nvme0n1/queue/discard_max_bytes"
+    " && for x in sda sdb md0 dm-0 dm-1 dm-8 dm-9 nvme0n1; do ln -s ../../d/$x class/block/$x; done"
+    " && for x in 1 2; do ln -s ../../d/sda/sda$x class/block/sda$x && ln -s ../../d/sda/sda$x dev/block/8:$x; done"
+    " && ln -s ../../d/sda dev/block/8:0 && ln -s ../../d/sdb dev/block/8:16 && ln -s ../../d/md0 dev/block/9:0"
+    " && ln -s ../../d/nvme0n1 dev/block/259:0"
+    " && for x in 0 1 8 9; do ln -s ../../d/dm-$x dev/block/253:$x; done";
+
+static void check_disk(unsigned ma, unsigned mi, const char *node, const char *whole, const char *domain, bool held)
+{
+    struct disk d;
+    disk_of_device(makedev(ma, mi), &d);
+    assert_true(d.found);
+    assert_string_equal(d.node, node);
+    assert_string_equal(d.whole, whole);
+    assert_string_equal(d.domain, domain);
+    assert_int_equal(d.held, held);
+}
+
+static void the_way_down_ends_at_the_disk_below_partitions_dm_and_md(void **state)
+{
+    struct disk d;
+    char directory[] = "probe-sysfs-XXXXXX", text[2048];
+    (void)state;
+    assert_non_null(mkdtemp(directory));
+    snprintf(text, sizeof text, build_sysfs, directory);
+    assert_int_equal(system(text), 0);
+    disk_set_root(directory);
+    check_disk(8, 0, "sda", "sda", "disk:WD-1234", true); /* its partition is held */
+    check_disk(8, 1, "sda1", "sda", "disk:WD-1234", true);
+    check_disk(8, 2, "sda2", "sda", "disk:WD-1234", false);
+    check_disk(8, 16, "sdb", "sdb", "disk:sdb", true);
+    check_disk(9, 0, "md0", "sda", "disk:WD-1234", true); /* the lowest name stands for all */
+    check_disk(253, 0, "dm-0", "sda", "disk:WD-1234", false);
+    check_disk(253, 1, "dm-1", "sda", "disk:WD-1234", false);
+    check_disk(259, 0, "nvme0n1", "nvme0n1", "disk:S5X", false);
+    disk_of_device(makedev(8, 2), &d);
+    assert_true(d.partition && d.rotational && !d.discards);
+    assert_int_equal(d.logical_block, 4096);
+    disk_of_device(makedev(259, 0), &d);
+    assert_true(!d.partition && !d.rotational && d.discards);
+    disk_of_device(makedev(253, 8), &d); /* a circle ends too */
+    assert_true(d.found);
+    disk_of_device(makedev(77, 1), &d);
+    assert_false(d.found);
+    assert_string_equal(d.domain, "fs:77:1");
+    disk_set_root("/sys");
+    snprintf(text, sizeof text, "rm -r %s", directory);
+    assert_int_equal(system(text), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -299,6 +364,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_claimed_device_is_in_use, setup, teardown),
         cmocka_unit_test_setup_teardown(a_mounted_device_is_mounted_and_in_use, setup, teardown),
         cmocka_unit_test_setup_teardown(a_partition_lies_on_its_disk, setup, teardown),
+        cmocka_unit_test(the_way_down_ends_at_the_disk_below_partitions_dm_and_md),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
