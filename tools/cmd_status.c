@@ -50,7 +50,13 @@ static void status_members(const struct doc *status)
 static void status_pool(const struct doc *s)
 {
     char a[OUT_TEXT], b[OUT_TEXT], c[OUT_TEXT], d[OUT_TEXT];
-    printf("pool      %s\n", doc_text(s, "pool.state"));
+    const char *accepting = doc_text(s, "pool.accepting");
+    printf("pool      %s%s%s\n", doc_text(s, "pool.state"), *doc_text(s, "pool.meaning") ? ": " : "",
+           doc_text(s, "pool.meaning"));
+    if (*accepting && strcmp(accepting, "yes") != 0)
+        printf("          new mail is refused: %s\n", accepting);
+    if (doc_at(s, "relay") && !doc_true(s, "relay.connected"))
+        puts("          the relay process is not connected");
     printf("          %llu copies of every message (at least %llu), epoch %llu, %s I/O, up %s\n",
            (unsigned long long)doc_count(s, "pool.copies"), (unsigned long long)doc_count(s, "pool.min_copies"),
            (unsigned long long)doc_count(s, "pool.epoch"), doc_text(s, "io_engine"),
@@ -69,6 +75,11 @@ static void status_pool(const struct doc *s)
     if (doc_count(s, "queue.messages"))
         printf("; oldest %s", out_age(doc_number(s, "queue.oldest_age_seconds"), a));
     putchar('\n');
+    if (doc_at(s, "queue.index_ready") && !doc_true(s, "queue.index_ready"))
+        printf("          the index is being read back: %.0f %%; the numbers above are not whole yet\n",
+               doc_number(s, "queue.index_progress") * 100);
+    if (doc_number(s, "pool.absent_wait_seconds") > 0)
+        printf("          older mail waits %s for an absent member\n", out_age(doc_number(s, "pool.absent_wait_seconds"), a));
     if (doc_length(s, "faults_injected"))
         printf("faults    %zu are injected on purpose\n", doc_length(s, "faults_injected"));
 }
