@@ -2,11 +2,11 @@
 /* spooltool pool check: with the daemon down, every image of every segment is read and verified; nothing is written.
  * The report is by place and, for what is lost, by message. Exit: 0 sound, 11 repairable, 12 something is lost. */
 #include "doc.h"
-#include "member_open.h"
 #include "out.h"
 #include "tool.h"
 
 #include "config.h"
+#include "members_open.h"
 
 #include <spoolfs/io_real.h>
 #include <spoolfs/pool.h>
@@ -20,7 +20,7 @@
 struct check {
     struct tool *tool;
     struct pool_config pool;
-    struct io_real_member opened[MEMBERS_MAX];
+    struct members_open opened;
     struct doc *findings, *events;
     uint32_t shown;
     struct pool_check_totals totals;
@@ -28,10 +28,17 @@ struct check {
     uint32_t members_here;
 };
 
+/* Mounting reports more than that, but only what a check that writes nothing can stand for, and no finding says. */
+static bool check_event_counts(enum event_kind kind)
+{
+    return kind == EVENT_pool_diverged || kind == EVENT_member_foreign || kind == EVENT_member_stale ||
+           kind == EVENT_message_conflict || kind == EVENT_record_lost || kind == EVENT_flush_lied;
+}
+
 static void check_event(void *owner, const struct event *e)
 {
     struct check *c = owner;
-    if (strcmp(event_severity(e->kind), "info") == 0)
+    if (!check_event_counts(e->kind))
         return;
     struct doc *one = doc_object();
     doc_set_text(one, "event", event_name(e->kind));
@@ -76,24 +83,21 @@ static enum err check_open_index(void *owner, struct uuid pool, bool discard, co
 /* A member that is not there is a finding of the check, not a reason not to check; a locked one is. */
 static int check_open_members(struct check *c)
 {
-    for (uint32_t i = 0; i < c->pool.member_count; i++)
-        c->opened[i] = (struct io_real_member){.fd = -1, .path = c->pool.members[i].path};
+    int code = TOOL_DONE;
+    members_open(&c->pool, &c->opened);
     for (uint32_t i = 0; i < c->pool.member_count; i++) {
         const struct pool_member_config *m = &c->pool.members[i];
-        enum err e = member_open(m->path, &c->opened[i].fd);
-        if (e == ERR_BUSY)
-            return tool_say(TOOL_FAILED, "member \"%s\" is in use: the daemon runs. A running pool is scrubbed by itself "
+        c->members_here += c->opened.members[i].fd >= 0;
+        if (c->opened.locked_elsewhere[i])
+            code = tool_say(TOOL_FAILED, "member \"%s\" is in use: the daemon runs. A running pool is scrubbed by itself "
                             "(spooltool status); for this check stop it: systemctl stop ironspool", m->name);
-        if (e == ERR_DENIED)
-            return tool_say(TOOL_DENIED, "member \"%s\": %s may not be opened by this user; run as root", m->name, m->path);
-        if (e != ERR_OK)
-            tool_say(0, "member \"%s\": %s: %s", m->name, m->path, err_text(e));
-        c->members_here += e == ERR_OK;
+        else if (c->opened.members[i].fd < 0)
+            tool_say(0, "member \"%s\": %s: %s", m->name, m->path, c->opened.why[i]);
     }
-    if (c->members_here == 0)
-        return tool_say(TOOL_FAILED, "no member is there; check the paths in %s, or make a pool: spooltool pool create",
+    if (code == TOOL_DONE && c->members_here == 0)
+        code = tool_say(TOOL_FAILED, "no member is there; check the paths in %s, or make a pool: spooltool pool create",
                         c->tool->config_path);
-    return TOOL_DONE;
+    return code;
 }
 
 static enum err check_mounted(struct check *c, struct io *io, const char **text_out)
@@ -200,7 +204,7 @@ int cmd_pool_check(struct tool *t, int argc, char **argv)
     c->pool.index.open = check_open_index;
     if ((code = check_open_members(c)) != TOOL_DONE)
         goto out;
-    enum err e = io_real_open(config->io_engine, c->opened, c->pool.member_count, &io, &text);
+    enum err e = io_real_open(config->io_engine, c->opened.members, c->opened.count, &io, &text);
     if (e == ERR_OK)
         e = check_mounted(c, io, &text);
     if (e != ERR_OK && e != ERR_CORRUPT && e != ERR_LOST) {
@@ -210,9 +214,9 @@ int cmd_pool_check(struct tool *t, int argc, char **argv)
     (t->json ? check_tell_json : check_tell_text)(c);
     code = c->totals.lost ? TOOL_LOSS : c->totals.faults ? TOOL_DEGRADED : TOOL_DONE;
 out:
-    for (uint32_t i = 0; c && !io && i < c->pool.member_count; i++)
-        if (c->opened[i].path && c->opened[i].fd >= 0)
-            close(c->opened[i].fd);
+    for (uint32_t i = 0; c && !io && i < c->opened.count; i++)
+        if (c->opened.members[i].fd >= 0)
+            close(c->opened.members[i].fd);
     if (io)
         io_real_close(&io);
     if (c) {

@@ -307,11 +307,10 @@ static int create_run(struct create *c)
         e = io_real_open(c->engine, c->opened, c->pool.member_count, &io, &why);
         if (e != ERR_OK)
             tool_say(0, "the members could not be opened for I/O: %s (%s)", err_text(e), why);
-    } else {
-        for (uint32_t i = 0; i < MEMBERS_MAX; i++)
-            if (c->opened[i].fd >= 0)
-                close(c->opened[i].fd);
     }
+    for (uint32_t i = 0; i < MEMBERS_MAX && !io; i++)
+        if (c->opened[i].fd >= 0)
+            close(c->opened[i].fd);
     if (e == ERR_OK)
         e = format(c, io, &pool);
     if (io)
