@@ -3,10 +3,11 @@
  * A loop device is its own bottom: its backing file may lie on a disk that others use too, but what a loop device
  * models in tests and rehearsals is a disk. With several disks below (RAID, a volume group) the lowest name stands for
  * all: two volumes over the same set then count as one failure domain.
+ * A serial names the disk in its domain: kernel names change from boot to boot, and two paths to one disk have two of
+ * them. Where disks of a cheap make share a serial they count as one domain: the operator says otherwise by name.
  * What is found here is text from the kernel: too long or missing means empty, never an assert. */
 #include "disk.h"
 
-#include <base/assert.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>

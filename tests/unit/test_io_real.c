@@ -478,6 +478,43 @@ static void a_device_without_size_is_gone(void **state)
         skip();
 }
 
+/* A sparse file on a file system too small for it: full is the file's word, not a pulled disk's. */
+static void a_file_on_a_full_file_system_says_so(void **state)
+{
+    char directory[] = "io-real-XXXXXX", path[64], command[200];
+    (void)state;
+    assert_non_null(mkdtemp(directory));
+    snprintf(path, sizeof path, "%s/member", directory);
+    snprintf(command, sizeof command, "mount -t tmpfs -o size=256k none %s 2>/dev/null", directory);
+    bool mounted = geteuid() == 0 && system(command) == 0;
+    for (uint32_t i = 0; mounted && i < 2; i++) {
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        assert_int_equal(ftruncate(fd, (off_t)BYTES), 0);
+        struct io *io = open_io(i ? IO_ENGINE_URING : IO_ENGINE_THREADS, fd);
+        if (!io) {
+            close(fd);
+            continue;
+        }
+        enum err e = ERR_OK;
+        for (uint32_t n = 0; n < 100 && e == ERR_OK; n++) {
+            struct io_op *op = op_of(0, IO_WRITE, IO_CLASS_COMMIT, BLOCK_BYTES);
+            op->offset = (uint64_t)n * BLOCK_BYTES;
+            op->durable = true;
+            e = run(io, op);
+        }
+        assert_int_equal(e, ERR_MEMBER_FULL);
+        assert_int_equal(run(io, op_of(0, IO_READ, IO_CLASS_DELIVER, BLOCK_BYTES)), ERR_OK); /* and is still there */
+        io_real_close(&io);
+        unlink(path);
+    }
+    snprintf(command, sizeof command, "umount %s", directory);
+    if (mounted)
+        assert_int_equal(system(command), 0);
+    rmdir(directory);
+    if (!mounted)
+        skip();
+}
+
 /* --- io_uring forbidden, as in many containers --- */
 
 static void forbid_io_uring(void)
@@ -559,6 +596,7 @@ int main(void)
         cmocka_unit_test(a_file_member_is_never_punched),
         cmocka_unit_test(a_block_device_discards_in_both_worlds),
         cmocka_unit_test(a_device_without_size_is_gone),
+        cmocka_unit_test(a_file_on_a_full_file_system_says_so),
         cmocka_unit_test(auto_falls_back_to_threads_where_io_uring_is_forbidden),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
