@@ -180,18 +180,13 @@ void lane_revive(struct lane_table *t, struct lane *lane, uint64_t now_ms, const
     set_wake(t, lane, now_ms + limits->backoff_max_ms + 1); /* how often it failed is remembered so long */
 }
 
-struct lane *lane_wake(struct lane_table *t, uint64_t now_ms, const struct lane_limits *limits, uint64_t *wait_ms_out)
+struct lane *lane_wake(struct lane_table *t, uint64_t through_ms, uint64_t now_ms, const struct lane_limits *limits)
 {
-    *wait_ms_out = 0;
-    for (struct heap_node *n = heap_top(&t->wakes); n; n = heap_top(&t->wakes)) {
+    for (struct heap_node *n = heap_top(&t->wakes); n && n->key <= through_ms; n = heap_top(&t->wakes)) {
         struct lane *lane = CONTAINER_OF(n, struct lane, wake);
-        if (n->key > now_ms) {
-            *wait_ms_out = n->key - now_ms;
-            return NULL;
-        }
         heap_remove(&t->wakes, n);
         if (lane->dead_until_ms) {
-            lane_revive(t, lane, now_ms, limits);
+            lane_revive(t, lane, now_ms, limits); /* back in the heap once more, for the memory of it */
             return lane;
         }
         lane->failures = 0;

@@ -54,12 +54,13 @@ struct job {
     struct link item_link;
     struct item *item;
     struct lane *lane;         /* NULL: the route itself was the answer */
-    void *attempt;             /* whoever works on it: attempt.c; then the head being fetched: bounce.c */
+    void *attempt;             /* whoever works on it: attempt.c; afterwards the head being fetched: schedule_mark.c */
     struct mail *bounce;       /* written, not yet marked */
     enum job_state state;
     uint64_t queued_ms, started_ms, connected_ms; /* loop time */
     enum lane_class class;
     uint8_t retries;
+    bool held;                 /* by its transport: waits for a person, never expires */
     uint32_t count, capacity, resolved, bounced;
     struct job_recipient recipients[];
 };
@@ -108,8 +109,8 @@ void lane_succeeded(struct lane *lane);
 bool lane_failed(struct lane_table *t, struct lane *lane, const struct lane_limits *limits, uint64_t now_ms,
                  const struct outcome *why);
 void lane_revive(struct lane_table *t, struct lane *lane, uint64_t now_ms, const struct lane_limits *limits);
-/* The next lane whose death, or the memory of it, ends by now; NULL. *wait_ms_out: until the next after that, 0: none.
- * A lane that comes back is revived already; one that nothing needs is freed and passed over. */
-struct lane *lane_wake(struct lane_table *t, uint64_t now_ms, const struct lane_limits *limits, uint64_t *wait_ms_out);
+/* The next lane whose death, or the memory of it, ends by `through_ms` (UINT64_MAX: all, forgetting the memory too);
+ * NULL. The lane is revived already; one that nothing needs any more is freed and passed over. */
+struct lane *lane_wake(struct lane_table *t, uint64_t through_ms, uint64_t now_ms, const struct lane_limits *limits);
 
 #endif

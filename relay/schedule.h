@@ -6,7 +6,7 @@
  *         backlog's, and backlog never holds the last 1/SCHEDULE_FRESH_SHARE of the attempts.
  *  SCH-3  memory is a window: at most SCHEDULE_FRESH_MAX fresh mails and WIRE_DUE_CREDIT_MAX from the backlog; a
  *         fresh mail beyond that goes back to the spool and comes again as due.
- *  SCH-4  a result that could not be marked is kept, and while one is kept no attempt starts.
+ *  SCH-4  a result that could not be marked is kept, and while the spool takes none no attempt starts.
  *  SCH-5  a bounce is stored in the same frame as the result it tells of; a bounce is never bounced. */
 #ifndef RELAY_SCHEDULE_H
 #define RELAY_SCHEDULE_H
@@ -28,7 +28,7 @@ struct schedule;
 /* `settings` must live until schedule_configure or schedule_close. Starts the worker threads and the resolver. */
 enum err schedule_open(struct loop *loop, struct port *port, const struct settings *settings,
                        struct schedule **schedule_out) MUST_CHECK;
-/* Drops attempts and mail; leases end with the spool's connection. Nobody's callback follows. */
+/* Drops attempts and mail; leases end with the spool's connection. Before port_close. Nobody's callback follows. */
 void schedule_close(struct schedule **schedule);
 /* After a reload. Attempts in flight finish as they began; the old settings may go once this has returned. */
 enum err schedule_configure(struct schedule *schedule, const struct settings *settings) MUST_CHECK;

@@ -1,0 +1,685 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which mail starts when. Owns items, jobs and the ready lists; sorts each mail's recipients into lanes; keeps the
+ * window over the spool's due mail filled. What an end means is schedule_mark.c's; how to deliver is attempt.c's.
+ *
+ *      fresh, due -> take -> sort into jobs -> lane queues -> pump -> attempt -> mark -> item gone
+ *                                                 ^-- again (nothing happened to it) --'
+ *
+ * No step looks at all mail: taking is O(recipients), starting and ending are O(1). */
+#include "schedule_parts.h"
+
+#include "log.h"
+
+#include <base/assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- items --- */
+
+static struct link *bucket_of(const struct schedule *s, struct queue_id qid)
+{
+    uint64_t h = (qid.incarnation ^ qid.counter * UINT64_C(0x9e3779b97f4a7c15)) * UINT64_C(0xbf58476d1ce4e5b9);
+    return &s->buckets[(h >> 40) % SCHEDULE_BUCKETS];
+}
+
+static struct item *find_item(const struct schedule *s, struct queue_id qid)
+{
+    LINK_EACH(l, bucket_of(s, qid)) {
+        struct item *item = CONTAINER_OF(l, struct item, hash_link);
+        if (queue_id_equal(item->mail->qid, qid))
+            return item;
+    }
+    return NULL;
+}
+
+void schedule_free_item(struct schedule *s, struct item *item)
+{
+    ASSERT(link_empty(&item->jobs));
+    link_remove(&item->hash_link);
+    s->items--;
+    if (item->due)
+        s->due_held--;
+    else
+        s->fresh_items--;
+    mail_unref(&item->mail);
+    free(item->body);
+    free(item);
+    schedule_pump_soon(s);
+}
+
+static struct item *make_item(struct schedule *s, struct mail *mail, enum lane_class class, bool due)
+{
+    struct item *item = calloc(1, sizeof *item);
+    if (!item)
+        return NULL;
+    item->mail = mail;
+    item->class = class;
+    item->due = due;
+    link_init(&item->jobs);
+    link_push(bucket_of(s, mail->qid), &item->hash_link);
+    s->items++;
+    if (due)
+        s->due_held++;
+    else
+        s->fresh_items++;
+    return item;
+}
+
+/* --- lanes' readiness --- */
+
+/* LAN-3 */
+static void update_ready(struct schedule *s, struct lane *lane)
+{
+    for (int c = 0; c < LANE_CLASSES; c++) {
+        bool ready = lane_can_start(lane, (enum lane_class)c);
+        if (ready && !link_linked(&lane->ready[c]))
+            link_push(&s->ready[c], &lane->ready[c]);
+        else if (!ready && link_linked(&lane->ready[c]))
+            link_remove(&lane->ready[c]);
+    }
+}
+
+static uint64_t destination_of(const struct job *job)
+{
+    return envelope_destination(job->recipients[0].address, job->recipients[0].len);
+}
+
+/* One MX destination's backlog shall not fill the window that all share: the spool skips it until its lane is half
+ * empty. A lane that many domains share (relayhost, LMTP, Maildir) is the way of all, so there is nothing to prefer. */
+static void balance_window(struct schedule *s, struct lane *lane, const struct job *job)
+{
+    bool own = lane->route.mx && lane->route.nexthop[0] == '\0';
+    if (!own || lane->dead_until_ms)
+        return;
+    if (!lane->paused && lane->queued > SCHEDULE_LANE_WINDOW) {
+        lane->paused = true;
+        port_pause_destination(s->port, destination_of(job), loop_now_ms(s->loop) + s->limits.backoff_max_ms);
+    } else if (lane->paused && lane->queued < SCHEDULE_LANE_WINDOW / 2) {
+        lane->paused = false;
+        port_pause_destination(s->port, destination_of(job), 0);
+    }
+}
+
+static void enqueue(struct schedule *s, struct job *job, bool front)
+{
+    struct lane *lane = job->lane;
+    job->state = JOB_QUEUED;
+    job->queued_ms = loop_now_ms(s->loop);
+    if (front)
+        link_push_front(&lane->queue[job->class], &job->link);
+    else
+        link_push(&lane->queue[job->class], &job->link);
+    lane->queued++;
+    update_ready(s, lane);
+    balance_window(s, lane, job);
+}
+
+static void dequeue(struct schedule *s, struct job *job)
+{
+    link_remove(&job->link);
+    job->lane->queued--;
+    update_ready(s, job->lane);
+    balance_window(s, job->lane, job);
+}
+
+/* --- death of a lane --- */
+
+static void set_wake(struct schedule *s)
+{
+    uint64_t now = loop_now_ms(s->loop);
+    struct heap_node *n = heap_top(&s->lanes.wakes);
+    if (n)
+        loop_timer_set(&s->wake, n->key > now ? n->key - now : 0);
+    else
+        loop_timer_clear(&s->wake);
+}
+
+/* Mail for a dead lane is not tried: it waits where the destination waits, in the spool. */
+static void suspend(struct schedule *s, struct job *job)
+{
+    struct lane *lane = job->lane;
+    uint64_t now = loop_now_ms(s->loop);
+    uint64_t wait = lane->dead_until_ms > now ? lane->dead_until_ms - now : 0;
+    struct outcome o = lane->why_dead;
+    char text[2 * REASON_BYTES_MAX];
+    int n = snprintf(text, sizeof text, "delivery temporarily suspended: %s", lane->why_dead.text);
+    memcpy(o.text, text, (size_t)n < sizeof o.text ? (size_t)n + 1 : sizeof o.text);
+    o.text[sizeof o.text - 1] = '\0';
+    port_pause_destination(s->port, destination_of(job), lane->dead_until_ms);
+    mark_defer_all(s, job, &o, wait);
+}
+
+static void bury_lane(struct schedule *s, struct lane *lane)
+{
+    log_line("qmgr", "warning: destination %s is dead for %llu s: %s", lane->route.host,
+             (unsigned long long)((lane->dead_until_ms - loop_now_ms(s->loop)) / 1000), lane->why_dead.text);
+    update_ready(s, lane);
+    for (int c = 0; c < LANE_CLASSES; c++) {
+        for (struct link *l = link_pop(&lane->queue[c]); l; l = link_pop(&lane->queue[c])) {
+            lane->queued--;
+            suspend(s, CONTAINER_OF(l, struct job, link));
+        }
+    }
+    lane->paused = false;
+    set_wake(s);
+}
+
+static void wake_fired(struct loop_timer *t)
+{
+    struct schedule *s = t->owner;
+    uint64_t now = loop_now_ms(s->loop);
+    for (struct lane *lane = lane_wake(&s->lanes, now, now, &s->limits); lane;
+         lane = lane_wake(&s->lanes, now, now, &s->limits))
+        update_ready(s, lane);
+    set_wake(s);
+    schedule_pump_soon(s);
+}
+
+/* --- sorting a mail into jobs --- */
+
+static struct job *make_job(struct schedule *s, struct item *item, struct lane *lane, struct job *old, uint32_t capacity)
+{
+    struct job *job = realloc(old, sizeof *job + capacity * sizeof *job->recipients);
+    if (!job)
+        return NULL;
+    if (!old) {
+        memset(job, 0, sizeof *job);
+        job->item = item;
+        job->lane = lane;
+        job->class = item->class;
+    }
+    job->capacity = capacity;
+    (void)s;
+    return job;
+}
+
+static void add_recipient(struct job *job, uint32_t index, const char *address, uint32_t len)
+{
+    struct job_recipient *r = &job->recipients[job->count++];
+    memset(r, 0, sizeof *r);
+    r->index = index;
+    r->address = address;
+    r->len = len;
+}
+
+/* A recipient whose outcome is known without trying. */
+static void answer(struct schedule *s, struct item *item, uint32_t index, const char *address, uint32_t len,
+                   const struct outcome *o, bool held)
+{
+    struct job *job = make_job(s, item, NULL, NULL, 1);
+    if (!job) { /* left out of this round: it stays, as everything without a result does */
+        item->open--;
+        item->staying++;
+        return;
+    }
+    add_recipient(job, index, address, len);
+    link_push(&item->jobs, &job->item_link);
+    job->held = held;
+    mark_outcome(s, job, 0, o, "none");
+    mark_job(s, job);
+}
+
+static void launch(struct schedule *s, struct job *job)
+{
+    link_push(&job->item->jobs, &job->item_link);
+    if (job->lane->dead_until_ms)
+        suspend(s, job);
+    else
+        enqueue(s, job, false);
+}
+
+static uint32_t job_size_max(const struct schedule *s)
+{
+    uint32_t n = s->settings->default_destination_recipient_limit;
+    return n == 0 || n > SCHEDULE_JOB_RECIPIENTS_MAX ? SCHEDULE_JOB_RECIPIENTS_MAX : n;
+}
+
+struct sorting { struct item *item; struct lane *first; };
+
+static bool add_to_lane(struct schedule *s, struct sorting *sorting, struct lane *lane, uint32_t index,
+                        const char *address, uint32_t len)
+{
+    struct job *job = lane->filling;
+    if (!job || job->count == job->capacity) {
+        job = make_job(s, sorting->item, lane, job, job ? job->capacity * 2 : 1);
+        if (!job)
+            return false;
+        lane->filling = job;
+    }
+    add_recipient(job, index, address, len);
+    if (!lane->in_filling) {
+        lane->in_filling = true;
+        lane->filling_next = sorting->first;
+        sorting->first = lane;
+    }
+    if (job->count == job_size_max(s)) {
+        lane->filling = NULL;
+        launch(s, job);
+    }
+    return true;
+}
+
+static void sort_recipient(struct schedule *s, struct sorting *sorting, uint32_t index, const char *address, uint32_t len)
+{
+    struct outcome o;
+    struct lane *lane;
+    uint32_t domain_len;
+    const char *domain = route_domain(address, len, &domain_len);
+    const struct route *route = route_of(s->settings->transports, address, len);
+    if (route->kind == ROUTE_ERROR) {
+        outcome_of_text(route->host, "5.7.1", &o);
+        answer(s, sorting->item, index, address, len, &o, false);
+        return;
+    }
+    if (route->kind == ROUTE_HOLD) {
+        outcome_of_text("4.7.0 held by transport", "4.7.0", &o);
+        answer(s, sorting->item, index, address, len, &o, true);
+        return;
+    }
+    if (route->kind == ROUTE_SMTP && route->host[0] == '\0' && domain_len == 0) {
+        outcome_of_text("5.1.3 the address has no domain", "5.1.3", &o);
+        answer(s, sorting->item, index, address, len, &o, false);
+        return;
+    }
+    enum err e = lane_find(&s->lanes, route, domain, domain_len, &lane);
+    if (!e) {
+        lane_configure(lane, &s->limits);
+        if (add_to_lane(s, sorting, lane, index, address, len))
+            return;
+        e = ERR_NO_MEMORY;
+    }
+    outcome_of_err(e, "queueing", &o);
+    answer(s, sorting->item, index, address, len, &o, false);
+}
+
+static bool is_done(uint8_t status)
+{
+    return status == MARK_DELIVERED || status == MARK_BOUNCED || status == MARK_EXPIRED;
+}
+
+static void sort_mail(struct schedule *s, struct item *item)
+{
+    struct mail *m = item->mail;
+    struct sorting sorting = {.item = item};
+    struct envelope_cursor c;
+    const char *address;
+    uint32_t len, index = 0;
+    for (uint32_t i = 0; i < m->envelope.recipient_count; i++)
+        item->open += !is_done(m->status[i]);
+    item->open++; /* ours: nothing ends the item while it is being sorted */
+    envelope_recipients(&m->envelope, &c);
+    for (; envelope_recipient_next(&c, &address, &len); index++)
+        if (!is_done(m->status[index]))
+            sort_recipient(s, &sorting, index, address, len);
+    for (struct lane *lane = sorting.first, *next; lane; lane = next) {
+        next = lane->filling_next;
+        struct job *job = lane->filling;
+        lane->in_filling = false;
+        lane->filling = NULL;
+        if (job)
+            launch(s, job);
+    }
+    item->open--;
+    if (item->open == 0)
+        mark_release(s, item);
+}
+
+static void log_active(const struct mail *m)
+{
+    char qid[QUEUE_ID_TEXT];
+    queue_id_print(m->qid, qid);
+    log_line("qmgr", "%s: from=<%.*s>, size=%llu, nrcpt=%u (queue active)", qid, (int)m->envelope.sender_len,
+             m->envelope.sender, (unsigned long long)m->body_bytes, m->envelope.recipient_count);
+}
+
+void schedule_take(struct schedule *s, struct mail *mail, enum lane_class class, bool due)
+{
+    struct item *item = find_item(s, mail->qid) ? NULL : make_item(s, mail, class, due);
+    if (!item) { /* handed out twice, or no memory: the lease that is held, or the next connection, brings it back */
+        mail_unref(&mail);
+        return;
+    }
+    bool back = s->draining || (!due && (mail->envelope.flags & ENVELOPE_HOLD)) || (!due && s->fresh_items > SCHEDULE_FRESH_MAX);
+    if (back) { /* SCH-3; and mail that arrives held is the spool's */
+        item->staying = 1;
+        mark_release(s, item);
+        return;
+    }
+    log_active(mail);
+    sort_mail(s, item);
+    schedule_pump_soon(s);
+}
+
+void schedule_fresh(struct schedule *s, struct mail *mail)
+{
+    if (mail->body && mail->chunk_count == 0 && mail_memory_bytes() > s->settings->fresh_bytes_max)
+        mail_drop_body(mail);
+    schedule_take(s, mail, LANE_FRESH, false);
+}
+
+void schedule_on_due(struct schedule *s, struct mail *mail)
+{
+    if (s->due_asked > 0)
+        s->due_asked--;
+    schedule_take(s, mail, LANE_BACKLOG, true);
+}
+
+/* --- starting --- */
+
+static uint32_t active_max(const struct schedule *s)
+{
+    return s->settings->deliveries_max ? s->settings->deliveries_max : 1;
+}
+
+/* SCH-2 */
+static bool may_start(const struct schedule *s, enum lane_class class)
+{
+    uint32_t reserve = active_max(s) / SCHEDULE_FRESH_SHARE;
+    if (link_empty(&s->ready[class]))
+        return false;
+    return class == LANE_FRESH || s->active_of[LANE_BACKLOG] < active_max(s) - reserve;
+}
+
+static struct job *next_job(struct schedule *s)
+{
+    enum lane_class first = s->turn % SCHEDULE_BACKLOG_TURN == SCHEDULE_BACKLOG_TURN - 1 ? LANE_BACKLOG : LANE_FRESH;
+    enum lane_class class = may_start(s, first) ? first : first == LANE_FRESH ? LANE_BACKLOG : LANE_FRESH;
+    if (!may_start(s, class))
+        return NULL;
+    s->turn++;
+    struct lane *lane = CONTAINER_OF(s->ready[class].next, struct lane, ready[class]);
+    link_remove(&lane->ready[class]);
+    link_push(&s->ready[class], &lane->ready[class]); /* round robin */
+    return CONTAINER_OF(lane->queue[class].next, struct job, link);
+}
+
+static void start(struct schedule *s, struct job *job)
+{
+    job->lane->busy++;
+    dequeue(s, job);
+    job->state = JOB_ACTIVE;
+    job->started_ms = loop_now_ms(s->loop);
+    job->connected_ms = 0;
+    s->active++;
+    s->active_of[job->class]++;
+    s->counters.attempts++;
+    attempt_start(s->attempts, job);
+}
+
+static void stopped(struct schedule *s, struct job *job)
+{
+    struct lane *lane = job->lane;
+    ASSERT(job->state == JOB_ACTIVE && lane->busy > 0 && s->active > 0);
+    lane->busy--;
+    s->active--;
+    s->active_of[job->class]--;
+    update_ready(s, lane);
+    schedule_pump_soon(s);
+}
+
+static void want_due(struct schedule *s)
+{
+    uint32_t have = s->due_held + s->due_asked;
+    if (s->draining || s->blocked || have > WIRE_DUE_CREDIT_MAX - WIRE_DUE_CREDIT_MAX / 8)
+        return; /* in helpings of an eighth: one query of the index serves 256 mails */
+    uint32_t count = WIRE_DUE_CREDIT_MAX - have;
+    s->due_asked += count;
+    port_want_due(s->port, count);
+}
+
+static void run_pump(struct loop_task *t)
+{
+    struct schedule *s = t->owner;
+    if (s->marks_waiting_to_try)
+        mark_retry(s);
+    for (uint32_t n = 0; !s->draining && !s->blocked && s->active < active_max(s) && s->unmarked_count < active_max(s); n++) {
+        if (n == SCHEDULE_STARTS_PER_RUN) {
+            schedule_pump_soon(s);
+            break;
+        }
+        struct job *job = next_job(s);
+        if (!job)
+            break;
+        start(s, job);
+    }
+    want_due(s);
+    if (s->draining && s->drained && s->active == 0 && s->unmarked_count == 0) {
+        void (*done)(void *owner) = s->drained;
+        s->drained = NULL;
+        done(s->drained_owner); /* may close us */
+    }
+}
+
+void schedule_pump_soon(struct schedule *s)
+{
+    loop_defer(s->loop, &s->pump);
+}
+
+/* --- what attempts tell --- */
+
+static void on_outcome(void *owner, struct job *job, uint32_t recipient, const struct outcome *o, const char *relay)
+{
+    mark_outcome(owner, job, recipient, o, relay);
+}
+
+static void on_done(void *owner, struct job *job)
+{
+    struct schedule *s = owner;
+    struct lane *lane = job->lane;
+    stopped(s, job);
+    mark_job(s, job);
+    lane_free_when_empty(&s->lanes, lane);
+}
+
+static void again(struct schedule *s, struct job *job, const struct outcome *why)
+{
+    if (job->lane->dead_until_ms) {
+        suspend(s, job);
+    } else if (job->item->recalled || s->draining || job->retries++ >= LANE_RETRIES_MAX) {
+        for (uint32_t i = 0; i < job->count; i++)
+            if (job->recipients[i].status == MARK_PENDING)
+                mark_outcome(s, job, i, why, "none");
+        mark_job(s, job);
+    } else {
+        enqueue(s, job, true);
+    }
+}
+
+static void on_again(void *owner, struct job *job, const struct outcome *why)
+{
+    struct schedule *s = owner;
+    struct lane *lane = job->lane;
+    stopped(s, job);
+    again(s, job, why);
+    lane_free_when_empty(&s->lanes, lane);
+}
+
+static void on_host_failed(void *owner, struct job *job, const struct outcome *why)
+{
+    struct schedule *s = owner;
+    struct lane *lane = job->lane;
+    stopped(s, job);
+    if (lane_failed(&s->lanes, lane, &s->limits, loop_now_ms(s->loop), why)) {
+        /* the job that found out is deferred for its own reason, the others because of it */
+        port_pause_destination(s->port, destination_of(job), lane->dead_until_ms);
+        for (uint32_t i = 0; i < job->count; i++)
+            if (job->recipients[i].status == MARK_PENDING)
+                mark_outcome(s, job, i, why, "none");
+        mark_job(s, job);
+        bury_lane(s, lane);
+    } else {
+        again(s, job, why);
+        update_ready(s, lane);
+    }
+    lane_free_when_empty(&s->lanes, lane);
+}
+
+static void on_host_worked(void *owner, struct lane *lane)
+{
+    lane_succeeded(lane);
+    update_ready(owner, lane);
+}
+
+static void on_session_gone(void *owner, struct lane *lane)
+{
+    struct schedule *s = owner;
+    lane_free_when_empty(&s->lanes, lane);
+}
+
+/* --- what the administrator wants --- */
+
+void schedule_on_recall(struct schedule *s, struct queue_id qid)
+{
+    struct item *item = find_item(s, qid);
+    if (!item || item->recalled)
+        return;
+    item->recalled = true;
+    bool any = false;
+    LINK_EACH_SAFE(l, next, &item->jobs) {
+        struct job *job = CONTAINER_OF(l, struct job, item_link);
+        if (job->state != JOB_QUEUED)
+            continue; /* in flight, or its mark waits: it ends the lease itself when it is the last */
+        struct lane *lane = job->lane;
+        dequeue(s, job);
+        item->open -= job->count;
+        item->staying += job->count;
+        any = true;
+        mark_free_job(s, job);
+        lane_free_when_empty(&s->lanes, lane);
+    }
+    if (any && item->open == 0)
+        mark_release(s, item);
+}
+
+void schedule_on_flush(struct schedule *s)
+{
+    uint64_t now = loop_now_ms(s->loop);
+    for (uint32_t i = 0; i < s->lanes.wakes.count; i++) {
+        const struct lane *lane = CONTAINER_OF(s->lanes.wakes.nodes[i], struct lane, wake);
+        const char *host = lane->route.host;
+        if (lane->dead_until_ms && lane->route.nexthop[0] == '\0')
+            port_pause_destination(s->port, envelope_destination_of_domain(host, (uint32_t)strlen(host)), 0);
+    }
+    for (struct lane *lane = lane_wake(&s->lanes, UINT64_MAX, now, &s->limits); lane;
+         lane = lane_wake(&s->lanes, UINT64_MAX, now, &s->limits))
+        update_ready(s, lane);
+    set_wake(s);
+    schedule_pump_soon(s);
+}
+
+void schedule_on_room(struct schedule *s)
+{
+    s->marks_waiting_to_try = true;
+    schedule_pump_soon(s);
+}
+
+void schedule_on_status(struct schedule *s, const struct port_status *status)
+{
+    if (status->connected && s->unmarked_count > 0)
+        s->marks_waiting_to_try = true;
+    schedule_pump_soon(s);
+}
+
+void schedule_drain(struct schedule *s, void (*done)(void *owner), void *owner)
+{
+    s->draining = true;
+    s->drained = done;
+    s->drained_owner = owner;
+    attempts_quit_idle(s->attempts);
+    schedule_pump_soon(s);
+}
+
+void schedule_counters(const struct schedule *s, struct schedule_counters *counters_out)
+{
+    *counters_out = s->counters;
+    counters_out->mails = s->items;
+    counters_out->fresh = s->fresh_items;
+    counters_out->active = s->active;
+    counters_out->connections = attempts_connections(s->attempts);
+    counters_out->lanes = s->lanes.count;
+    counters_out->lanes_dead = s->lanes.dead;
+    counters_out->unmarked = s->unmarked_count;
+}
+
+/* --- life --- */
+
+static void set_limits(struct schedule *s, const struct settings *settings)
+{
+    s->settings = settings;
+    s->limits = (struct lane_limits){.initial = settings->initial_destination_concurrency,
+                                     .max = settings->default_destination_concurrency_limit,
+                                     .backoff_min_ms = settings->minimal_backoff_ms,
+                                     .backoff_max_ms = settings->maximal_backoff_ms};
+}
+
+enum err schedule_open(struct loop *loop, struct port *port, const struct settings *settings,
+                       struct schedule **schedule_out)
+{
+    struct schedule *s = calloc(1, sizeof *s);
+    if (!s)
+        return ERR_NO_MEMORY;
+    s->loop = loop;
+    s->port = port;
+    set_limits(s, settings);
+    link_init(&s->unmarked);
+    link_init(&s->unreleased);
+    for (int c = 0; c < LANE_CLASSES; c++)
+        link_init(&s->ready[c]);
+    s->pump = (struct loop_task){.run = run_pump, .owner = s};
+    loop_timer_init(loop, &s->wake, wake_fired, s);
+    s->buckets = calloc(SCHEDULE_BUCKETS, sizeof *s->buckets);
+    enum err e = s->buckets ? lane_table_open(&s->lanes) : ERR_NO_MEMORY;
+    for (uint32_t i = 0; s->buckets && i < SCHEDULE_BUCKETS; i++)
+        link_init(&s->buckets[i]);
+    struct attempt_callbacks cb = {.owner = s, .on_outcome = on_outcome, .on_done = on_done, .on_again = on_again,
+                                   .on_host_failed = on_host_failed, .on_host_worked = on_host_worked,
+                                   .on_session_gone = on_session_gone};
+    if (!e)
+        e = attempts_open(loop, port, settings, &cb, &s->attempts);
+    if (e) {
+        schedule_close(&s);
+        return e;
+    }
+    schedule_pump_soon(s);
+    *schedule_out = s;
+    return ERR_OK;
+}
+
+enum err schedule_configure(struct schedule *s, const struct settings *settings)
+{
+    enum err e = attempts_configure(s->attempts, settings);
+    if (e)
+        return e;
+    set_limits(s, settings);
+    schedule_pump_soon(s);
+    return ERR_OK;
+}
+
+static void drop_item(struct schedule *s, struct item *item)
+{
+    LINK_EACH_SAFE(l, next, &item->jobs) {
+        struct job *job = CONTAINER_OF(l, struct job, item_link);
+        mark_free_job(s, job);
+    }
+    if (link_linked(&item->link))
+        link_remove(&item->link);
+    schedule_free_item(s, item);
+}
+
+void schedule_close(struct schedule **schedule)
+{
+    struct schedule *s = *schedule;
+    if (!s)
+        return;
+    attempts_close(&s->attempts);
+    for (uint32_t i = 0; s->buckets && i < SCHEDULE_BUCKETS; i++)
+        LINK_EACH_SAFE(l, next, &s->buckets[i])
+            drop_item(s, CONTAINER_OF(l, struct item, hash_link));
+    lane_table_close(&s->lanes);
+    loop_defer_cancel(&s->pump);
+    loop_timer_fini(&s->wake);
+    free(s->buckets);
+    free(s);
+    *schedule = NULL;
+}
