@@ -64,6 +64,9 @@ enum err index_watermark(struct index *index, struct segment_id segment, uint64_
 enum err index_freed(struct index *index, const struct segment_id *segments, uint32_t count) MUST_CHECK;
 /* CHUNKs of an append that will never commit. */
 enum err index_abort(struct index *index, struct queue_id qid) MUST_CHECK;
+/* The incarnation of this mount, once, right after open: index_replay_end keeps CHUNKs without a MESSAGE that lie in its
+ * segments, for their append may be under way. Untold, the first replay's end drops all, later ones none. */
+enum err index_incarnation(struct index *index, uint64_t incarnation) MUST_CHECK;
 uint32_t index_room(struct index *index);               /* bytes free in the ring */
 #define INDEX_FEED_OVERHEAD 192u                        /* ring bytes of a record beyond its payload */
 
@@ -95,7 +98,7 @@ enum index_query_kind {
     INDEX_DUE,      /* due at now_ms, not leased, not held, destination not in skip[]; round robin over destinations */
     INDEX_LIST,     /* from cursor on, in order of qid; cursor and `more` come back */
     INDEX_LIVE,     /* qids[]: live[i] says whether that message is in the index */
-    INDEX_CHUNKS,   /* qid: places[i] of CHUNKs first.. ; ERR_LOST names one that is missing */
+    INDEX_CHUNKS,   /* qid: places[i] of CHUNKs first.. ; max: how many came back; ERR_LOST: `first` is missing */
     INDEX_SUMMARY,  /* counters */
     INDEX_DOMAINS,  /* per destination: messages, recipients, oldest; at most max */
     INDEX_BARRIER,  /* done when everything fed before is applied; `sync`: and on stable storage */
@@ -134,6 +137,7 @@ struct index_query {
     /* private */
     struct link link;
     void *result;
+    enum err answer;
 };
 #define INDEX_QUERY_ENTRIES_MAX 1024u          /* entries in one answer */
 #define INDEX_QUERY_BYTES_MAX ((uint32_t)(1024 * 1024)) /* and their bytes, except that one entry always fits */

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Private to the index: what happens to the rows, whoever owns the store and whichever thread runs it. One thread.
+ *
+ *   index_port.c (the doors, the ring) -> core_take -> pending -> core_flush: batch -> index_apply.c -> rows
+ *                                      -> core_answer (index_query.c)
+ *   rows committed -> struct out -> index_dispatch -> the engine's callbacks
+ *
+ *  CORE-1  pending records are kept until the transaction with their effects is committed: a store that is full or
+ *          fails for a while delays and forgets nothing.
+ *  CORE-2  what a batch tells the engine, it tells after its commit.
+ *  CORE-3  damage is told once; from then on records are dropped and queries end in ERR_CORRUPT. */
+#ifndef INDEX_CORE_H
+#define INDEX_CORE_H
+
+#include "map.h"
+#include "rows.h"
+#include "store.h"
+
+#include <base/link.h>
+#include <pthread.h>
+#include <spoolfs/index.h>
+#include <spoolfs/limits.h>
+
+#define PENDING_RECORDS_MAX 16384u                   /* one transaction: a second of the peers' best intake */
+#define PENDING_BYTES_MAX ((uint32_t)(8 * MIB))      /* payloads of one transaction */
+#define ITEMS_MAX 8u                                 /* messages with one queue id that are told apart */
+#define TOMBS_MAX 16u                                /* segments that RETIREs of one queue id name */
+#define CONFLICTS_MAX 256u                           /* told at one time; the rest is in the log anyway */
+
+/* --- out: to the engine's thread --- */
+
+struct segment_event {
+    struct link link;
+    struct index_segment segment;
+    struct segment_id deps[];
+};
+struct conflict { struct queue_id qid; struct place second; };
+
+struct out {
+    pthread_mutex_t lock;
+    struct link segments;                            /* of struct segment_event, the newest of each segment */
+    struct map segment_of;
+    struct conflict conflicts[CONFLICTS_MAX];
+    uint32_t conflict_count;
+    bool opened, open_told, room, damaged;
+    enum err open_error;
+    char damage[80];
+};
+void out_segment(struct out *o, struct segment_event *e);
+void out_conflict(struct out *o, struct queue_id qid, struct place second);
+void out_damage(struct out *o, const char *what);
+
+/* --- one write transaction --- */
+
+struct segment_touched { struct segment_id id; struct segment_row row; };
+struct destination_touched { uint64_t destination, head_before; };
+struct dep { struct segment_id segment, about; };
+
+struct batch {
+    struct map segments, destinations;
+    struct dep *deps;
+    uint32_t dep_count, dep_capacity;
+    struct counts_row counts;
+    struct conflict conflicts[CONFLICTS_MAX];
+    uint32_t conflict_count;
+    struct link events;
+    struct key resume;                               /* for a step that runs in slices */
+};
+
+/* --- pending --- */
+
+enum command_kind {
+    COMMAND_RECORD, COMMAND_ABORT,                   /* gathered */
+    COMMAND_WATERMARK,
+    COMMAND_FREED, COMMAND_REPLAY_BEGIN, COMMAND_REPLAY_END, COMMAND_LEASE, COMMAND_INCARNATION, /* done at once */
+};
+struct command {
+    enum command_kind kind;
+    uint32_t payload_bytes;
+    struct index_record record;
+    uint64_t offset;                                 /* WATERMARK; INCARNATION: it */
+    bool flag;                                       /* REPLAY_BEGIN: rebuild; LEASE: leased */
+};
+
+struct pending_record { struct index_record r; bool abort; uint32_t order; };
+struct pending_mark { struct segment_id segment, moved_from; uint64_t offset; };
+
+struct core {
+    struct store *store;
+    struct out *out;
+    struct uuid pool;
+    struct counts_row counts;                        /* as committed */
+    bool replaying, replayed, damaged;
+    uint64_t incarnation;
+    struct map leases;
+    struct pending_record *records;
+    const struct pending_record **sorted;
+    uint32_t record_count;
+    struct pending_mark *marks;
+    uint32_t mark_count;
+    uint8_t *payloads;
+    uint32_t payload_bytes;
+    struct batch batch;
+    struct key due_cursor;                           /* the head row served last: round robin over answers */
+    uint8_t *value;                                  /* VALUE_BYTES_MAX */
+    struct destination_due *destinations;            /* RECIPIENTS_PER_MESSAGE_MAX */
+    struct mark *merge_marks;
+    uint64_t *merge_sequences;
+};
+#define MARKS_BYTES_MAX (RECIPIENTS_PER_MESSAGE_MAX * (REASON_BYTES_MAX + 64u))
+#define VALUE_BYTES_MAX (CHECK_BYTES + MESSAGE_HEAD_BYTES + ENVELOPE_BYTES_MAX + RECIPIENTS_PER_MESSAGE_MAX * 8u + MARKS_BYTES_MAX)
+
+enum err core_init(struct core *c, struct store *store, struct uuid pool, struct out *out) MUST_CHECK;
+void core_fini(struct core *c);
+/* Looks at what the store holds: ERR_OK, ERR_NOT_FOUND (empty; is made ours), ERR_CORRUPT (of another pool or damaged).
+ * All segments are told. */
+enum err core_open(struct core *c) MUST_CHECK;
+/* Where the payload of the next command goes; NULL: flush first. */
+uint8_t *core_payload(struct core *c, uint32_t bytes);
+/* Everything but ERR_OK: not now, the store is full or fails; the same again later. */
+enum err core_take(struct core *c, const struct command *command) MUST_CHECK;
+bool core_pending(const struct core *c);
+bool core_pending_free(const struct core *c);
+bool core_pending_about(const struct core *c, struct queue_id qid);
+enum err core_flush(struct core *c) MUST_CHECK; /* ERR_OK also when damaged: there is nothing to wait for */
+enum err core_answer(struct core *c, struct index_query *q) MUST_CHECK;
+void core_damage(struct core *c, const char *what);
+
+/* Runs `step` in a write transaction, again after the store has grown. */
+enum err core_transact(struct core *c, enum err (*step)(struct core *c, void *arg), void *arg) MUST_CHECK;
+
+/* index_batch.c: inside a transaction */
+enum err batch_segment(struct core *c, struct segment_id id, struct segment_touched **out) MUST_CHECK;
+enum err batch_count_message(struct core *c, const struct message *m, int by) MUST_CHECK;
+enum err batch_count_chunk(struct core *c, const struct chunk_row *chunk, int by) MUST_CHECK;
+enum err batch_destination(struct core *c, uint64_t destination) MUST_CHECK; /* before its due rows change */
+void batch_forget(struct core *c, struct segment_id id); /* not written, not told */
+enum err batch_event(struct core *c, const struct segment_touched *s) MUST_CHECK;
+void batch_tell(struct core *c);
+enum err batch_dep(struct core *c, struct segment_id segment, struct segment_id about) MUST_CHECK;
+void batch_conflict(struct core *c, struct queue_id qid, struct place second);
+enum err row_put(struct core *c, const struct key *k, struct bytes value) MUST_CHECK;
+enum err row_delete(struct core *c, const struct key *k) MUST_CHECK;
+enum err row_delete_all(struct core *c, const struct key *prefix, uint32_t max, uint32_t *count_out) MUST_CHECK;
+
+/* index_apply.c: all pending records of one queue id, in order of arrival */
+enum err apply_group(struct core *c, const struct pending_record *const *records, uint32_t count) MUST_CHECK;
+/* Takes one message out of the index as if it had been retired. */
+enum err apply_drop(struct core *c, struct queue_id qid, struct digest digest) MUST_CHECK;
+/* Deletes the CHUNKs of a queue id. */
+enum err apply_drop_chunks(struct core *c, struct queue_id qid) MUST_CHECK;
+
+/* index_results.c */
+struct results_merged { struct results results; uint8_t *bytes; };
+enum err results_merge(struct core *c, const struct results *old, const struct index_record *mark,
+                       struct results_merged *out) MUST_CHECK;
+
+/* index_replay.c */
+enum err core_replay_begin(struct core *c, bool rebuild) MUST_CHECK;
+enum err core_replay_end(struct core *c) MUST_CHECK;
+enum err core_freed(struct core *c, const struct segment_id *ids, uint32_t count) MUST_CHECK;
+enum err core_meta_put(struct core *c) MUST_CHECK;
+
+#endif

@@ -1,0 +1,626 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: what records mean. All pending records of one queue id are applied to its messages in memory, then only what
+ * came out is written: a MESSAGE and its RETIRE in one batch leave no row behind, and that is what makes mail that is
+ * delivered at once cheap.
+ *
+ *   rows of the queue id -> items -> each record in order -> changed items taken out and put back -> rows
+ *
+ * Invariants: IDX-2, by these rules. During a replay a RETIRE leaves the tombstone (queue id, segment it is about,
+ * digests it hit); it hits the message that lies in that segment at once, and, when the queue id has one message only,
+ * whatever is left at the end of the replay (index_replay.c). Of two places of one message one of this mount wins,
+ * then a copy made by compaction, then the later segment. Messages with one queue id and different digests are all kept, and lose the results
+ * that came before: a duplicate is better than a loss. APPLY-1: rows that follow from a message (due, arrival, counts)
+ * are there exactly while its row is. */
+#include "core.h"
+
+#include <base/assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct item {
+    struct message m;
+    uint8_t *row, *results;        /* what m points into, when it is ours */
+    bool stored, changed, dead;
+};
+
+/* In a replay: which messages of this id lie, or lay, in a segment besides the place they are known by, and whether a
+ * RETIRE is about that segment. */
+struct tomb { struct segment_id about; struct digest hits[ITEMS_MAX]; uint32_t hit_count; bool retired, changed; };
+struct chunk_op { uint32_t number; struct chunk_row row; };
+
+struct group {
+    struct core *core;
+    struct queue_id qid;
+    struct item items[ITEMS_MAX];
+    uint32_t item_count;
+    struct tomb tombs[TOMBS_MAX];
+    uint32_t tomb_count;
+    struct results_merged side;
+    uint8_t *side_row;
+    bool side_stored, side_there, side_changed;
+    struct chunk_op *chunks;
+    uint32_t chunk_count, chunk_capacity;
+    bool purge, had_chunks;        /* purge: the CHUNKs that were there before are not needed any more */
+};
+
+/* --- rows of one message --- */
+
+static enum err item_rows(struct core *c, const struct message *m, bool put)
+{
+    struct message_view v;
+    uint8_t buffer[SMALL_VALUE_BYTES];
+    message_look(m, &v, c->destinations);
+    struct due_row row = {.arrival_ms = v.arrival_ms};
+    enum err e = ERR_OK;
+    for (uint32_t i = 0; i < v.destination_count && e == ERR_OK; i++) {
+        const struct destination_due *d = &c->destinations[i];
+        struct key k = key_due(d->destination, d->due_ms, m->qid, m->digest);
+        row.recipients = d->recipients;
+        e = batch_destination(c, d->destination);
+        if (e == ERR_OK)
+            e = put ? row_put(c, &k, due_encode(&row, &k, buffer)) : row_delete(c, &k);
+    }
+    struct key a = key_arrival(v.arrival_ms, m->qid, m->digest);
+    if (e == ERR_OK)
+        e = put ? row_put(c, &a, value_seal(&a, buffer, NULL, 0)) : row_delete(c, &a);
+    if (e == ERR_OK)
+        e = batch_count_message(c, m, put ? 1 : -1);
+    struct counts_row *n = &c->batch.counts;
+    uint64_t one = put ? 1 : UINT64_MAX; /* unsigned: minus one */
+    n->messages += one;
+    n->recipients += one * v.recipients;
+    n->bytes += one * v.body_bytes;
+    *(v.state == INDEX_HOLD ? &n->hold : v.attempts ? &n->deferred : &n->active) += one;
+    return e;
+}
+
+/* Before a stored message changes: everything that follows from it goes. */
+static enum err item_change(struct core *c, struct item *it)
+{
+    if (!it->stored || it->changed)
+        return ERR_OK;
+    it->changed = true;
+    return item_rows(c, &it->m, false);
+}
+
+static enum err item_write(struct core *c, const struct item *it)
+{
+    if (it->stored && !it->changed)
+        return ERR_OK;
+    struct key k = key_message(it->m.qid, it->m.digest);
+    if (it->dead)
+        return it->stored ? row_delete(c, &k) : ERR_OK;
+    enum err e = row_put(c, &k, message_encode(&it->m, &k, c->value));
+    return e == ERR_OK ? item_rows(c, &it->m, true) : e;
+}
+
+static enum err group_load_items(struct group *g)
+{
+    struct core *c = g->core;
+    struct key from = key_messages(g->qid);
+    struct bytes key, value;
+    enum err e = store_seek(c->store, key_bytes(&from), &key, &value);
+    while (e == ERR_OK && key_begins(key, &from) && g->item_count < ITEMS_MAX) {
+        struct item *it = &g->items[g->item_count];
+        it->row = malloc(value.len + 1);
+        if (!it->row)
+            return ERR_NO_MEMORY;
+        memcpy(it->row, value.at, value.len);
+        g->item_count++; /* from here on group_fini frees it */
+        e = message_decode(key, (struct bytes){it->row, value.len}, &it->m);
+        if (e != ERR_OK)
+            return e;
+        it->stored = true;
+        e = store_next(c->store, &key, &value);
+    }
+    return e == ERR_NOT_FOUND ? ERR_OK : e;
+}
+
+static enum err group_load_tombs(struct group *g)
+{
+    struct key from = key_tomb(g->qid, (struct segment_id){0});
+    struct bytes key, value, body;
+    from.len = 17;
+    enum err e = store_seek(g->core->store, key_bytes(&from), &key, &value);
+    while (e == ERR_OK && key_begins(key, &from) && g->tomb_count < TOMBS_MAX) {
+        struct tomb t = {.about = key_segment_at(key, 17)};
+        if (value_open(key, value, &body) != ERR_OK || body.len < 1 || body.len > sizeof t.hits + 1)
+            return ERR_CORRUPT;
+        t.retired = *(const uint8_t *)body.at;
+        t.hit_count = (uint32_t)((body.len - 1) / sizeof t.hits[0]);
+        memcpy(t.hits, (const uint8_t *)body.at + 1, t.hit_count * sizeof t.hits[0]);
+        g->tombs[g->tomb_count++] = t;
+        e = store_next(g->core->store, &key, &value);
+    }
+    return e == ERR_NOT_FOUND ? ERR_OK : e;
+}
+
+static enum err group_load_side(struct group *g)
+{
+    struct key k = key_side(g->qid);
+    struct bytes value;
+    enum err e = store_get(g->core->store, key_bytes(&k), &value);
+    if (e != ERR_OK)
+        return e == ERR_NOT_FOUND ? ERR_OK : e;
+    g->side_row = malloc(value.len + 1);
+    if (!g->side_row)
+        return ERR_NO_MEMORY;
+    memcpy(g->side_row, value.at, value.len);
+    g->side_stored = g->side_there = true;
+    return results_decode(key_bytes(&k), (struct bytes){g->side_row, value.len}, &g->side.results);
+}
+
+static void group_fini(struct group *g)
+{
+    for (uint32_t i = 0; i < g->item_count; i++) {
+        free(g->items[i].row);
+        free(g->items[i].results);
+    }
+    free(g->side.bytes);
+    free(g->side_row);
+    free(g->chunks);
+}
+
+/* --- MESSAGE --- */
+
+static bool place_wins(const struct core *c, const struct place *a, bool a_moved, const struct place *b, bool b_moved)
+{
+    bool a_new = a->segment.incarnation == c->incarnation, b_new = b->segment.incarnation == c->incarnation;
+    if (a_new != b_new)
+        return a_new; /* an append under way is known by where its CHUNKs lie (index_replay.c) */
+    if (a_moved != b_moved)
+        return a_moved;
+    const uint64_t x[4] = {a->segment.incarnation, a->segment.counter, a->frame, a->record};
+    const uint64_t y[4] = {b->segment.incarnation, b->segment.counter, b->frame, b->record};
+    for (uint32_t i = 0; i < 4; i++)
+        if (x[i] != y[i])
+            return x[i] > y[i];
+    return false;
+}
+
+static struct item *group_item(struct group *g, struct digest digest)
+{
+    for (uint32_t i = 0; i < g->item_count; i++)
+        if (digest_equal(g->items[i].m.digest, digest))
+            return &g->items[i];
+    return NULL;
+}
+
+static uint32_t group_alive(const struct group *g)
+{
+    uint32_t alive = 0;
+    for (uint32_t i = 0; i < g->item_count; i++)
+        alive += !g->items[i].dead;
+    return alive;
+}
+
+/* With the last message its CHUNKs go, those of this batch first. */
+static void group_purge(struct group *g)
+{
+    if (group_alive(g) > 0)
+        return;
+    g->chunk_count = 0;
+    g->purge = true;
+}
+
+/* In a replay another message of this id may still come: then the replay's end looks. */
+static void group_retired(struct group *g)
+{
+    if (!g->core->replaying)
+        group_purge(g);
+}
+
+static enum err item_in_conflict(struct group *g, struct item *it)
+{
+    if (it->m.conflict || it->dead)
+        return ERR_OK;
+    enum err e = item_change(g->core, it);
+    it->m.conflict = true;
+    it->m.results = (struct results){0};
+    return e;
+}
+
+/* Another message of this id is known, alive or hit by a tombstone: what MARKs said cannot be told apart. */
+static enum err group_check_conflict(struct group *g, struct digest digest, const struct place *place)
+{
+    bool conflict = false;
+    for (uint32_t i = 0; i < g->item_count; i++)
+        conflict = conflict || (!g->items[i].dead && !digest_equal(g->items[i].m.digest, digest));
+    for (uint32_t i = 0; i < g->tomb_count; i++)
+        for (uint32_t h = 0; h < g->tombs[i].hit_count; h++)
+            conflict = conflict || !digest_equal(g->tombs[i].hits[h], digest);
+    if (!conflict)
+        return ERR_OK;
+    batch_conflict(g->core, g->qid, *place);
+    enum err e = ERR_OK;
+    for (uint32_t i = 0; i < g->item_count && e == ERR_OK; i++)
+        e = item_in_conflict(g, &g->items[i]);
+    return e;
+}
+
+static enum err item_move(struct core *c, struct item *it, const struct index_record *r)
+{
+    enum err e = item_change(c, it);
+    it->m.place = r->place;
+    it->m.moved = r->moved;
+    return e;
+}
+
+static enum err item_new(struct group *g, const struct index_record *r)
+{
+    if (g->item_count == ITEMS_MAX) { /* the log keeps it, and the event says so */
+        batch_conflict(g->core, g->qid, r->place);
+        return ERR_OK;
+    }
+    struct item *it = &g->items[g->item_count++];
+    *it = (struct item){.m = {.qid = r->qid, .digest = r->digest, .place = r->place, .moved = r->moved,
+                              .chunk_count = r->arg, .envelope = r->payload, .envelope_bytes = r->payload_bytes}};
+    if (g->side_there) {
+        it->m.results = g->side.results; /* its bytes live as long as the group */
+        g->side.results = (struct results){0};
+        g->side_there = false;
+        g->side_changed = true;
+    }
+    return group_check_conflict(g, r->digest, &r->place);
+}
+
+static bool tomb_has_hit(const struct tomb *t, struct digest digest)
+{
+    for (uint32_t i = 0; i < t->hit_count; i++)
+        if (digest_equal(t->hits[i], digest))
+            return true;
+    return false;
+}
+
+static void tomb_note_hit(struct tomb *t, struct digest digest)
+{
+    if (tomb_has_hit(t, digest) || t->hit_count == ITEMS_MAX)
+        return;
+    t->hits[t->hit_count++] = digest;
+    t->changed = true;
+}
+
+static struct tomb *group_tomb(struct group *g, struct segment_id about)
+{
+    for (uint32_t i = 0; i < g->tomb_count; i++)
+        if (segment_id_equal(g->tombs[i].about, about))
+            return &g->tombs[i];
+    if (g->tomb_count == TOMBS_MAX)
+        return NULL;
+    struct tomb *t = &g->tombs[g->tomb_count++];
+    *t = (struct tomb){.about = about, .changed = true};
+    return t;
+}
+
+/* A copy that is not the place the message is known by: a RETIRE may be about it all the same. */
+static void group_note_copy(struct group *g, struct segment_id where, struct digest digest)
+{
+    struct tomb *t = g->core->replaying ? group_tomb(g, where) : NULL;
+    if (t)
+        tomb_note_hit(t, digest);
+}
+
+/* True when a RETIRE is about this message; the tombstone then knows which one it hit. */
+static bool tombs_hit(struct group *g, const struct index_record *r)
+{
+    bool hit = false;
+    for (uint32_t i = 0; i < g->tomb_count; i++) {
+        struct tomb *t = &g->tombs[i];
+        if (t->retired && segment_id_equal(t->about, r->place.segment))
+            tomb_note_hit(t, r->digest);
+        hit = hit || (t->retired && tomb_has_hit(t, r->digest));
+    }
+    return hit;
+}
+
+static enum err apply_message(struct group *g, const struct index_record *r)
+{
+    struct core *c = g->core;
+    struct item *it = group_item(g, r->digest);
+    if (c->replaying && tombs_hit(g, r)) {
+        enum err e = group_check_conflict(g, r->digest, &r->place);
+        if (it && !it->dead && e == ERR_OK)
+            e = item_change(c, it);
+        if (it)
+            it->dead = true;
+        return e;
+    }
+    if (it && !it->dead) {
+        bool same = memcmp(&it->m.place.segment, &r->place.segment, sizeof r->place.segment) == 0 &&
+                    it->m.place.frame == r->place.frame && it->m.place.record == r->place.record;
+        bool wins = c->replaying ? place_wins(c, &r->place, r->moved, &it->m.place, it->m.moved) : r->moved;
+        if (!same)
+            group_note_copy(g, wins ? it->m.place.segment : r->place.segment, r->digest);
+        return wins && !same ? item_move(c, it, r) : ERR_OK;
+    }
+    if (it || (r->moved && !c->replaying))
+        return ERR_OK; /* retired meanwhile */
+    return item_new(g, r);
+}
+
+/* --- RETIRE, MARK, STATE --- */
+
+static struct segment_id record_about(const struct index_record *r)
+{
+    return segment_id_is_none(r->message_segment) ? r->place.segment : r->message_segment;
+}
+
+static enum err tomb_add(struct group *g, struct segment_id about)
+{
+    struct tomb *t = group_tomb(g, about);
+    enum err e = ERR_OK;
+    if (t && !t->retired)
+        t->retired = t->changed = true;
+    for (uint32_t i = 0; i < g->item_count && e == ERR_OK; i++) {
+        struct item *it = &g->items[i];
+        bool here = segment_id_equal(it->m.place.segment, about) || (t && tomb_has_hit(t, it->m.digest));
+        if (it->dead || !here)
+            continue;
+        if (t)
+            tomb_note_hit(t, it->m.digest);
+        e = item_change(g->core, it);
+        it->dead = true;
+        group_retired(g);
+    }
+    return e;
+}
+
+/* Of several messages the first that lies where the record says; else the first. */
+static struct item *group_meant(struct group *g, struct segment_id about)
+{
+    struct item *first = NULL;
+    for (uint32_t i = 0; i < g->item_count; i++) {
+        struct item *it = &g->items[i];
+        if (it->dead)
+            continue;
+        if (segment_id_equal(it->m.place.segment, about))
+            return it;
+        first = first ? first : it;
+    }
+    return first;
+}
+
+static enum err apply_retire(struct group *g, const struct index_record *r)
+{
+    struct core *c = g->core;
+    if (c->replaying)
+        return tomb_add(g, record_about(r));
+    struct item *it = group_meant(g, record_about(r));
+    if (!it)
+        return ERR_OK;
+    /* found elsewhere than the RETIRE says: it is needed as long as that place is, too */
+    enum err e = batch_dep(c, r->place.segment, it->m.place.segment);
+    if (e == ERR_OK)
+        e = item_change(c, it);
+    it->dead = true;
+    group_retired(g);
+    return e;
+}
+
+static enum err apply_mark(struct group *g, const struct index_record *r)
+{
+    struct core *c = g->core;
+    struct item *it = group_meant(g, record_about(r));
+    struct results_merged merged;
+    if (it && it->m.conflict && (c->replaying || !segment_id_equal(it->m.place.segment, record_about(r))))
+        return ERR_OK;
+    if (!it && !c->replaying)
+        return ERR_OK;
+    enum err e = it ? item_change(c, it) : ERR_OK;
+    if (e == ERR_OK)
+        e = results_merge(c, it ? &it->m.results : &g->side.results, r, &merged);
+    if (e != ERR_OK)
+        return e;
+    if (it) {
+        it->m.results = merged.results;
+        if (merged.bytes) {
+            free(it->results);
+            it->results = merged.bytes;
+        }
+    } else {
+        g->side.results = merged.results;
+        if (merged.bytes) {
+            free(g->side.bytes);
+            g->side.bytes = merged.bytes;
+        }
+        g->side_there = g->side_changed = true;
+    }
+    return ERR_OK;
+}
+
+static enum err apply_state(struct group *g, const struct index_record *r)
+{
+    enum err e = ERR_OK;
+    if (r->arg < RECORD_STATE_HOLD || r->arg > RECORD_STATE_RETRY)
+        return ERR_OK; /* of a later version: says nothing to us */
+    for (uint32_t i = 0; i < g->item_count && e == ERR_OK; i++) {
+        struct item *it = &g->items[i];
+        if (it->dead || it->m.results.state_sequence > r->sequence || (it->m.conflict && g->core->replaying))
+            continue;
+        e = item_change(g->core, it);
+        it->m.results.state = r->arg;
+        it->m.results.state_sequence = r->sequence;
+    }
+    if (group_alive(g) == 0 && g->core->replaying && g->side.results.state_sequence <= r->sequence) {
+        g->side.results.state = r->arg;
+        g->side.results.state_sequence = r->sequence;
+        g->side_there = g->side_changed = true;
+    }
+    return e;
+}
+
+/* --- CHUNK --- */
+
+static enum err apply_chunk(struct group *g, const struct index_record *r)
+{
+    if (g->chunk_count == g->chunk_capacity) {
+        uint32_t capacity = g->chunk_capacity ? g->chunk_capacity * 2 : 16;
+        struct chunk_op *bigger = realloc(g->chunks, capacity * sizeof *bigger);
+        if (!bigger)
+            return ERR_NO_MEMORY;
+        g->chunks = bigger;
+        g->chunk_capacity = capacity;
+    }
+    g->had_chunks = true;
+    g->chunks[g->chunk_count++] = (struct chunk_op){
+        r->arg, {.place = r->place, .digest = r->digest, .bytes = r->body_bytes, .moved = r->moved}};
+    return ERR_OK;
+}
+
+static enum err chunk_write(struct group *g, const struct chunk_op *op)
+{
+    struct core *c = g->core;
+    struct key k = key_chunk(g->qid, op->number);
+    struct bytes value;
+    struct chunk_row old;
+    uint8_t buffer[SMALL_VALUE_BYTES];
+    enum err e = store_get(c->store, key_bytes(&k), &value);
+    if (e == ERR_NOT_FOUND && op->row.moved && !c->replaying)
+        return ERR_OK;
+    if (e != ERR_OK && e != ERR_NOT_FOUND)
+        return e;
+    if (e == ERR_OK) {
+        if ((e = chunk_decode(key_bytes(&k), value, &old)) != ERR_OK)
+            return e;
+        if (!digest_equal(old.digest, op->row.digest))
+            batch_conflict(c, g->qid, op->row.place);
+        bool wins = op->row.moved;
+        if (c->replaying)
+            wins = place_wins(c, &op->row.place, op->row.moved, &old.place, old.moved);
+        if (!wins)
+            return ERR_OK;
+        if ((e = batch_count_chunk(c, &old, -1)) != ERR_OK)
+            return e;
+    }
+    e = row_put(c, &k, chunk_encode(&op->row, &k, buffer));
+    return e == ERR_OK ? batch_count_chunk(c, &op->row, 1) : e;
+}
+
+enum err apply_drop_chunks(struct core *c, struct queue_id qid)
+{
+    struct key from = key_chunk(qid, 0);
+    from.len = 17;
+    for (;;) {
+        struct bytes key, value;
+        struct chunk_row row;
+        enum err e = store_seek(c->store, key_bytes(&from), &key, &value);
+        if (e == ERR_NOT_FOUND || (e == ERR_OK && !key_begins(key, &from)))
+            return ERR_OK;
+        struct key k = key_chunk(qid, key_u32(key, 17));
+        if (e == ERR_OK)
+            e = chunk_decode(key, value, &row);
+        if (e == ERR_OK)
+            e = batch_count_chunk(c, &row, -1);
+        if (e == ERR_OK)
+            e = row_delete(c, &k);
+        if (e != ERR_OK)
+            return e;
+    }
+}
+
+/* --- the group --- */
+
+static enum err group_write(struct group *g)
+{
+    struct core *c = g->core;
+    enum err e = ERR_OK;
+    for (uint32_t i = 0; i < g->item_count && e == ERR_OK; i++) {
+        g->had_chunks = g->had_chunks || g->items[i].m.chunk_count > 0;
+        e = item_write(c, &g->items[i]);
+    }
+    for (uint32_t i = 0; i < g->tomb_count && e == ERR_OK; i++) {
+        struct tomb *t = &g->tombs[i];
+        struct key k = key_tomb(g->qid, t->about);
+        uint8_t buffer[CHECK_BYTES + 1 + sizeof t->hits], body[1 + sizeof t->hits];
+        size_t hits = t->hit_count * sizeof t->hits[0];
+        body[0] = t->retired;
+        memcpy(body + 1, t->hits, hits);
+        if (t->changed)
+            e = row_put(c, &k, value_seal(&k, buffer, body, 1 + hits));
+    }
+    struct key side = key_side(g->qid);
+    if (e == ERR_OK && g->side_changed && g->side_there)
+        e = row_put(c, &side, results_encode(&g->side.results, &side, c->value));
+    else if (e == ERR_OK && g->side_stored && !g->side_there)
+        e = row_delete(c, &side);
+    if (e == ERR_OK && g->purge && g->had_chunks)
+        e = apply_drop_chunks(c, g->qid);
+    for (uint32_t i = 0; i < g->chunk_count && e == ERR_OK; i++)
+        e = chunk_write(g, &g->chunks[i]);
+    return e;
+}
+
+static enum err group_load(struct group *g)
+{
+    enum err e = group_load_items(g);
+    if (e == ERR_OK && g->core->replaying)
+        e = group_load_tombs(g);
+    return e == ERR_OK && g->core->replaying ? group_load_side(g) : e;
+}
+
+static enum err apply_one(struct group *g, const struct pending_record *p, bool dies)
+{
+    struct core *c = g->core;
+    const struct index_record *r = &p->r;
+    if (p->abort) {
+        g->had_chunks = true; /* maybe */
+        group_purge(g);
+        return ERR_OK;
+    }
+    bool result = r->type == RECORD_MARK || r->type == RECORD_RETIRE || r->type == RECORD_STATE;
+    enum err e = result ? batch_dep(c, r->place.segment, r->message_segment) : ERR_OK;
+    if (e != ERR_OK || (result && r->moved && !c->replaying))
+        return e; /* a copy: only its place counts */
+    switch (r->type) {
+    case RECORD_MESSAGE:
+        return apply_message(g, r);
+    case RECORD_CHUNK:
+        return apply_chunk(g, r);
+    case RECORD_MARK:
+        return dies ? ERR_OK : apply_mark(g, r);
+    case RECORD_STATE:
+        return dies ? ERR_OK : apply_state(g, r);
+    case RECORD_RETIRE:
+        return apply_retire(g, r);
+    default:
+        return ERR_OK;
+    }
+}
+
+/* The last RETIRE that counts; what results came before it need not be worked out. 0: none. */
+static uint32_t group_end(const struct core *c, const struct pending_record *const *records, uint32_t count)
+{
+    for (uint32_t i = count; i > 0 && !c->replaying; i--)
+        if (!records[i - 1]->abort && records[i - 1]->r.type == RECORD_RETIRE && !records[i - 1]->r.moved)
+            return i;
+    return 0;
+}
+
+enum err apply_group(struct core *c, const struct pending_record *const *records, uint32_t count)
+{
+    struct group g = {.core = c, .qid = records[0]->r.qid};
+    enum err e = group_load(&g);
+    uint32_t end = g.item_count <= 1 ? group_end(c, records, count) : 0;
+    for (uint32_t i = 0; i < count && e == ERR_OK; i++)
+        e = apply_one(&g, records[i], i < end);
+    if (e == ERR_OK)
+        e = group_write(&g);
+    group_fini(&g);
+    return e;
+}
+
+enum err apply_drop(struct core *c, struct queue_id qid, struct digest digest)
+{
+    struct group g = {.core = c, .qid = qid};
+    enum err e = group_load_items(&g);
+    struct item *it = e == ERR_OK ? group_item(&g, digest) : NULL;
+    if (it) {
+        e = item_change(c, it);
+        it->dead = true;
+        group_retired(&g);
+    }
+    if (e == ERR_OK)
+        e = group_write(&g);
+    group_fini(&g);
+    return e;
+}
