@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Whatever a client says, it gets an answer or is closed; the process that listens to it lives on and serves others."""
+import os
 import random
 import socket
 import threading
@@ -80,7 +81,8 @@ class BadInput(unittest.TestCase):
                     pass
 
     def test_half_a_command_and_a_close_is_survived(self):
-        for part in (b"", b"E", b"EHLO", b"EHLO x\r", b"EHLO x\r\nMAIL FROM:<a@b", b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nSub",
+        for part in (b"", b"E", b"EHLO", b"EHLO x\r", b"EHLO x\r\nMAIL FROM:<a@b",
+                     b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nSub",
                      b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<never@test.example>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n."):
             with self.relay.raw() as c:
                 c.say(part)
@@ -90,7 +92,8 @@ class BadInput(unittest.TestCase):
         for smuggled in (b"\n.\n", b"\n.\r\n", b"\r.\r", b"\r\n.\n", b"\r.\r\n", b"\r\n.\r"):
             with self.relay.raw() as c:
                 self.in_data(c, b"smuggle@test.example")
-                c.say(b"Subject: a\r\n\r\none" + smuggled + b"MAIL FROM:<evil@test.example>\r\nRCPT TO:<evil@test.example>\r\nDATA\r\n"
+                c.say(b"Subject: a\r\n\r\none" + smuggled +
+                      b"MAIL FROM:<evil@test.example>\r\nRCPT TO:<evil@test.example>\r\nDATA\r\n"
                       b"Subject: evil\r\n\r\nevil\r\n.\r\n")
                 self.assertEqual(c.reply()[0], 521, smuggled)
                 self.assertTrue(c.closed())
@@ -196,7 +199,6 @@ class BadInput(unittest.TestCase):
                     c.say(b"Subject: strange\r\n\r\nx\r\n.\r\n")
                     c.reply()
         time.sleep(1)
-        import os
         outside = [n for n in os.listdir(self.relay.dir) if n not in ("state", "mail", "disks", "ironspool.conf", "log",
                                                                       "stderr", "control.sock")]
         self.assertEqual(outside, [])
@@ -222,7 +224,8 @@ class BadInput(unittest.TestCase):
 
     def test_noise_on_the_status_port_is_survived(self):
         noise = random.Random(9)
-        for payload in (noise.randbytes(20_000), b"GET " + b"/" * 100_000 + b" HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: 999999999999\r\n\r\n",
+        for payload in (noise.randbytes(20_000), b"GET " + b"/" * 100_000 + b" HTTP/1.1\r\n\r\n",
+                        b"POST / HTTP/1.1\r\nContent-Length: 999999999999\r\n\r\n",
                         b"GET /../../etc/passwd HTTP/1.0\r\n\r\n"):
             try:
                 with socket.create_connection(("127.0.0.1", self.relay.http_port), 10) as s:
