@@ -208,12 +208,13 @@ enum err smtp_parse_path(struct smtp_text argument, const char *keyword, struct 
         at++;
     if (at == end || *at++ != '<')
         return ERR_INVALID;
-    if (at < end && *at == '@' && !(at = pass_route(at, end)))
+    bool routed = at < end && *at == '@';
+    if (routed && !(at = pass_route(at, end)))
         return ERR_INVALID;
     struct smtp_path path = {.at = at};
     if (at == end)
         return ERR_INVALID;
-    if (*at != '>') {
+    if (*at != '>' || routed) {
         enum err e = parse_mailbox(&at, end, &path);
         if (e)
             return e;
