@@ -234,6 +234,7 @@ bool io_member_land(struct io_member *m, struct io_op *op)
     op->result = classify(m, op, op->kind, transfer && p->moved_now >= 0 ? p->moved : p->moved_now);
     if (op->result == ERR_OK && p->flushed != FLUSH_NONE)
         op->result = classify(m, op, IO_FLUSH, p->flushed);
+    ASSERT(op->result != ERR_OK || p->way != IO_WAY_THEN_FLUSH || p->flushed == 0); /* IO-4 */
     if (op->result == ERR_OK && op->kind != IO_READ && m->failed)
         op->result = ERR_MEMBER_GONE; /* MBR-3 */
     return true;

@@ -381,6 +381,7 @@ static void on_fire(struct io_timer *timer)
 {
     struct probe_timer *p = timer->owner;
     assert_true(t.in_turn);
+    assert_true(p->fired == 0 || p->turn != t.turns); /* once a turn at most */
     p->fired++;
     p->turn = t.turns;
     p->at_ns = io_now_ns(p->world->io);
