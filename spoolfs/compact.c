@@ -133,7 +133,7 @@ static void compact_on_answer(struct index_query *q, enum err e)
     struct compaction *c = q->owner;
     c->asking = false;
     bool live = e == ERR_OK && (q->kind == INDEX_LOOKUP ? q->entry_count == 1 && place_is(&q->entries[0].place, c)
-                                                        : place_is(&q->chunks[0].place, c));
+                                                        : q->max > 0 && place_is(&q->chunks[0].place, c));
     enum err copied = ERR_OK;
     if (live && !c->failed)
         copied = compact_copy(c, q->kind == INDEX_LOOKUP ? &q->entries[0] : NULL);
@@ -266,6 +266,7 @@ void compact_step(struct pool *p)
         if (p->stopping || !p->index_live || io_now_ns(p->io) < c->next_ns || !compact_begin(c))
             return;
     }
+    c->failed = c->failed || c->walk.unreadable;
     bool reading = false;
     for (uint32_t n = 0; n < COMPACT_STEPS && !c->asking && !c->failed && !c->walked && !reading; n++) {
         bool had = c->have_record;

@@ -101,6 +101,24 @@ struct member_op {
     void *owner;
 };
 
+/* blockread.c */
+struct block_read {
+    struct member *member;
+    uint64_t offset;              /* on the member */
+    uint32_t length;
+    uint8_t *buffer;
+    enum io_class class;
+    void (*done)(struct block_read *r);
+    void *owner;
+    /* out */
+    enum err result;              /* ERR_OK: at least one block is there */
+    uint32_t bad_blocks;          /* zeros in the buffer */
+    /* private */
+    uint32_t at;
+    struct member_op op;
+};
+void block_read_start(struct block_read *r);
+
 struct image {
     uint8_t member;
     bool unproved;                /* absent when recovery sealed the segment: may be shorter, or longer */
@@ -212,9 +230,10 @@ struct walk {
     uint64_t window_at;
     uint32_t window_bytes[COPIES_MAX], want;
     uint8_t *whole;
-    struct member_op ops[COPIES_MAX];
+    struct block_read reads[COPIES_MAX];
     uint32_t image, pending;
-    bool all, running, resting, stopped, ended, read_failed;
+    bool all, running, resting, stopped, ended;
+    bool unreadable;           /* no image could be read at all: walk_retry, or give up */
 };
 
 struct superblock_wait {
@@ -263,6 +282,7 @@ struct pool {
         uint32_t pending;
         uint32_t out_mask;        /* members with an op under way */
         uint32_t abandoned_mask;  /* of those, the update no longer waits for them */
+        uint32_t deferred_mask;   /* members whose update begins when the scrub's read there is back */
         uint8_t *memory;
         struct member_op ops[MEMBERS_MAX];
         struct link waiters;
@@ -287,7 +307,7 @@ struct pool {
     bool replay_walking, replay_stopping;
     uint8_t *replay_frame;        /* a frame that waits for room in the index */
     struct frame_view replay_view;
-    uint64_t replay_bytes, replay_total;
+    uint64_t replay_bytes, replay_total, replay_retry_ns;
     uint64_t absent_wait_until_ns;
     uint64_t due_after_ms;
     uint32_t dirty_segments;
@@ -351,6 +371,7 @@ enum err superblock_load(struct io *io, uint16_t target, struct superblock *s_ou
 /* Writes the pool's present state to every member in service, three of four copies proved by reading them back;
  * members that fail leave the pool. Callers during a running update are served by the next one. */
 void superblock_update(struct pool *p, struct superblock_wait *w);
+void superblock_read_back(struct pool *p, struct member *m); /* the scrub's read of a superblock is over */
 void superblock_step(struct pool *p);                  /* stops waiting for members that left */
 
 /* segment.c */
@@ -436,6 +457,7 @@ uint32_t read_choose_image(const struct pool *p, const struct segment *s, uint32
 
 enum err walk_start(struct walk *w) MUST_CHECK;
 void walk_next(struct walk *w);
+void walk_retry(struct walk *w);      /* after `unreadable`, when a member may be back */
 void walk_stop(struct walk *w);       /* no callback follows; keep the struct until walk_idle */
 bool walk_idle(const struct walk *w);
 void walk_fini(struct walk *w);       /* frees the buffers; only when idle, or when the io is gone */
@@ -482,6 +504,7 @@ void scrub_step(struct pool *p);
 bool scrub_idle(const struct pool *p);
 void scrub_fini(struct pool *p);
 void scrub_status(struct pool *p, struct upkeep_status *o);
+bool scrub_reads_superblock(const struct pool *p, const struct member *m);
 void scrub_note_fault(struct pool *p, struct segment *s); /* evidence: look at this segment soon */
 void segment_note_stat(struct pool *p, const struct index_segment *stat);
 

@@ -193,6 +193,7 @@ static void member_try_again(struct member *m)
 
 /* --- heartbeat --- */
 
+#define HEARTBEAT_OFFSET (2 * SUPERBLOCK_BYTES) /* between superblocks and slots: never written after the format */
 #define HEARTBEAT_NS (5 * NS_PER_S) /* well within "a fail-slow disk within a minute" (P5) */
 
 static void member_on_heartbeat(struct member_op *mo)
@@ -213,7 +214,7 @@ static void member_heartbeat(struct member *m)
         return;
     *m->heartbeat = (struct member_op){.done = member_on_heartbeat};
     m->heartbeat->op = (struct io_op){.kind = IO_READ, .class = IO_CLASS_DELIVER, .length = BLOCK_BYTES,
-                                      .buffer = m->heartbeat_block};
+                                      .buffer = m->heartbeat_block, .offset = HEARTBEAT_OFFSET};
     member_submit(m, m->heartbeat);
 }
 

@@ -24,7 +24,8 @@ struct read_state {
     bool used, frame_mode;
     uint32_t image, tried_mask, pending;
     uint8_t *buffer;
-    struct member_op ops[COPIES_MAX];
+    struct member_op op;
+    struct block_read reads[COPIES_MAX];
     uint8_t *frames[COPIES_MAX];
     struct io_timer late;
 };
@@ -172,11 +173,11 @@ static void read_frame_finish(struct read_state *s)
     read_end(s, unreachable ? ERR_MEMBER_GONE : ERR_LOST, NULL);
 }
 
-static void read_on_frame(struct member_op *mo)
+static void read_on_frame(struct block_read *r)
 {
-    struct read_state *s = mo->owner;
-    uint32_t image = (uint32_t)(mo - s->ops);
-    if (mo->op.result != ERR_OK) {
+    struct read_state *s = r->owner;
+    uint32_t image = (uint32_t)(r - s->reads);
+    if (r->result != ERR_OK) {
         free(s->frames[image]);
         s->frames[image] = NULL;
     }
@@ -196,11 +197,11 @@ static void read_frame(struct read_state *s)
         s->frames[i] = member_readable(m) && !image_repairing(s->segment, i) ? sync_buffer(bytes) : NULL;
         if (!s->frames[i])
             continue;
-        s->ops[i] = (struct member_op){.done = read_on_frame, .owner = s};
-        s->ops[i].op = (struct io_op){.kind = IO_READ, .class = IO_CLASS_REPAIR, .length = bytes, .buffer = s->frames[i],
-                                      .offset = segment_image_offset(p, &s->segment->images[i]) + s->read->place.frame};
+        s->reads[i] = (struct block_read){.member = m, .class = IO_CLASS_REPAIR, .length = bytes, .buffer = s->frames[i],
+                                          .offset = segment_image_offset(p, &s->segment->images[i]) + s->read->place.frame,
+                                          .done = read_on_frame, .owner = s};
         s->pending++;
-        member_submit(m, &s->ops[i]);
+        block_read_start(&s->reads[i]);
     }
     if (--s->pending == 0)
         read_frame_finish(s);
@@ -242,13 +243,13 @@ static void read_start(struct read_state *s)
     }
     uint64_t begin = (at->frame + at->record) / BLOCK_BYTES * BLOCK_BYTES;
     uint64_t end = (at->frame + at->record + at->length + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
-    s->ops[0] = (struct member_op){.done = read_on_record, .owner = s};
-    s->ops[0].op = (struct io_op){.kind = IO_READ, .class = IO_CLASS_DELIVER, .length = (uint32_t)(end - begin),
-                                  .buffer = s->buffer,
-                                  .offset = segment_image_offset(p, &s->segment->images[s->image]) + begin};
+    s->op = (struct member_op){.done = read_on_record, .owner = s};
+    s->op.op = (struct io_op){.kind = IO_READ, .class = IO_CLASS_DELIVER, .length = (uint32_t)(end - begin),
+                              .buffer = s->buffer,
+                              .offset = segment_image_offset(p, &s->segment->images[s->image]) + begin};
     s->pending = 1;
     io_timer_set(p->io, &s->late, io_now_ns(p->io) + READ_LATE_NS);
-    member_submit(&p->members[s->segment->images[s->image].member], &s->ops[0]);
+    member_submit(&p->members[s->segment->images[s->image].member], &s->op);
 }
 
 static struct read_state *read_state_take(struct pool *p)

@@ -303,7 +303,7 @@ static void rebuild_watch_deadline(struct rebuild *r)
 static void rebuild_advance(struct rebuild *r)
 {
     struct pool *p = r->pool;
-    if (!member_usable(&p->members[r->target.member]))
+    if (!member_usable(&p->members[r->target.member]) || r->walk.unreadable)
         r->failed = true;
     if (r->failed || p->stopping) {
         walk_stop(&r->walk);

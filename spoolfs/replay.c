@@ -173,6 +173,7 @@ static bool replay_begin(struct pool *p)
     return true;
 }
 
+#define REPLAY_RETRY_NS (100 * NS_PER_MS) /* of a segment no present member can be read for */
 #define REPLAY_FRAMES_PER_STEP 16u /* then the loop turns: commits come first */
 
 void replay_step(struct pool *p)
@@ -200,6 +201,12 @@ void replay_step(struct pool *p)
             p->replay_view.bytes = NULL;
             enum err e = walk_start(w);
             ASSERT(e == ERR_OK);
+        }
+        if (w->unreadable && !p->replay_stopping) {
+            if (io_now_ns(p->io) < p->replay_retry_ns)
+                return;
+            p->replay_retry_ns = io_now_ns(p->io) + REPLAY_RETRY_NS;
+            walk_retry(w);
         }
         if (!w->resting || p->replay_stopping)
             return; /* a read is under way */
@@ -302,5 +309,6 @@ enum err replay_open(struct pool *p, bool discard)
     struct index_callbacks cb = {.owner = p, .on_open = on_open, .on_segment = on_segment, .on_room = on_room,
                                  .on_damage = on_damage, .on_conflict = on_conflict};
     p->index_discard = false;
-    return p->config.index.open(p->config.index.owner, p->uuid, discard, &cb, &p->index);
+    enum err e = p->config.index.open(p->config.index.owner, p->uuid, discard, &cb, &p->index);
+    return e == ERR_OK ? index_incarnation(p->index, p->incarnation) : e;
 }

@@ -24,12 +24,13 @@ struct scrub {
     uint8_t *window[COPIES_MAX];
     uint32_t have[COPIES_MAX];
     uint8_t *whole;
-    struct member_op ops[COPIES_MAX];
+    struct block_read reads[COPIES_MAX];
     uint32_t pending;
     bool headers, paused, forced, in_pass, window_waits;
     uint8_t *superblocks;
     struct member_op super_op;
     uint32_t super_member, super_copy;
+    struct member *super_reading;
     bool super_running, super_bad;
     uint64_t pass, pass_bytes, pass_done, pass_started_ns, next_ns;
     uint64_t last_completed_ms, passes, bytes_verified, errors_found, errors_repaired;
@@ -207,18 +208,13 @@ static void scrub_window_over(struct scrub *c)
     scrub_leave(c);
 }
 
-static void scrub_on_read(struct member_op *mo)
+static void scrub_on_read(struct block_read *r)
 {
-    struct scrub *c = mo->owner;
-    uint32_t i = (uint32_t)(mo - c->ops);
-    c->have[i] = mo->op.result == ERR_OK ? mo->op.length : 0;
-    if (mo->op.result == ERR_OK) {
-        c->bytes_verified += mo->op.length;
-    } else if (mo->op.result == ERR_MEDIA || mo->op.result == ERR_IO) { /* one bad sector: the whole window is zeros, which
-                                                                        never verify, and is written anew */
-        memset(c->window[i], 0, mo->op.length);
-        c->have[i] = mo->op.length;
-    }
+    struct scrub *c = r->owner;
+    uint32_t i = (uint32_t)(r - c->reads);
+    bool zeros = r->result == ERR_MEDIA; /* never verify, and are written anew from a sibling */
+    c->have[i] = r->result == ERR_OK || zeros ? r->length : 0;
+    c->bytes_verified += c->have[i];
     if (--c->pending == 0)
         scrub_window_over(c);
 }
@@ -238,10 +234,10 @@ static void scrub_read(struct scrub *c)
         if (!member_readable(m) || image_repairing(s, i))
             continue;
         c->pending++;
-        c->ops[i] = (struct member_op){.done = scrub_on_read, .owner = c};
-        c->ops[i].op = (struct io_op){.kind = IO_READ, .class = IO_CLASS_SCRUB, .length = bytes, .buffer = c->window[i],
-                                      .offset = segment_image_offset(p, &s->images[i]) + from};
-        member_submit(m, &c->ops[i]);
+        c->reads[i] = (struct block_read){.member = m, .class = IO_CLASS_SCRUB, .length = bytes, .buffer = c->window[i],
+                                          .offset = segment_image_offset(p, &s->images[i]) + from,
+                                          .done = scrub_on_read, .owner = c};
+        block_read_start(&c->reads[i]);
     }
     if (--c->pending == 0) { /* nobody can be read: nothing to verify */
         c->offset = s->length;
@@ -257,6 +253,8 @@ static void scrub_on_super(struct member_op *mo)
 {
     struct scrub *c = mo->owner;
     struct superblock s;
+    c->super_reading = NULL;
+    superblock_read_back(c->pool, mo->member);
     bool good = mo->op.result == ERR_OK && superblock_decode(c->superblocks, &s) == ERR_OK && s.copy == c->super_copy &&
                 uuid_equal(s.member, mo->member->uuid);
     if (!good && !c->pool->super.running) {
@@ -280,7 +278,7 @@ static void scrub_super_next(struct scrub *c)
     }
     while (c->super_member < MEMBERS_MAX && !member_usable(&p->members[c->super_member]))
         c->super_member++;
-    if (c->super_member >= MEMBERS_MAX) {
+    if (c->super_member >= MEMBERS_MAX || p->super.running) { /* an update writes them all anyway */
         c->super_running = false;
         if (c->super_bad)
             superblock_update(p, NULL);
@@ -290,7 +288,13 @@ static void scrub_super_next(struct scrub *c)
     c->super_op = (struct member_op){.done = scrub_on_super, .owner = c};
     c->super_op.op = (struct io_op){.kind = IO_READ, .class = IO_CLASS_SCRUB, .length = SUPERBLOCK_BYTES,
                                     .buffer = c->superblocks, .offset = superblock_offset(m->member_bytes, c->super_copy)};
+    c->super_reading = m;
     member_submit(m, &c->super_op);
+}
+
+bool scrub_reads_superblock(const struct pool *p, const struct member *m)
+{
+    return p->scrub && p->scrub->super_reading == m;
 }
 
 static void scrub_supers(struct scrub *c)

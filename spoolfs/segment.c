@@ -67,8 +67,8 @@ static void slot_discarded(struct member_op *mo)
 static void slot_discard(struct member *m, uint32_t slot)
 {
     const struct io_target *t = io_target(m->pool->io, m->target);
-    if (!m->present || !t->discards || t->is_file)
-        return;
+    if (!m->present || !t->discards || t->is_file || m->slot_busy[slot] > 0)
+        return; /* a late op is still out (SEG-2): not discarding costs only wear */
     struct member_op *mo = calloc(1, sizeof *mo);
     if (!mo)
         return; /* a discard that is not sent costs nothing but wear */

@@ -300,9 +300,24 @@ void superblock_update(struct pool *p, struct superblock_wait *w)
             continue;
         m->update_failures = 0;
         p->super.pending++;
-        update_submit(&p->super.ops[i], m, 0);
+        if (scrub_reads_superblock(p, m)) /* two ops never overlap if one is a write */
+            p->super.deferred_mask |= 1u << i;
+        else
+            update_submit(&p->super.ops[i], m, 0);
     }
     update_end_member(p);
+}
+
+void superblock_read_back(struct pool *p, struct member *m)
+{
+    uint32_t bit = 1u << m->number;
+    if (!(p->super.deferred_mask & bit))
+        return;
+    p->super.deferred_mask &= ~bit;
+    if (member_usable(m))
+        update_submit(&p->super.ops[m->number], m, 0);
+    else
+        update_end_member(p);
 }
 
 void superblock_step(struct pool *p)
@@ -311,6 +326,11 @@ void superblock_step(struct pool *p)
         return;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         uint32_t bit = 1u << i;
+        if ((p->super.deferred_mask & bit) && !member_usable(&p->members[i])) {
+            p->super.deferred_mask &= ~bit;
+            update_end_member(p);
+            continue;
+        }
         if (!(p->super.out_mask & bit) || (p->super.abandoned_mask & bit) || member_usable(&p->members[i]))
             continue;
         p->super.abandoned_mask |= bit; /* its buffer stays with the op until that comes back */

@@ -12,11 +12,11 @@
 
 static void walk_run(struct walk *w);
 
-static void walk_on_read(struct member_op *mo)
+static void walk_on_read(struct block_read *r)
 {
-    struct walk *w = mo->owner;
-    uint32_t i = (uint32_t)(mo - w->ops);
-    w->window_bytes[i] = mo->op.result == ERR_OK ? mo->op.length : 0;
+    struct walk *w = r->owner;
+    uint32_t i = (uint32_t)(r - w->reads);
+    w->window_bytes[i] = r->result == ERR_OK ? r->length : 0;
     w->pending--;
     if (w->pending == 0 && !w->stopped)
         walk_run(w);
@@ -29,11 +29,11 @@ static bool walk_submit(struct walk *w, uint32_t i, uint32_t bytes)
         w->window[i] = sync_buffer(FRAME_BYTES_MAX);
     if (!w->window[i])
         return false;
-    w->ops[i] = (struct member_op){.done = walk_on_read, .owner = w};
-    w->ops[i].op = (struct io_op){.kind = IO_READ, .class = w->class, .length = bytes, .buffer = w->window[i],
-                                  .offset = segment_image_offset(p, &w->segment->images[i]) + w->offset};
+    w->reads[i] = (struct block_read){.member = &p->members[w->segment->images[i].member], .class = w->class,
+                                      .offset = segment_image_offset(p, &w->segment->images[i]) + w->offset,
+                                      .length = bytes, .buffer = w->window[i], .done = walk_on_read, .owner = w};
     w->pending++;
-    member_submit(&p->members[w->segment->images[i].member], &w->ops[i]);
+    block_read_start(&w->reads[i]);
     return true;
 }
 
@@ -106,6 +106,13 @@ static void walk_salvage(struct walk *w)
                                           w->segment->image_count, w->whole, &v)
                           : ERR_NO_MEMORY;
     w->all = false;
+    bool any = false;
+    for (uint32_t i = 0; i < w->segment->image_count; i++)
+        any = any || w->window_bytes[i] > 0;
+    if (e == ERR_NO_MEMORY || !any) { /* says nothing about what is on the members */
+        w->unreadable = true;
+        return;
+    }
     if (e != ERR_OK || w->offset + (uint64_t)v.blocks * BLOCK_BYTES > w->end) {
         uint64_t from = w->offset, to = walk_resync(w);
         w->offset = to;
@@ -136,7 +143,7 @@ static void walk_run(struct walk *w)
     if (w->running)
         return;
     w->running = true;
-    while (!w->stopped && !w->resting && w->pending == 0 && !w->ended) {
+    while (!w->stopped && !w->resting && w->pending == 0 && !w->ended && !w->unreadable) {
         if (w->offset >= w->end) {
             w->ended = true;
             w->on_end(w);
@@ -169,6 +176,12 @@ enum err walk_start(struct walk *w)
 void walk_next(struct walk *w)
 {
     w->resting = false;
+    walk_run(w);
+}
+
+void walk_retry(struct walk *w)
+{
+    w->unreadable = false;
     walk_run(w);
 }
 

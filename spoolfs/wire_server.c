@@ -302,7 +302,7 @@ static enum verdict dispatch(struct wire_server *s, const struct wire_message *m
     case WIRE_CHUNK: return server_on_chunk(s, m);
     case WIRE_ABORT: server_on_abort(s, m); break;
     case WIRE_MARK: return server_on_mark(s, m);
-    case WIRE_RELEASE: server_on_release(s, m->qid); break;
+    case WIRE_RELEASE: server_end_lease(s, m->qid); break;
     case WIRE_WANT_DUE:
         s->due_credit = m->number > WIRE_DUE_CREDIT_MAX - s->due_credit ? WIRE_DUE_CREDIT_MAX : s->due_credit + m->number;
         break;

@@ -99,7 +99,7 @@ static void stored_found(struct server_again *a)
     struct segment_id locator = a->query.entries[0].place.segment;
     bool held = server_can_hold(s) && server_hold(s, qid, locator, 0);
     if (a->kind == AGAIN_MARK && (a->message.flags & WIRE_ENDS))
-        server_let_go(s, a->message.qid);
+        server_end_lease(s, a->message.qid);
     server_id_use(s, qid, true);
     if (a->kind == AGAIN_MARK)
         mark_answer(s, a->connection, &a->message, ERR_OK, held ? ERR_OK : ERR_NO_MEMORY, locator);

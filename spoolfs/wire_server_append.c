@@ -318,7 +318,7 @@ static bool append_lawful(struct wire_server *s, const struct wire_message *m, e
     const char *why = NULL;
     if (s->append_bytes + m->envelope.len + m->body.len > WIRE_APPEND_BYTES_CREDIT || s->appends >= WIRE_APPENDS_MAX)
         why = "it appends beyond its credit";
-    else if (id == ID_UNKNOWN || (!(m->flags & WIRE_AGAIN) && id != ID_FRESH))
+    else if (id == ID_UNKNOWN || (!(m->flags & WIRE_AGAIN) && id != ID_FRESH && id != ID_FORGOTTEN))
         why = "it appends under a queue id that was not lent to it";
     if (why)
         server_violation(s, why);
@@ -338,6 +338,8 @@ enum verdict server_on_append(struct wire_server *s, const struct wire_message *
     s->append_bytes += bytes;
     if (m->chunk_count == 0 && !envelope_fits(m, m->body.len))
         e = ERR_INVALID;
+    else if (id == ID_FORGOTTEN && !h)
+        e = ERR_SPOOL_GONE;
     else if (!server_can_hold(s))
         e = ERR_BUSY;
     else if (h || id != ID_FRESH)

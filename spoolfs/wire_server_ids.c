@@ -53,6 +53,8 @@ enum id_state server_id_state(const struct wire_server *s, struct queue_id qid)
     if (qid.incarnation != s->incarnation)
         return ID_FOREIGN;
     const struct server_range *r = range_of(s, qid);
+    if (!r && s->range_count == SERVER_RANGES_MAX && qid.counter < s->ranges[s->range_first]->first)
+        return ID_FORGOTTEN;
     if (!r)
         return ID_UNKNOWN;
     uint64_t at = qid.counter - r->first;
@@ -116,11 +118,14 @@ void server_let_go(struct wire_server *s, struct queue_id qid)
     wire_table_remove(&s->held, qid);
 }
 
-/* A group that ends the lease and is still in the engine ends it by itself. */
-void server_on_release(struct wire_server *s, struct queue_id qid)
+/* Groups of one message may be committed in any order: its lease ends with the last of them. */
+void server_end_lease(struct wire_server *s, struct queue_id qid)
 {
-    const struct wire_held *h = wire_table_find(&s->held, qid);
-    if (h && !(h->flags & HELD_ENDING))
+    struct wire_held *h = wire_table_find(&s->held, qid);
+    if (!h)
+        return;
+    h->flags |= HELD_OVER;
+    if (h->slot == 0)
         server_let_go(s, qid);
 }
 
@@ -134,13 +139,16 @@ void server_held_stale(struct wire_server *s)
 
 void server_held_drop_stale(struct wire_server *s)
 {
-    WIRE_TABLE_EACH(h, &s->held)
-        if (h->flags & HELD_STALE)
+    WIRE_TABLE_EACH(h, &s->held) {
+        if ((h->flags & HELD_STALE) && h->slot > 0)
+            h->flags |= HELD_OVER;
+        else if (h->flags & HELD_STALE)
             spool_lease_end(s->pool, h->qid);
+    }
     /* removing shifts what is behind the hole: look at the same place again */
     for (uint32_t i = 0; i < s->held.places;) {
         struct wire_held *h = &s->held.at[i];
-        if (!queue_id_is_none(h->qid) && (h->flags & HELD_STALE))
+        if (!queue_id_is_none(h->qid) && (h->flags & HELD_STALE) && h->slot == 0)
             wire_table_remove(&s->held, h->qid);
         else
             i++;

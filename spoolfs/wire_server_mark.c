@@ -15,6 +15,19 @@ void mark_answer(struct wire_server *s, uint32_t connection, const struct wire_m
                                          .locator = bounce_locator});
 }
 
+static void mark_held_done(struct server_group *g, enum err e)
+{
+    struct wire_held *h = wire_table_find(&g->server->held, g->qid);
+    if (!h)
+        return;
+    ASSERT(h->slot > 0);
+    h->slot--;
+    if (e != ERR_OK && (g->flags & WIRE_ENDS))
+        h->flags &= ~(uint32_t)HELD_ENDING;
+    if ((e == ERR_OK && (g->flags & WIRE_ENDS)) || (h->flags & HELD_OVER))
+        server_end_lease(g->server, g->qid);
+}
+
 static void mark_on_done(struct spool_group *group, enum err e)
 {
     struct server_group *g = group->owner;
@@ -29,11 +42,7 @@ static void mark_on_done(struct spool_group *group, enum err e)
         else if (!server_hold(s, g->bounce, locator, server_is_current(s, g->connection) ? 0 : HELD_STALE))
             bounce_error = ERR_NO_MEMORY; /* stored, not leased: due by itself */
     }
-    struct wire_held *h = wire_table_find(&s->held, g->qid);
-    if (e == ERR_OK && (g->flags & WIRE_ENDS))
-        server_let_go(s, g->qid);
-    else if (h)
-        h->flags &= ~(uint32_t)HELD_ENDING;
+    mark_held_done(g, e);
     struct wire_message m = {.tag = g->tag, .flags = g->flags, .qid = g->qid, .bounce = g->bounce};
     mark_answer(s, g->connection, &m, e, bounce_error, locator);
     group_give(g);
@@ -66,6 +75,7 @@ enum err mark_submit(struct wire_server *s, const struct wire_message *m)
         return e;
     if (m->flags & WIRE_BOUNCE)
         server_id_use(s, m->bounce, true);
+    h->slot++;
     if (m->flags & WIRE_ENDS)
         h->flags |= HELD_ENDING;
     return ERR_OK;
@@ -77,7 +87,7 @@ static void mark_is_past(struct wire_server *s, const struct wire_message *m)
     const struct wire_held *b = m->flags & WIRE_BOUNCE ? wire_table_find(&s->held, m->bounce) : NULL;
     struct segment_id locator = b ? b->locator : (struct segment_id){0};
     if (m->flags & WIRE_ENDS)
-        server_let_go(s, m->qid);
+        server_end_lease(s, m->qid);
     mark_answer(s, s->connection, m, ERR_OK, b || !(m->flags & WIRE_BOUNCE) ? ERR_OK : ERR_CANCELED, locator);
 }
 
@@ -93,7 +103,7 @@ static bool mark_lawful(struct wire_server *s, const struct wire_message *m, con
         why = "malformed marks";
     else if ((m->flags & WIRE_RETIRE) && !(m->flags & WIRE_ENDS))
         why = "it retires a message and keeps it";
-    else if ((m->flags & WIRE_BOUNCE) && (id == ID_UNKNOWN || (id != ID_FRESH && !(m->flags & WIRE_AGAIN))))
+    else if ((m->flags & WIRE_BOUNCE) && (id == ID_UNKNOWN || ((id == ID_USED || id == ID_FOREIGN) && !(m->flags & WIRE_AGAIN))))
         why = "its bounce has a queue id that was not lent to it";
     if (why)
         server_violation(s, why);
@@ -110,7 +120,7 @@ static bool mark_settled(struct wire_server *s, const struct wire_message *m, co
         mark_is_past(s, m); /* the group was committed: its answer was lost */
     else if (h->flags & (HELD_UNSURE | HELD_ENDING))
         mark_answer(s, s->connection, m, ERR_BUSY, ERR_BUSY, (struct segment_id){0});
-    else if (bounce && (!envelope_fits(m, m->body.len) || !server_can_hold(s))) {
+    else if (bounce && (id == ID_FORGOTTEN || !envelope_fits(m, m->body.len) || !server_can_hold(s))) {
         enum err e = server_can_hold(s) ? ERR_INVALID : ERR_BUSY;
         mark_answer(s, s->connection, m, e, e, (struct segment_id){0});
     } else if (!bounce && !m->marks.len && !(m->flags & WIRE_RETIRE))
