@@ -38,6 +38,8 @@ struct port_callbacks {
 
 enum err port_open(struct loop *loop, const struct port_callbacks *cb, struct port **port_out) MUST_CHECK;
 void port_close(struct port **port);
+/* Nothing is unanswered: no append, no mark. To stop without duplicates wait for it before port_close. */
+bool port_idle(const struct port *port);
 /* A new connection to the (re)started spool; the old one, if any, is dropped. */
 void port_attach(struct port *port, int fd);
 struct port_status port_status(const struct port *port);

@@ -35,7 +35,7 @@ _Static_assert(SERVER_OUT_GATE + 2 * SERVER_OUT_ANSWERS + SERVER_READS_MAX * (CH
                "pieces fit beside answers");
 _Static_assert(SERVER_IN_BYTES >= 2 * WIRE_MESSAGE_MAX, "a message and the start of the next");
 
-/* held.flags */
+/* held.flags; held.slot counts the message's groups in the engine */
 enum held_flag {
     HELD_LEASED = 1,   /* the engine knows: else it is tried again */
     HELD_STALE = 2,    /* of a connection that is gone, not presented again yet */
@@ -43,6 +43,7 @@ enum held_flag {
     HELD_UNSURE = 8,   /* its segment is unknown: looked up when the index is ready */
     HELD_ENDING = 16,  /* a group that ends the lease is in the engine */
     HELD_RECALLED = 32,
+    HELD_OVER = 64,    /* the relay has given it back; held until the last of its groups is back */
 };
 
 enum group_kind { GROUP_APPEND, GROUP_CHUNK, GROUP_MARK };
@@ -194,13 +195,13 @@ uint32_t server_out_room(const struct wire_server *s); /* for due, pieces and do
 
 /* wire_server_ids.c: ids lent, messages held */
 void server_lend(struct wire_server *s, uint32_t count);
-enum id_state { ID_UNKNOWN, ID_FRESH, ID_USED, ID_FOREIGN };
+enum id_state { ID_UNKNOWN, ID_FRESH, ID_USED, ID_FOREIGN, ID_FORGOTTEN /* SERVER_RANGES_MAX */ };
 enum id_state server_id_state(const struct wire_server *s, struct queue_id qid);
 void server_id_use(struct wire_server *s, struct queue_id qid, bool used); /* harmless when it is not one of ours */
 bool server_can_hold(const struct wire_server *s);
 bool server_hold(struct wire_server *s, struct queue_id qid, struct segment_id locator, uint32_t flags);
 void server_let_go(struct wire_server *s, struct queue_id qid);
-void server_on_release(struct wire_server *s, struct queue_id qid);
+void server_end_lease(struct wire_server *s, struct queue_id qid);
 void server_held_stale(struct wire_server *s);           /* the connection is lost: all of them */
 void server_held_drop_stale(struct wire_server *s);
 bool server_is_current(const struct wire_server *s, uint32_t connection);
