@@ -272,3 +272,7 @@ int cmd_queue_delete(struct tool *t, int argc, char **argv)
 {
     return queue_change(t, argc, argv, "queue-delete", "deleted");
 }
+int cmd_queue_expire(struct tool *t, int argc, char **argv)
+{
+    return queue_change(t, argc, argv, "queue-expire", "expired");
+}

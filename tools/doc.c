@@ -146,6 +146,11 @@ void doc_set(struct doc *object, const char *key, struct doc *value)
     json_object_set_new(json_of(object), key, json_of(value));
 }
 
+void doc_copy(struct doc *object, const char *key, const struct doc *value)
+{
+    json_object_set_new(json_of(object), key, value ? json_incref(json_of(value)) : json_null());
+}
+
 void doc_append(struct doc *array, struct doc *value)
 {
     json_array_append_new(json_of(array), json_of(value));

@@ -33,6 +33,7 @@ void doc_set_count(struct doc *object, const char *key, uint64_t value);
 void doc_set_number(struct doc *object, const char *key, double value);
 void doc_set_bool(struct doc *object, const char *key, bool value);
 void doc_set(struct doc *object, const char *key, struct doc *value);
+void doc_copy(struct doc *object, const char *key, const struct doc *value); /* shares it; NULL becomes null */
 void doc_append(struct doc *array, struct doc *value);
 void doc_append_text(struct doc *array, const char *value);
 
