@@ -52,7 +52,7 @@ static void look_at_member(struct doctor *d, const struct pool_member_config *m)
     snprintf(found, sizeof found, "%s, %s%s%s on %s", m->path, out_bytes(p.bytes, size), p.serial[0] ? ", serial " : "",
              p.serial, m->domain[0] ? m->domain : p.domain);
     if (strcmp(p.signature, "ironspool") != 0)
-        look(d, TOOL_FAILED, subject, found, "not formatted: spooltool pool create, or member replace for one of several");
+        look(d, TOOL_FAILED, subject, found, "no member: is it the right path? A new pool of all members: spooltool pool create");
     else if (p.mounted)
         look(d, TOOL_FAILED, subject, found, "it is mounted as a file system: umount it");
     else
