@@ -406,6 +406,6 @@ const char *config_default_path(void)
 bool config_spool_differs(const struct config *now, const struct config *next)
 {
     return memcmp(&now->pool, &next->pool, sizeof now->pool) != 0 || now->io_engine != next->io_engine ||
-           now->fault_injection != next->fault_injection || now->scrub_interval_ms != next->scrub_interval_ms ||
+           now->fault_injection != next->fault_injection ||
            strcmp(now->state_directory, next->state_directory) != 0;
 }

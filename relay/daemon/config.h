@@ -33,7 +33,6 @@ struct config {
     struct pool_config pool;   /* sink and index are the spool process's to fill in */
     char io_engine_word[16];
     enum io_engine io_engine;
-    uint64_t scrub_interval_ms;
     struct config_listen listens[CONFIG_LISTENS_MAX];
     uint32_t listen_count;
     struct config_listen http; /* port 0: no status page */

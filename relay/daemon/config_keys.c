@@ -77,7 +77,7 @@ const struct config_key config_keys[] = {
     {CONFIG_POOL, "copies", CONFIG_NUMBER, POOL(copies), 1, COPIES_MAX, NULL, "2"},
     {CONFIG_POOL, "min_copies", CONFIG_NUMBER, POOL(min_copies), 1, COPIES_MAX, NULL, "1"},
     {CONFIG_POOL, "io_engine", CONFIG_WORD, 0, 0, 0, 0, "auto|uring|threads", "auto"},
-    {CONFIG_POOL, "scrub_interval", CONFIG_TIME_MS, 0, 0, 60000, 365 * DAY_MS, NULL, "24h"},
+    {CONFIG_POOL, "scrub_interval", CONFIG_TIME_NS, POOL(scrub_interval_ns), 60 * S_NS, 365 * DAY_S * S_NS, NULL, "24h"},
     {CONFIG_POOL, "degrade_after", CONFIG_TIME_NS, POOL(degrade_after_ns), S_NS / 10, 600 * S_NS, NULL, "2s"},
     {CONFIG_POOL, "absent_wait", CONFIG_TIME_NS, POOL(absent_wait_ns), 0, 7 * DAY_S * S_NS, NULL, "10m"},
     {CONFIG_POOL, "share_disk", CONFIG_BOOL, POOL(share_disk), 0, 0, NULL, "no"},
@@ -237,13 +237,11 @@ static enum err set_number(const struct config_key *key, const char *value, void
     return ERR_OK;
 }
 
-/* Two keys of the pool's section live outside struct pool_config. */
+/* One key of the pool's section lives outside struct pool_config. */
 static void *key_target(struct config *c, const struct config_key *key, void *object)
 {
     if (key->section == CONFIG_POOL && strcmp(key->name, "io_engine") == 0)
         return c->io_engine_word;
-    if (key->section == CONFIG_POOL && strcmp(key->name, "scrub_interval") == 0)
-        return &c->scrub_interval_ms;
     return (char *)object + key->offset;
 }
 

@@ -193,13 +193,13 @@ static const char *const denied[] = {
     "setns", "unshare", "personality", "quotactl", "quotactl_fd", "acct", "settimeofday", "clock_settime",
     "clock_adjtime", "adjtimex", "stime", "iopl", "ioperm", "modify_ldt", "mknod", "mknodat", "name_to_handle_at",
     "open_by_handle_at", "fanotify_init", "lookup_dcookie", "nfsservctl", "vhangup", "syslog", "sethostname",
-    "setdomainname", "uselib", "ustat", "sysfs", "_sysctl", "kill", "setuid", "setgid", "setreuid", "setregid", "setresuid",
+    "setdomainname", "uselib", "ustat", "sysfs", "_sysctl", "setuid", "setgid", "setreuid", "setregid", "setresuid",
     "setresgid", "setgroups", "setfsuid", "setfsgid", "capset", "migrate_pages", "move_pages", "vmsplice",
 };
 /* The relay has threads but no processes, no rings and no disks. */
 static const char *const denied_to_relay[] = {"fork", "vfork", "io_uring_setup", "io_uring_enter", "io_uring_register",
                                               "io_setup", "io_submit", "memfd_secret", "chown", "fchown", "lchown",
-                                              "fchownat", "truncate", "mq_open", "shmget", "semget", "msgget"};
+                                              "fchownat", "truncate", "mq_open", "shmget", "semget", "msgget", "kill"};
 
 static bool deny(scmp_filter_ctx f, const char *const *names, unsigned count)
 {

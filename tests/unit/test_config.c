@@ -59,7 +59,7 @@ static void the_contracts_example_is_understood(void **state)
     assert_int_equal(c->pool.copies, 2);
     assert_int_equal(c->pool.min_copies, 1);
     assert_int_equal(c->io_engine, IO_ENGINE_AUTO);
-    assert_int_equal(c->scrub_interval_ms, 86400000);
+    assert_int_equal(c->pool.scrub_interval_ns, UINT64_C(86400000000000));
     assert_int_equal(c->pool.degrade_after_ns, 2000000000);
     assert_int_equal(c->pool.absent_wait_ns, 600000000000);
     assert_int_equal(c->pool.member_count, 2);

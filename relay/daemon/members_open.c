@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening and locking members. See members_open.h. */
+#include "members_open.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ASK_AGAIN_MS 10u
+
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* O_EXCL refuses a block device that is mounted or held by md, dm and the like. */
+static int open_one(const char *path, char why[160])
+{
+    struct stat st;
+    int flags = O_RDWR | O_CLOEXEC;
+    if (stat(path, &st) == 0 && S_ISBLK(st.st_mode))
+        flags |= O_EXCL;
+    int fd = open(path, flags);
+    if (fd >= 0 && fstat(fd, &st) == 0 && (S_ISBLK(st.st_mode) || S_ISREG(st.st_mode)))
+        return fd;
+    snprintf(why, 160, "%s", fd >= 0 ? "neither a file nor a block device"
+                             : errno == EBUSY ? "in use by another (mounted, or part of another volume)" : strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+void members_open(const struct pool_config *pool, struct members_open *m)
+{
+    bool locked[MEMBERS_MAX] = {false};
+    uint64_t until = now_ms() + MEMBERS_LOCK_MS;
+    *m = (struct members_open){.count = pool->member_count};
+    for (uint32_t i = 0; i < m->count; i++) {
+        m->members[i].path = pool->members[i].path;
+        m->members[i].fd = open_one(pool->members[i].path, m->why[i]);
+    }
+    for (bool waiting = true; waiting;) {
+        waiting = false;
+        for (uint32_t i = 0; i < m->count; i++) {
+            if (m->members[i].fd < 0 || locked[i])
+                continue;
+            locked[i] = flock(m->members[i].fd, LOCK_EX | LOCK_NB) == 0;
+            waiting = waiting || !locked[i];
+        }
+        if (waiting && now_ms() >= until)
+            break;
+        if (waiting)
+            usleep(ASK_AGAIN_MS * 1000);
+    }
+    for (uint32_t i = 0; i < m->count; i++) {
+        if (m->members[i].fd < 0 || locked[i])
+            continue;
+        close(m->members[i].fd);
+        m->members[i].fd = -1;
+        m->locked_elsewhere[i] = true;
+        snprintf(m->why[i], sizeof m->why[i], "locked: a process that was stopped still writes to it, or another has it");
+    }
+}
+
+bool members_could_open(const struct pool_member_config *member)
+{
+    char why[160];
+    int fd = open_one(member->path, why);
+    if (fd < 0)
+        return false;
+    bool free_now = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    close(fd);
+    return free_now;
+}
