@@ -27,7 +27,8 @@ THIRD_PARTY = {
     "unbound.h": {"relay/dns.c"},
     "confuse.h": {"relay/daemon/config.c"},
     "seccomp.h": {"relay/daemon/sandbox.c"},
-    "libsmartcols": {"tools/out.c"},
+    "libsmartcols/": {"tools/out.c"},
+    "jansson.h": {"tools/doc.c", "relay/daemon/json_in.c"},  # two programs, one reader each
 }
 
 # Who may include what, the first prefix that matches decides. None: everything.
