@@ -91,7 +91,7 @@ struct core {
     struct uuid pool;
     struct counts_row counts;                        /* as committed */
     bool replaying, replayed, damaged;
-    uint64_t incarnation;
+    uint64_t incarnation, batches;                   /* batches: committed */
     struct map leases;
     struct pending_record *records;
     const struct pending_record **sorted;

@@ -320,6 +320,7 @@ enum err core_transact(struct core *c, enum err (*step)(struct core *c, void *ar
     enum err e = batch_run(c, step, arg);
     while (e == ERR_FULL && store_grow(c->store) == ERR_OK)
         e = batch_run(c, step, arg);
+    c->batches += e == ERR_OK;
     if (e == ERR_OK)
         batch_tell(c);
     else if (e == ERR_CORRUPT || e == ERR_NOT_FOUND)

@@ -165,6 +165,8 @@ void index_query_fini(struct index_query *q)
     q->entry_count = q->domain_count = 0;
 }
 
+#define LIVE_LOOK_MAX 16u /* more than these: a flush is cheaper than looking through the pending */
+
 /* Needs nothing that is still pending: then what is delivered at once never reaches the store. */
 static bool query_waits(const struct core *c, const struct index_query *q)
 {
@@ -175,6 +177,8 @@ static bool query_waits(const struct core *c, const struct index_query *q)
     case INDEX_CHUNKS:
         return core_pending_about(c, q->qid);
     case INDEX_LIVE:
+        if (q->qid_count > LIVE_LOOK_MAX)
+            return true;
         for (uint32_t i = 0; i < q->qid_count; i++)
             if (core_pending_about(c, q->qids[i]))
                 return true;
@@ -251,6 +255,11 @@ void port_opened(struct index *x, enum err e)
     x->out.opened = true;
     x->out.open_error = e;
     pthread_mutex_unlock(&x->out.lock);
+}
+
+bool port_asked(struct index *x)
+{
+    return port_next(x) != NULL;
 }
 
 bool port_has_news(struct index *x)

@@ -53,7 +53,5 @@ static inline enum err store_grow(struct store *s) { return s->ops->grow(s); }
 static inline void store_close(struct store *s) { s->ops->close(s); }
 
 enum err store_mem_open(struct store **store_out) MUST_CHECK;
-/* The file `directory`/index.mdb. ERR_NOT_FOUND is not an answer: what is missing is made. */
-enum err store_lmdb_open(const char *directory, struct store **store_out) MUST_CHECK;
 
 #endif

@@ -1,0 +1,831 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the index promises (spoolfs/index.h), once against every implementation. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <base/prng.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <spoolfs/index.h>
+#include <spoolfs/limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SEGMENTS_SEEN 64
+
+enum kind { MEM, LMDB };
+
+struct world {
+    enum kind kind;
+    char directory[64];
+    struct uuid pool;
+    struct index *index;
+    bool opened;
+    enum err open_error;
+    struct index_segment segments[SEGMENTS_SEEN];
+    struct segment_id deps[SEGMENTS_SEEN][8];
+    uint32_t segment_count, conflicts, rooms, damages;
+    uint64_t sequence;
+};
+
+static struct segment_id seg(uint64_t n)
+{
+    return (struct segment_id){n ? 9 : 0, n};
+}
+
+static struct queue_id qid(uint64_t n)
+{
+    return (struct queue_id){7, n};
+}
+
+/* --- callbacks --- */
+
+static void on_open(void *owner, enum err e)
+{
+    struct world *w = owner;
+    assert_false(w->opened);
+    w->opened = true;
+    w->open_error = e;
+}
+
+static void on_segment(void *owner, const struct index_segment *s)
+{
+    struct world *w = owner;
+    uint32_t i = 0;
+    while (i < w->segment_count && !segment_id_equal(w->segments[i].id, s->id))
+        i++;
+    assert_true(i < SEGMENTS_SEEN);
+    w->segment_count = i == w->segment_count ? i + 1 : w->segment_count;
+    w->segments[i] = *s;
+    for (uint32_t d = 0; d < s->dep_count && d < 8; d++)
+        w->deps[i][d] = s->deps[d];
+    w->segments[i].deps = w->deps[i];
+}
+
+static void on_room(void *owner)
+{
+    ((struct world *)owner)->rooms++;
+}
+
+static void on_damage(void *owner, const char *what)
+{
+    assert_true(strlen(what) > 0);
+    ((struct world *)owner)->damages++;
+}
+
+static void on_conflict(void *owner, struct queue_id q, struct place second)
+{
+    (void)q;
+    (void)second;
+    ((struct world *)owner)->conflicts++;
+}
+
+/* --- the world --- */
+
+static void turn(struct world *w)
+{
+    if (index_event_fd(w->index) >= 0) {
+        struct pollfd p = {.fd = index_event_fd(w->index), .events = POLLIN};
+        assert_int_equal(poll(&p, 1, 60000), 1); /* an index that never answers fails here */
+    }
+    index_dispatch(w->index);
+}
+
+static void world_open(struct world *w)
+{
+    struct index_callbacks cb = {w, on_open, on_segment, on_room, on_damage, on_conflict};
+    w->opened = false;
+    w->segment_count = 0;
+    enum err e = w->kind == MEM ? index_mem_open(w->pool, &cb, &w->index)
+                                : index_lmdb_open(w->directory, w->pool, &cb, &w->index);
+    assert_int_equal(e, ERR_OK);
+    while (!w->opened)
+        turn(w);
+}
+
+static void world_start(struct world *w, enum kind kind)
+{
+    *w = (struct world){.kind = kind, .pool = {{1, 2, 3}}};
+    if (kind == LMDB) {
+        snprintf(w->directory, sizeof w->directory, "/tmp/test_index.XXXXXX");
+        assert_non_null(mkdtemp(w->directory));
+    }
+    world_open(w);
+    assert_int_equal(w->open_error, ERR_NOT_FOUND);
+}
+
+static void world_end(struct world *w)
+{
+    index_close(&w->index);
+    assert_null(w->index);
+    if (w->kind == LMDB) {
+        assert_int_equal(index_lmdb_discard(w->directory), ERR_OK);
+        assert_int_equal(rmdir(w->directory), 0);
+    }
+}
+
+static void on_done(struct index_query *q, enum err e)
+{
+    *(enum err *)q->owner = e;
+}
+
+static enum err ask(struct world *w, struct index_query *q)
+{
+    enum err answer = ERR_COUNT;
+    q->done = on_done;
+    q->owner = &answer;
+    index_query(w->index, q);
+    assert_int_equal(answer, ERR_COUNT); /* never from inside */
+    while (answer == ERR_COUNT)
+        turn(w);
+    return answer;
+}
+
+static void settle(struct world *w)
+{
+    struct index_query q = {.kind = INDEX_BARRIER, .sync = true};
+    enum err e = ask(w, &q);
+    assert_true(e == ERR_OK || (e == ERR_CORRUPT && w->damages));
+    index_dispatch(w->index);
+    index_query_fini(&q);
+}
+
+static void live(struct world *w)
+{
+    assert_int_equal(index_replay_begin(w->index, false), ERR_OK);
+    assert_int_equal(index_replay_end(w->index), ERR_OK);
+}
+
+/* --- records --- */
+
+struct made { struct index_record r; uint8_t payload[2048]; };
+
+static struct made record(enum record_type type, uint64_t q, uint64_t s, uint64_t frame)
+{
+    struct made m = {.r = {.type = type, .qid = qid(q)}};
+    m.r.place = (struct place){.segment = seg(s), .frame = frame * 4096, .frame_blocks = 1, .record = 64, .length = 1000};
+    m.r.digest = (struct digest){q, type};
+    return m;
+}
+
+static struct made message_to(uint64_t q, uint64_t s, uint64_t frame, const char *const *to, uint32_t count, uint32_t flags)
+{
+    struct made m = record(RECORD_MESSAGE, q, s, frame);
+    struct envelope e = {.flags = flags, .arrival_ms = 1000 + q, .sender = "a@b.c", .sender_len = 5};
+    struct envelope_writer writer;
+    assert_int_equal(envelope_begin(&writer, m.payload, sizeof m.payload, &e), ERR_OK);
+    for (uint32_t i = 0; i < count; i++)
+        assert_int_equal(envelope_add_recipient(&writer, to[i], (uint32_t)strlen(to[i])), ERR_OK);
+    m.r.payload_bytes = envelope_end(&writer, 500, flags);
+    return m;
+}
+
+static struct made message(uint64_t q, uint64_t s, uint64_t frame)
+{
+    const char *to = "user@example.org";
+    return message_to(q, s, frame, &to, 1, 0);
+}
+
+static struct made mark(uint64_t q, uint64_t s, uint64_t about, uint32_t recipient, enum mark_status status, uint64_t until)
+{
+    struct made m = record(RECORD_MARK, q, s, 500);
+    struct mark one = {.recipient = recipient, .status = status, .deferred_until_ms = until, .reason = "why", .reason_len = 3};
+    m.r.message_segment = seg(about);
+    assert_int_equal(mark_encode(m.payload, sizeof m.payload, &one, 1, &m.r.payload_bytes), ERR_OK);
+    return m;
+}
+
+static struct made result(enum record_type type, uint64_t q, uint64_t s, uint64_t about, uint32_t arg)
+{
+    struct made m = record(type, q, s, 600);
+    m.r.message_segment = seg(about);
+    m.r.arg = arg;
+    return m;
+}
+
+static void feed(struct world *w, struct made m)
+{
+    m.r.payload = m.payload;
+    if (m.r.sequence == 0)
+        m.r.sequence = ++w->sequence;
+    assert_int_equal(index_feed(w->index, &m.r), ERR_OK);
+    memset(m.payload, 0xee, sizeof m.payload); /* it was copied */
+}
+
+static const struct index_segment *segment(struct world *w, uint64_t n)
+{
+    settle(w);
+    for (uint32_t i = 0; i < w->segment_count; i++)
+        if (segment_id_equal(w->segments[i].id, seg(n)))
+            return &w->segments[i];
+    fail_msg("nothing was told of segment %u", (unsigned)n);
+    return NULL;
+}
+
+static struct index_counts summary(struct world *w)
+{
+    struct index_query q = {.kind = INDEX_SUMMARY};
+    assert_int_equal(ask(w, &q), ERR_OK);
+    index_query_fini(&q);
+    return q.counts;
+}
+
+static enum err lookup(struct world *w, uint64_t n, struct index_entry *e)
+{
+    struct index_query q = {.kind = INDEX_LOOKUP, .qid = qid(n)};
+    enum err err = ask(w, &q);
+    if (err == ERR_OK) {
+        assert_int_equal(q.entry_count, 1);
+        assert_true(queue_id_equal(q.entries[0].qid, qid(n)));
+        *e = q.entries[0];
+    }
+    index_query_fini(&q);
+    return err;
+}
+
+/* Counters of the queue ids that are due. */
+static uint32_t due(struct world *w, uint64_t now, uint32_t max, const uint64_t *skip, uint32_t skips, uint64_t *ids)
+{
+    struct index_query q = {.kind = INDEX_DUE, .now_ms = now, .max = max, .skip = skip, .skip_count = skips};
+    assert_int_equal(ask(w, &q), ERR_OK);
+    for (uint32_t i = 0; i < q.entry_count; i++)
+        ids[i] = q.entries[i].qid.counter;
+    uint32_t count = q.entry_count;
+    index_query_fini(&q);
+    return count;
+}
+
+/* --- tests --- */
+
+static void a_message_is_found_with_its_place_and_envelope(enum kind kind)
+{
+    struct world w;
+    struct index_entry e;
+    world_start(&w, kind);
+    live(&w);
+    feed(&w, message(1, 1, 5));
+    assert_int_equal(index_watermark(w.index, seg(1), 6 * 4096, seg(0)), ERR_OK);
+    struct index_query q = {.kind = INDEX_LOOKUP, .qid = qid(1)};
+    assert_int_equal(ask(&w, &q), ERR_OK);
+    assert_true(segment_id_equal(q.entries[0].place.segment, seg(1)));
+    assert_int_equal(q.entries[0].place.frame, 5 * 4096);
+    assert_int_equal(q.entries[0].state, INDEX_ACTIVE);
+    assert_int_equal(q.entries[0].next_due_ms, 1001);
+    struct envelope env;
+    assert_int_equal(envelope_decode(q.entries[0].envelope, q.entries[0].envelope_bytes, &env), ERR_OK);
+    assert_int_equal(env.recipient_count, 1);
+    index_query_fini(&q);
+    index_query_fini(&q); /* harmless */
+    assert_int_equal(lookup(&w, 2, &e), ERR_NOT_FOUND);
+    const struct index_segment *s = segment(&w, 1);
+    assert_int_equal(s->watermark, 6 * 4096);
+    assert_int_equal(s->live_messages, 1);
+    assert_int_equal(s->live_bytes, 1000);
+    world_end(&w);
+}
+
+static void a_message_and_its_retire_leave_only_the_watermark(enum kind kind)
+{
+    struct world w;
+    struct index_entry e;
+    world_start(&w, kind);
+    live(&w);
+    for (uint64_t i = 1; i <= 100; i++) {
+        feed(&w, message(i, 1, i));
+        feed(&w, mark(i, 2, 1, 0, MARK_DELIVERED, 0));
+        feed(&w, result(RECORD_RETIRE, i, 2, 1, 0));
+    }
+    assert_int_equal(index_watermark(w.index, seg(1), 8192, seg(0)), ERR_OK);
+    settle(&w);
+    assert_int_equal(summary(&w).messages, 0);
+    assert_int_equal(lookup(&w, 50, &e), ERR_NOT_FOUND);
+    assert_int_equal(segment(&w, 1)->live_messages, 0);
+    assert_int_equal(segment(&w, 1)->live_bytes, 0);
+    assert_int_equal(segment(&w, 2)->dep_count, 1);
+    assert_true(segment_id_equal(segment(&w, 2)->deps[0], seg(1)));
+    assert_int_equal(index_freed(w.index, &(struct segment_id){9, 1}, 1), ERR_OK);
+    assert_int_equal(segment(&w, 2)->dep_count, 0);
+    world_end(&w);
+}
+
+static void due_goes_round_the_destinations(enum kind kind)
+{
+    struct world w;
+    uint64_t ids[64];
+    world_start(&w, kind);
+    live(&w);
+    const char *to[3] = {"x@one.example", "y@two.example", "z@three.example"};
+    for (uint64_t i = 0; i < 30; i++) /* one.example has by far the most */
+        feed(&w, message_to(1 + i, 1, i, &to[i < 26 ? 0 : i < 28 ? 1 : 2], 1, 0));
+    assert_int_equal(due(&w, 10, 10, NULL, 0, ids), 0);
+    assert_int_equal(due(&w, 5000, 6, NULL, 0, ids), 6);
+    uint32_t of[3] = {0};
+    for (uint32_t i = 0; i < 6; i++)
+        of[ids[i] <= 26 ? 0 : ids[i] <= 28 ? 1 : 2]++;
+    assert_int_equal(of[0], 2);
+    assert_int_equal(of[1], 2);
+    assert_int_equal(of[2], 2);
+    uint64_t skip = envelope_destination(to[0], (uint32_t)strlen(to[0]));
+    assert_int_equal(due(&w, 5000, 64, &skip, 1, ids), 4);
+    assert_int_equal(due(&w, 5000, 64, NULL, 0, ids), 30);
+    bool turns[3] = {false};
+    for (uint32_t i = 0; i < 3; i++) { /* also over several answers */
+        assert_int_equal(due(&w, 5000, 1, NULL, 0, ids), 1);
+        turns[ids[0] <= 26 ? 0 : ids[0] <= 28 ? 1 : 2] = true;
+    }
+    assert_true(turns[0] && turns[1] && turns[2]);
+    world_end(&w);
+}
+
+static void leased_and_held_messages_are_not_due(enum kind kind)
+{
+    struct world w;
+    struct index_entry e;
+    uint64_t ids[8];
+    world_start(&w, kind);
+    live(&w);
+    const char *to = "x@one.example";
+    feed(&w, message(1, 1, 1));
+    feed(&w, message(2, 1, 2));
+    feed(&w, message_to(3, 1, 3, &to, 1, ENVELOPE_HOLD));
+    assert_int_equal(index_lease(w.index, qid(1), true), ERR_OK);
+    assert_int_equal(due(&w, 5000, 8, NULL, 0, ids), 1);
+    assert_int_equal(ids[0], 2);
+    assert_int_equal(summary(&w).hold, 1);
+    feed(&w, result(RECORD_STATE, 2, 1, 0, RECORD_STATE_HOLD));
+    assert_int_equal(due(&w, 5000, 8, NULL, 0, ids), 0);
+    assert_int_equal(lookup(&w, 2, &e), ERR_OK);
+    assert_int_equal(e.state, INDEX_HOLD);
+    feed(&w, result(RECORD_STATE, 3, 1, 0, RECORD_STATE_RELEASE));
+    assert_int_equal(index_lease(w.index, qid(1), false), ERR_OK);
+    assert_int_equal(due(&w, 5000, 8, NULL, 0, ids), 2);
+    struct made old = result(RECORD_STATE, 2, 1, 0, RECORD_STATE_RELEASE);
+    old.r.sequence = 1; /* lower than that of the HOLD */
+    feed(&w, old);
+    assert_int_equal(summary(&w).hold, 1);
+    feed(&w, result(RECORD_STATE, 2, 1, 0, RECORD_STATE_EXPIRE));
+    assert_int_equal(lookup(&w, 2, &e), ERR_OK);
+    assert_int_equal(e.state, INDEX_EXPIRE);
+    assert_int_equal(due(&w, 5000, 8, NULL, 0, ids), 3);
+    world_end(&w);
+}
+
+static void a_deferral_moves_the_due_time_and_retry_brings_it_back(enum kind kind)
+{
+    struct world w;
+    struct index_entry e;
+    uint64_t ids[8];
+    world_start(&w, kind);
+    live(&w);
+    const char *to[2] = {"x@one.example", "y@two.example"};
+    feed(&w, message_to(1, 1, 1, to, 2, 0));
+    assert_int_equal(summary(&w).recipients, 2);
+    feed(&w, mark(1, 1, 0, 0, MARK_DELIVERED, 0));
+    feed(&w, mark(1, 1, 0, 1, MARK_DEFERRED, 9000));
+    assert_int_equal(due(&w, 8999, 8, NULL, 0, ids), 0);
+    assert_int_equal(due(&w, 9000, 8, NULL, 0, ids), 1);
+    assert_int_equal(summary(&w).recipients, 1);
+    assert_int_equal(summary(&w).deferred, 1);
+    feed(&w, mark(1, 1, 0, 1, MARK_DEFERRED, 12000));
+    assert_int_equal(lookup(&w, 1, &e), ERR_OK);
+    assert_int_equal(e.attempts, 2);
+    assert_int_equal(e.next_due_ms, 12000);
+    feed(&w, result(RECORD_STATE, 1, 1, 0, RECORD_STATE_RETRY));
+    assert_int_equal(due(&w, 2000, 8, NULL, 0, ids), 1);
+    feed(&w, mark(1, 1, 0, 1, MARK_DEFERRED, 20000)); /* after the RETRY: counts again */
+    assert_int_equal(due(&w, 19999, 8, NULL, 0, ids), 0);
+    struct index_query q = {.kind = INDEX_LOOKUP, .qid = qid(1)};
+    assert_int_equal(ask(&w, &q), ERR_OK);
+    struct mark_cursor c;
+    struct mark m;
+    mark_begin(&c, q.entries[0].marks, q.entries[0].marks_bytes);
+    assert_true(mark_next(&c, &m) && m.recipient == 0 && m.status == MARK_DELIVERED);
+    assert_true(mark_next(&c, &m) && m.recipient == 1 && m.deferred_until_ms == 20000 && m.reason_len == 3);
+    assert_false(mark_next(&c, &m));
+    index_query_fini(&q);
+    world_end(&w);
+}
+
+static void a_list_pages_in_order(enum kind kind)
+{
+    struct world w;
+    world_start(&w, kind);
+    live(&w);
+    for (uint64_t i = 0; i < 2500; i++)
+        feed(&w, message(1 + (i * 977) % 2500, 1, i));
+    struct index_query q = {.kind = INDEX_LIST, .max = 1000};
+    uint64_t next = 1;
+    uint32_t pages = 0;
+    do {
+        assert_int_equal(ask(&w, &q), ERR_OK);
+        for (uint32_t i = 0; i < q.entry_count; i++)
+            assert_int_equal(q.entries[i].qid.counter, next++);
+        index_query_fini(&q);
+        pages++;
+    } while (q.more);
+    assert_int_equal(next, 2501);
+    assert_int_equal(pages, 3);
+    struct queue_id ids[3] = {qid(1), qid(9999), qid(2500)};
+    struct index_query l = {.kind = INDEX_LIVE, .qids = ids, .qid_count = 3};
+    assert_int_equal(ask(&w, &l), ERR_OK);
+    assert_true(l.live[0] && !l.live[1] && l.live[2]);
+    index_query_fini(&l);
+    world_end(&w);
+}
+
+static struct made chunk(uint64_t q, uint32_t number, uint64_t s)
+{
+    struct made m = record(RECORD_CHUNK, q, s, 100 + number);
+    m.r.arg = number;
+    m.r.body_bytes = 936;
+    return m;
+}
+
+static enum err chunks(struct world *w, uint64_t n, uint32_t first, struct index_query *q)
+{
+    *q = (struct index_query){.kind = INDEX_CHUNKS, .qid = qid(n), .first = first};
+    return ask(w, q);
+}
+
+static void chunks_live_and_go_with_their_message(enum kind kind)
+{
+    struct world w;
+    struct index_query q;
+    world_start(&w, kind);
+    live(&w);
+    for (uint32_t i = 0; i < 20; i++)
+        feed(&w, chunk(1, i, 1 + i % 2));
+    assert_int_equal(segment(&w, 1)->live_chunks, 10);
+    struct made m = message(1, 3, 1);
+    m.r.arg = 20;
+    feed(&w, m);
+    assert_int_equal(chunks(&w, 1, 3, &q), ERR_OK);
+    assert_int_equal(q.max, 17);
+    assert_true(segment_id_equal(q.chunks[0].place.segment, seg(2)));
+    assert_int_equal(q.chunks[0].place.frame, 103 * 4096);
+    index_query_fini(&q);
+    struct made moved = chunk(1, 4, 5);
+    moved.r.moved = true;
+    feed(&w, moved);
+    assert_int_equal(segment(&w, 1)->live_chunks, 9);
+    assert_int_equal(segment(&w, 5)->live_chunks, 1);
+    feed(&w, result(RECORD_RETIRE, 1, 3, 0, 0));
+    moved.r.arg = 5;
+    feed(&w, moved); /* a copy that comes too late */
+    assert_int_equal(segment(&w, 1)->live_chunks, 0);
+    assert_int_equal(segment(&w, 2)->live_chunks, 0);
+    assert_int_equal(segment(&w, 5)->live_chunks, 0);
+    assert_int_equal(chunks(&w, 1, 0, &q), ERR_NOT_FOUND);
+    index_query_fini(&q);
+    feed(&w, chunk(2, 0, 1));
+    settle(&w);
+    feed(&w, chunk(2, 1, 1));
+    assert_int_equal(index_abort(w.index, qid(2)), ERR_OK);
+    assert_int_equal(segment(&w, 1)->live_chunks, 0);
+    world_end(&w);
+}
+
+static void a_missing_chunk_is_named(enum kind kind)
+{
+    struct world w;
+    struct index_query q;
+    world_start(&w, kind);
+    live(&w);
+    for (uint32_t i = 0; i < 6; i++)
+        if (i != 4)
+            feed(&w, chunk(1, i, 1));
+    struct made m = message(1, 1, 1);
+    m.r.arg = 6;
+    feed(&w, m);
+    assert_int_equal(chunks(&w, 1, 0, &q), ERR_LOST);
+    assert_int_equal(q.first, 4);
+    index_query_fini(&q);
+    world_end(&w);
+}
+
+static void the_end_of_a_replay_drops_chunks_of_earlier_mounts_only(enum kind kind)
+{
+    struct world w;
+    world_start(&w, kind);
+    assert_int_equal(index_incarnation(w.index, 33), ERR_OK);
+    assert_int_equal(index_replay_begin(w.index, true), ERR_OK);
+    feed(&w, chunk(1, 0, 1));
+    struct made now = chunk(2, 0, 2);
+    now.r.place.segment.incarnation = 33;
+    feed(&w, now);
+    assert_int_equal(index_replay_end(w.index), ERR_OK);
+    assert_int_equal(segment(&w, 1)->live_chunks, 0);
+    struct index_query q;
+    assert_int_equal(chunks(&w, 1, 0, &q), ERR_NOT_FOUND);
+    index_query_fini(&q);
+    assert_int_equal(chunks(&w, 2, 0, &q), ERR_OK);
+    index_query_fini(&q);
+    world_end(&w);
+}
+
+static void compaction_moves_places_and_revives_nothing(enum kind kind)
+{
+    struct world w;
+    struct index_entry e;
+    world_start(&w, kind);
+    live(&w);
+    feed(&w, message(1, 1, 1));
+    feed(&w, message(2, 1, 2));
+    feed(&w, mark(1, 1, 0, 0, MARK_DEFERRED, 7000));
+    settle(&w);
+    feed(&w, result(RECORD_RETIRE, 2, 1, 0, 0));
+    for (uint64_t i = 1; i <= 2; i++) {
+        struct made m = message(i, 4, 10 + i);
+        m.r.moved = true;
+        feed(&w, m);
+    }
+    struct made k = mark(1, 4, 0, 0, MARK_DEFERRED, 7000);
+    k.r.moved = true;
+    feed(&w, k);
+    assert_int_equal(index_watermark(w.index, seg(4), 8192, seg(1)), ERR_OK);
+    assert_int_equal(lookup(&w, 2, &e), ERR_NOT_FOUND);
+    assert_int_equal(lookup(&w, 1, &e), ERR_OK);
+    assert_true(segment_id_equal(e.place.segment, seg(4)));
+    assert_int_equal(e.attempts, 1);
+    assert_int_equal(segment(&w, 1)->live_messages, 0);
+    assert_int_equal(segment(&w, 4)->live_messages, 1);
+    assert_int_equal(segment(&w, 4)->dep_count, 1);
+    assert_true(segment_id_equal(segment(&w, 4)->deps[0], seg(1)));
+    world_end(&w);
+}
+
+static void nothing_is_due_before_the_replay_ended(enum kind kind)
+{
+    struct world w;
+    uint64_t ids[8];
+    world_start(&w, kind);
+    assert_int_equal(index_replay_begin(w.index, true), ERR_OK);
+    feed(&w, message(1, 1, 1));
+    assert_int_equal(due(&w, 5000, 8, NULL, 0, ids), 0);
+    assert_int_equal(index_replay_end(w.index), ERR_OK);
+    assert_int_equal(due(&w, 5000, 8, NULL, 0, ids), 1);
+    assert_int_equal(index_replay_begin(w.index, true), ERR_OK); /* from nothing */
+    assert_int_equal(index_replay_end(w.index), ERR_OK);
+    assert_int_equal(due(&w, 5000, 8, NULL, 0, ids), 0);
+    assert_int_equal(summary(&w).messages, 0);
+    world_end(&w);
+}
+
+static void two_messages_with_one_queue_id_are_both_kept(enum kind kind)
+{
+    struct world w;
+    struct index_entry e;
+    world_start(&w, kind);
+    assert_int_equal(index_replay_begin(w.index, true), ERR_OK);
+    struct made a = message(1, 1, 1), b = message(1, 2, 1);
+    b.r.digest.lo = 77;
+    feed(&w, a);
+    feed(&w, b);
+    assert_int_equal(index_replay_end(w.index), ERR_OK);
+    assert_int_equal(summary(&w).messages, 2);
+    assert_int_equal(w.conflicts, 1);
+    feed(&w, result(RECORD_RETIRE, 1, 3, 2, 0)); /* the one in segment 2 */
+    assert_int_equal(lookup(&w, 1, &e), ERR_OK);
+    assert_int_equal(e.digest.lo, 1);
+    assert_int_equal(summary(&w).messages, 1);
+    world_end(&w);
+}
+
+static void domains_are_counted(enum kind kind)
+{
+    struct world w;
+    world_start(&w, kind);
+    live(&w);
+    const char *to[3] = {"x@One.example", "y@one.example", "z@two.example"};
+    feed(&w, message_to(1, 1, 1, to, 3, 0));
+    feed(&w, message_to(2, 1, 2, to, 1, ENVELOPE_HOLD));
+    struct index_query q = {.kind = INDEX_DOMAINS, .max = 10};
+    assert_int_equal(ask(&w, &q), ERR_OK);
+    assert_int_equal(q.domain_count, 2);
+    assert_string_equal(q.domains[0].domain, "one.example");
+    assert_int_equal(q.domains[0].messages, 2);
+    assert_int_equal(q.domains[0].recipients, 3);
+    assert_int_equal(q.domains[0].oldest_ms, 1001);
+    assert_string_equal(q.domains[1].domain, "two.example");
+    index_query_fini(&q);
+    struct index_counts n = summary(&w);
+    assert_int_equal(n.messages, 2);
+    assert_int_equal(n.recipients, 4);
+    assert_int_equal(n.oldest_ms, 1001);
+    assert_int_equal(n.bytes, 1000);
+    world_end(&w);
+}
+
+/* --- IDX-2 --- */
+
+#define STORY_SEGMENTS 6
+#define STORY_RECORDS 400
+
+struct story { struct made records[STORY_SEGMENTS][STORY_RECORDS]; uint32_t count[STORY_SEGMENTS]; };
+
+static void tell(struct story *s, uint64_t where, struct made m, uint64_t sequence)
+{
+    m.r.sequence = sequence;
+    m.r.place.frame = 4096 * (1 + s->count[where - 1]);
+    assert_true(s->count[where - 1] < STORY_RECORDS);
+    s->records[where - 1][s->count[where - 1]++] = m;
+}
+
+/* A random history of messages, results, moves and conflicts, over all segments. */
+static void story_make(struct story *s, uint64_t seed)
+{
+    struct prng p = {seed};
+    uint64_t sequence = 0;
+    memset(s, 0, sizeof *s);
+    for (uint64_t q = 1; q <= 60; q++) {
+        uint64_t home = 1 + prng_below(&p, STORY_SEGMENTS);
+        uint32_t results = (uint32_t)prng_below(&p, 6);
+        tell(s, home, message(q, home, 1), ++sequence);
+        if (prng_below(&p, 8) == 0) { /* another one */
+            uint64_t other = 1 + prng_below(&p, STORY_SEGMENTS);
+            struct made m = message(q, other, 1);
+            m.r.digest.lo += 1000;
+            tell(s, other, m, ++sequence);
+        }
+        for (uint32_t i = 0; i < results; i++) {
+            uint64_t at = 1 + prng_below(&p, STORY_SEGMENTS);
+            switch (prng_below(&p, 6)) {
+            case 0:
+            case 1:
+                tell(s, at, mark(q, at, home, 0, MARK_DEFERRED, 5000 + sequence), sequence + 1);
+                break;
+            case 2:
+                tell(s, at, result(RECORD_STATE, q, at, home, 1 + (uint32_t)prng_below(&p, 4)), sequence + 1);
+                break;
+            case 3:
+                tell(s, at, result(RECORD_RETIRE, q, at, home, 0), sequence + 1);
+                break;
+            case 4:
+                if (at != home) {
+                    struct made m = message(q, at, 1);
+                    m.r.moved = true;
+                    tell(s, at, m, sequence + 1);
+                    home = at;
+                }
+                break;
+            default:
+                tell(s, at, chunk(q, i, at), sequence + 1);
+            }
+            sequence++;
+        }
+    }
+}
+
+static uint32_t story_sum(struct world *w, char *text, size_t size)
+{
+    struct index_query q = {.kind = INDEX_LIST};
+    size_t used = 0;
+    assert_int_equal(ask(w, &q), ERR_OK);
+    for (uint32_t i = 0; i < q.entry_count; i++) {
+        const struct index_entry *e = &q.entries[i];
+        used += (size_t)snprintf(text + used, size - used, "%u/%u@%u:%u,%u state %u attempts %u due %u marks %u\n",
+                                 (unsigned)e->qid.counter, (unsigned)e->digest.lo, (unsigned)e->place.segment.counter,
+                                 (unsigned)e->place.frame, (unsigned)e->chunk_count, e->state, e->attempts,
+                                 (unsigned)e->next_due_ms, e->marks_bytes);
+        assert_true(used < size);
+    }
+    uint32_t count = q.entry_count;
+    index_query_fini(&q);
+    for (uint64_t n = 1; n <= STORY_SEGMENTS; n++) {
+        const struct index_segment *s = segment(w, n);
+        used += (size_t)snprintf(text + used, size - used, "segment %u: %u messages %u chunks %u bytes %u deps\n",
+                                 (unsigned)n, s->live_messages, s->live_chunks, (unsigned)s->live_bytes, s->dep_count);
+        assert_true(used < size);
+    }
+    struct index_counts c = summary(w);
+    assert_int_equal(c.messages, count);
+    assert_int_equal(c.active + c.deferred + c.hold, count);
+    return count;
+}
+
+/* The first line that is not the same. */
+static const char *difference(char *a, char *b)
+{
+    static char text[400];
+    char *save_a, *save_b;
+    char *x = strtok_r(a, "\n", &save_a), *y = strtok_r(b, "\n", &save_b);
+    while (x && y && strcmp(x, y) == 0) {
+        x = strtok_r(NULL, "\n", &save_a);
+        y = strtok_r(NULL, "\n", &save_b);
+    }
+    snprintf(text, sizeof text, "%s, but also %s", x ? x : "nothing", y ? y : "nothing");
+    return text;
+}
+
+static void story_replay(struct world *w, const struct story *s, struct prng *p)
+{
+    uint32_t order[STORY_SEGMENTS], at[STORY_SEGMENTS] = {0}, left = 0;
+    assert_int_equal(index_replay_begin(w->index, true), ERR_OK);
+    for (uint32_t i = 0; i < STORY_SEGMENTS; i++) {
+        order[i] = i;
+        left += s->count[i];
+    }
+    for (uint32_t i = STORY_SEGMENTS - 1; i > 0; i--) {
+        uint32_t j = (uint32_t)prng_below(p, i + 1), t = order[i];
+        order[i] = order[j];
+        order[j] = t;
+    }
+    bool mixed = prng_below(p, 2);
+    for (uint32_t i = 0; left > 0;) {
+        uint32_t n = mixed ? (uint32_t)prng_below(p, STORY_SEGMENTS) : order[i];
+        if (at[n] == s->count[n]) {
+            i = i + 1 < STORY_SEGMENTS ? i + 1 : i;
+            continue;
+        }
+        feed(w, s->records[n][at[n]++]);
+        left--;
+        if (prng_below(p, 40) == 0) {
+            assert_int_equal(index_watermark(w->index, seg(n + 1), at[n], seg(0)), ERR_OK);
+            settle(w); /* a batch ends here */
+        }
+    }
+    for (uint32_t n = 0; n < STORY_SEGMENTS; n++)
+        assert_int_equal(index_watermark(w->index, seg(n + 1), 1 << 20, seg(0)), ERR_OK);
+    assert_int_equal(index_replay_end(w->index), ERR_OK);
+}
+
+static void a_replay_comes_out_the_same_in_any_order(enum kind kind)
+{
+    static struct story s;
+    static char first[65536], again[65536];
+    for (uint64_t seed = 1; seed <= (kind == MEM ? 40 : 4); seed++) {
+        struct world w;
+        struct prng p = {seed * 1000};
+        story_make(&s, seed);
+        world_start(&w, kind);
+        assert_int_equal(index_incarnation(w.index, 999), ERR_OK);
+        story_replay(&w, &s, &p);
+        assert_true(story_sum(&w, first, sizeof first) > 5);
+        for (uint32_t i = 0; i < 4; i++) {
+            story_replay(&w, &s, &p);
+            story_sum(&w, again, sizeof again);
+            if (strcmp(first, again) != 0)
+                fail_msg("seed %u: %s", (unsigned)seed, difference(first, again));
+        }
+        assert_int_equal(w.damages, 0);
+        world_end(&w);
+    }
+}
+
+static void queries_that_wait_at_close_are_never_done(enum kind kind)
+{
+    struct world w;
+    enum err answer = ERR_COUNT;
+    world_start(&w, kind);
+    live(&w);
+    feed(&w, message(1, 1, 1));
+    struct index_query q = {.kind = INDEX_LIST, .done = on_done, .owner = &answer};
+    index_query(w.index, &q);
+    world_end(&w);
+    assert_int_equal(answer, ERR_COUNT);
+}
+
+#define BOTH(X)                                                                                                        \
+    X(a_message_is_found_with_its_place_and_envelope)                                                                  \
+    X(a_message_and_its_retire_leave_only_the_watermark)                                                               \
+    X(due_goes_round_the_destinations)                                                                                 \
+    X(leased_and_held_messages_are_not_due)                                                                            \
+    X(a_deferral_moves_the_due_time_and_retry_brings_it_back)                                                          \
+    X(a_list_pages_in_order)                                                                                           \
+    X(chunks_live_and_go_with_their_message)                                                                           \
+    X(a_missing_chunk_is_named)                                                                                        \
+    X(the_end_of_a_replay_drops_chunks_of_earlier_mounts_only)                                                         \
+    X(compaction_moves_places_and_revives_nothing)                                                                     \
+    X(nothing_is_due_before_the_replay_ended)                                                                          \
+    X(two_messages_with_one_queue_id_are_both_kept)                                                                    \
+    X(domains_are_counted)                                                                                             \
+    X(a_replay_comes_out_the_same_in_any_order)                                                                        \
+    X(queries_that_wait_at_close_are_never_done)
+
+#define DEFINE(name)                                                                                                   \
+    static void mem_##name(void **state)                                                                               \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        name(MEM);                                                                                                     \
+    }                                                                                                                  \
+    static void lmdb_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        name(LMDB);                                                                                                    \
+    }
+BOTH(DEFINE)
+
+#define LIST(name) cmocka_unit_test(mem_##name), cmocka_unit_test(lmdb_##name),
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {BOTH(LIST)};
+    return cmocka_run_group_tests_name("index", tests, NULL, NULL);
+}
