@@ -88,9 +88,8 @@ static enum sim_fault draw_op_fault(struct world *w, const struct io_op *op)
     return SIM_FAULT_none;
 }
 
-void atlas_decide(void *owner, const struct io_op *op, uint64_t index, struct sim_fate *fate)
+static void decide(struct world *w, const struct io_op *op, uint64_t index, struct sim_fate *fate)
 {
-    struct world *w = owner;
     if (scripted(w, op, index, fate) || w->faults_off || w->plan.level == PLAN_NONE)
         return;
     uint32_t crash = w->mounting ? w->plan.mount_crash_one_in : w->plan.crash_one_in;
@@ -115,6 +114,15 @@ void atlas_decide(void *owner, const struct io_op *op, uint64_t index, struct si
         atlas_note_cut(w);
         w->atlas.out = true;
     }
+}
+
+void atlas_decide(void *owner, const struct io_op *op, uint64_t index, struct sim_fate *fate)
+{
+    struct world *w = owner;
+    decide(w, op, index, fate);
+    if (fate->fault != SIM_FAULT_none)
+        world_say(w, "fault: %s for op %llu, if it fits, member %u at %llu", sim_fault_word(fate->fault),
+                  (unsigned long long)index, op->target, (unsigned long long)op->offset);
 }
 
 /* --- at rest --- */

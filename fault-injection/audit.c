@@ -11,33 +11,28 @@
 #define READS_AT_ONCE 12u
 #define PATIENCE_NS (UINT64_C(90) * 1000000000) /* for the index to catch up, and for reads behind a stalled member */
 
-struct page {
-    struct index_query query;
-    bool done;
-    enum err e;
-};
-
 static void on_page(struct index_query *q, enum err e)
 {
-    struct page *p = q->owner;
-    p->done = true;
-    p->e = e;
+    struct world *w = q->owner;
+    w->asked.done = true;
+    w->asked.e = e;
 }
 
-/* Waits for one query. Not ended: the power went. */
-static bool ask(struct world *w, struct page *p)
+/* Waits for one answer. False: the power went; the index forgets the question when it is closed. */
+static bool ask(struct world *w, const struct index_query *question)
 {
-    p->query.done = on_page;
-    p->query.owner = p;
-    p->done = false;
+    w->asked.query = *question;
+    w->asked.query.done = on_page;
+    w->asked.query.owner = w;
+    w->asked.done = false;
     uint64_t until = io_now_ns(w->io) + PATIENCE_NS;
-    index_query(spool_index(w->pool), &p->query);
-    while (!p->done && !world_crashed(w) && !world_failed(w)) {
+    index_query(spool_index(w->pool), &w->asked.query);
+    while (!w->asked.done && !world_crashed(w) && !world_failed(w)) {
         world_turn(w);
         if (io_now_ns(w->io) > until)
             world_fail(w, "liveness: the index does not answer");
     }
-    return p->done && !world_failed(w);
+    return w->asked.done && !world_failed(w);
 }
 
 static void audit_entry(struct world *w, const struct index_entry *e)
@@ -58,18 +53,16 @@ static bool audit_list(struct world *w)
     bool more = true;
     model_audit_begin(&w->model);
     while (more) {
-        struct page p = {.query = {.kind = INDEX_LIST, .qid = cursor, .max = PAGE_MAX}};
-        if (!ask(w, &p)) {
-            index_query_fini(&p.query);
+        struct index_query *q = &w->asked.query;
+        if (!ask(w, &(struct index_query){.kind = INDEX_LIST, .qid = cursor, .max = PAGE_MAX}))
             return false;
-        }
-        if (p.e != ERR_OK)
-            world_fail(w, "the index answers a list with %s", err_name(p.e));
-        for (uint32_t i = 0; i < p.query.entry_count && !world_failed(w); i++)
-            audit_entry(w, &p.query.entries[i]);
-        cursor = p.query.qid;
-        more = p.e == ERR_OK && p.query.more && p.query.entry_count > 0;
-        index_query_fini(&p.query);
+        if (w->asked.e != ERR_OK)
+            world_fail(w, "the index answers a list with %s", err_name(w->asked.e));
+        for (uint32_t i = 0; i < q->entry_count && !world_failed(w); i++)
+            audit_entry(w, &q->entries[i]);
+        cursor = q->qid;
+        more = w->asked.e == ERR_OK && q->more && q->entry_count > 0;
+        index_query_fini(q);
     }
     return !world_failed(w);
 }

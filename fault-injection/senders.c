@@ -171,6 +171,9 @@ static void append_on_message(struct spool_group *g, enum err e)
         return;
     }
     w->counts.acked++;
+    world_say(w, "append %llu of %u bytes in segment %llu at %llu", (unsigned long long)a->msg->qid.counter,
+              a->msg->body_bytes, (unsigned long long)a->records[0].place.segment.counter,
+              (unsigned long long)a->records[0].place.frame);
     a->msg->segment = a->records[0].place.segment;
     if (!a->fresh || spool_lease(w->pool, a->msg->qid, a->msg->segment) != ERR_OK) {
         action_end(a);
@@ -225,11 +228,21 @@ struct model_message *senders_append(struct world *w, uint32_t body_bytes, bool 
 
 /* --- results --- */
 
+static const char *visit_word(enum visit_kind kind)
+{
+    static const char *const words[] = {"nothing", "mark", "defer", "retire", "bounce", "hold", "release"};
+    return words[kind];
+}
+
 static void result_on_done(struct spool_group *g, enum err e)
 {
     struct action *a = g->owner;
     struct world *w = a->w;
     struct model_message *msg = a->msg;
+    world_say(w, "%s %llu, its message in segment %llu, result in segment %llu at %llu: %s", visit_word(a->visit),
+              (unsigned long long)msg->qid.counter, (unsigned long long)msg->segment.counter,
+              (unsigned long long)a->records[0].place.segment.counter,
+              (unsigned long long)a->records[0].place.frame, err_name(e));
     switch (a->visit) {
     case VISIT_BOUNCE:
         model_on_appended(&w->model, a->bounce, e);
@@ -411,7 +424,7 @@ static void visit_on_chunks(struct index_query *q, enum err e)
 {
     struct action *a = q->owner;
     a->querying = false;
-    if (e != ERR_OK || q->entry_count == 0) {
+    if (e != ERR_OK || q->max == 0) {
         index_query_fini(q);
         visit_lost(a, e == ERR_OK ? ERR_LOST : e, "the place of a CHUNK");
         return;

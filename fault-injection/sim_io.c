@@ -47,6 +47,8 @@ struct sim_io {
     enum sim_survival survival;
     void *decide_owner;
     void (*decide)(void *owner, const struct io_op *op, uint64_t index, struct sim_fate *fate);
+    void *ended_owner;
+    void (*ended)(void *owner, const struct io_op *op, uint64_t index);
     struct sim_counts counts;
     uint64_t trace;
     char violation[256];
@@ -236,6 +238,8 @@ static void sim_end(struct sim_io *sim, struct io_op *op)
     link_remove(&op->link);
     sim->in_flight--;
     sim_trace_op(sim, op, s.index, digest);
+    if (sim->ended)
+        sim->ended(sim->ended_owner, op, s.index);
     op->done(op);
 }
 
@@ -492,6 +496,12 @@ void sim_io_on_submit(struct sim_io *sim, void *owner,
 {
     sim->decide_owner = owner;
     sim->decide = decide;
+}
+
+void sim_io_on_end(struct sim_io *sim, void *owner, void (*ended)(void *owner, const struct io_op *op, uint64_t index))
+{
+    sim->ended_owner = owner;
+    sim->ended = ended;
 }
 
 const struct sim_counts *sim_io_counts(const struct sim_io *sim) { return &sim->counts; }

@@ -40,6 +40,9 @@ uint16_t sim_io_add_member(struct sim_io *sim, const struct sim_member_shape *sh
 void sim_io_on_submit(struct sim_io *sim, void *owner,
                       void (*decide)(void *owner, const struct io_op *op, uint64_t index, struct sim_fate *fate));
 
+/* Told of every operation that ends, before its done(): for listings. */
+void sim_io_on_end(struct sim_io *sim, void *owner, void (*ended)(void *owner, const struct io_op *op, uint64_t index));
+
 /* --- power --- */
 void sim_io_set_survival(struct sim_io *sim, enum sim_survival survival); /* for the next cut */
 void sim_io_power_cut(struct sim_io *sim);

@@ -60,9 +60,22 @@ static enum err open_index(void *owner, struct uuid pool, bool discard, const st
     return index_mem_open(pool, cb, index_out);
 }
 
+static void on_op_end(void *owner, const struct io_op *op, uint64_t index)
+{
+    static const char *const kinds[] = {"read", "write", "flush", "discard"};
+    const struct world *w = owner;
+    if (!w->verbose || index < w->list_from)
+        return;
+    uint64_t slots = 64 * KIB, slot = op->offset < slots ? 0 : (op->offset - slots) / w->plan.segment_bytes;
+    world_say(w, "  op %llu %s class %u, member %u, %u at %llu (slot %llu + %llu): %s", (unsigned long long)index,
+              kinds[op->kind], op->class, op->target, op->length, (unsigned long long)op->offset,
+              (unsigned long long)slot, (unsigned long long)(op->offset < slots ? 0 : op->offset - slots - slot * w->plan.segment_bytes),
+              err_name(op->result));
+}
+
 void world_make(struct world *w, const struct plan *plan)
 {
-    *w = (struct world){.plan = *plan, .scripted_cut = UINT64_MAX};
+    *w = (struct world){.plan = *plan, .scripted_cut = UINT64_MAX, .list_from = UINT64_MAX};
     struct prng prng = {plan->seed};
     w->sim = sim_io_make(prng_next(&prng));
     w->io = sim_io_door(w->sim);
@@ -81,6 +94,7 @@ void world_make(struct world *w, const struct plan *plan)
     }
     atlas_init(w);
     sim_io_on_submit(w->sim, w, atlas_decide);
+    sim_io_on_end(w->sim, w, on_op_end);
 }
 
 bool world_crashed(const struct world *w) { return sim_io_is_dark(w->sim); }
@@ -106,8 +120,8 @@ void world_after_crash(struct world *w)
     world_say(w, "no power%s", in_mount ? " during a mount" : "");
     world_note_status(w);
     sim_io_drain(w->sim);
+    pool_abandon(&w->pool); /* it still knows the queries of the actions */
     senders_forget(w);
-    pool_abandon(&w->pool);
     model_on_crash(&w->model);
     sim_io_power_on(w->sim);
 }

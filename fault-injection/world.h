@@ -54,9 +54,11 @@ struct world {
     enum sim_fault scripted_fault;
     uint64_t scripted_fault_at, scripted_fault_target;
     bool scripted_fault_stays;
+    struct { struct index_query query; bool done; enum err e; } asked; /* an audit's question: outlives a crash */
     struct world_counts counts;
     char failure[512];
     bool verbose;
+    uint64_t list_from;       /* verbose: operations from this one on are listed */
 };
 
 /* --- world.c: life --- */
