@@ -357,10 +357,12 @@ uint32_t pool_domains_usable(const struct pool *p);
 bool members_share_domain(const struct member *a, const struct member *b);
 
 /* sync.c: blocking I/O for mount, create and check */
-struct sync_read { struct pool *pool; struct io *io; uint16_t target; uint64_t offset; uint32_t length; uint8_t *buffer; enum err result; };
+/* member: counts the op while it is out; NULL before the member is known. */
+struct sync_read { struct member *member; struct io *io; uint16_t target; uint64_t offset; uint32_t length; uint8_t *buffer; enum err result; };
 void sync_read_all(struct io *io, struct sync_read *reads, uint32_t count);
 enum err sync_read_one(struct io *io, uint16_t target, uint64_t offset, void *buffer, uint32_t length) MUST_CHECK;
 enum err sync_write_one(struct io *io, uint16_t target, uint64_t offset, const void *buffer, uint32_t length) MUST_CHECK;
+enum err sync_flush_one(struct io *io, uint16_t target) MUST_CHECK;
 void *sync_buffer(size_t bytes); /* BLOCK_BYTES aligned, aborts never: NULL when there is no memory */
 
 /* superblock.c */
@@ -451,6 +453,7 @@ enum err recover_tails(struct pool *p) MUST_CHECK;
 /* read.c and walk.c */
 enum err read_init(struct pool *p) MUST_CHECK;
 void read_fini(struct pool *p);
+void read_clear_timers(struct pool *p);
 void read_step(struct pool *p);
 /* The healthiest readable image not in skip_mask; COPIES_MAX: none. */
 uint32_t read_choose_image(const struct pool *p, const struct segment *s, uint32_t skip_mask);

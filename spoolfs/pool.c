@@ -11,6 +11,7 @@
 #define TICK_NS (100 * NS_PER_MS)      /* retries and queries that nothing else wakes */
 #define CLOCK_STEP_MAX_MS UINT64_C(3600000) /* DESIGN section 7: at most an hour at mount */
 #define UNMOUNT_PATIENCE_NS (8 * NS_PER_S)
+#define END_PATIENCE_NS (35 * NS_PER_S) /* the kernel gives up on a command after 30 s */
 #define MOUNT_PATIENCE_NS (10 * NS_PER_S)
 
 uint64_t pool_clock_ms(struct pool *p)
@@ -201,6 +202,8 @@ static enum err pool_mount_steps(struct pool *p, const char **text_out)
     return replay_open(p, p->index_discard);
 }
 
+static void pool_end(struct pool **pool);
+
 enum err pool_mount(struct io *io, const struct pool_config *config, struct pool **pool_out, const char **text_out)
 {
     struct pool *p;
@@ -210,7 +213,8 @@ enum err pool_mount(struct io *io, const struct pool_config *config, struct pool
         return e;
     e = pool_mount_steps(p, text_out);
     if (e != ERR_OK) {
-        pool_abandon(&p);
+        p->stopping = true;
+        pool_end(&p);
         return e;
     }
     p->mounted = true;
@@ -253,12 +257,32 @@ void pool_step(struct pool *p)
 
 /* --- stop --- */
 
+static void pool_clear_timers(struct pool *p);
+
 static uint32_t pool_ops(const struct pool *p)
 {
     uint32_t ops = 0;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++)
         ops += p->members[i].ops;
     return ops;
+}
+
+/* IO-5: what is outstanding on a stuck member keeps its memory. The process is about to end, or mounts again later;
+ * a leak is the price of a disk that does not answer. */
+static void pool_end(struct pool **pool)
+{
+    struct pool *p = *pool;
+    uint64_t until = io_now_ns(p->io) + END_PATIENCE_NS;
+    while (pool_ops(p) > 0 && io_now_ns(p->io) < until)
+        io_turn(p->io, 10 * NS_PER_MS);
+    if (pool_ops(p) == 0) {
+        pool_abandon(pool);
+        return;
+    }
+    pool_clear_timers(p);
+    if (p->index)
+        index_close(&p->index);
+    *pool = NULL;
 }
 
 static bool pool_quiet(const struct pool *p)
@@ -305,10 +329,16 @@ void pool_unmount(struct pool **pool)
         superblock_update(p, NULL);
     }
     pool_turn_until_quiet(p, until);
-    until = io_now_ns(p->io) + NS_PER_S;
-    while (pool_ops(p) > 0 && io_now_ns(p->io) < until) /* patience is over: nothing new is begun */
-        io_turn(p->io, 10 * NS_PER_MS);
-    pool_abandon(pool);
+    pool_end(pool);
+}
+
+static void pool_clear_timers(struct pool *p)
+{
+    io_timer_clear(p->io, &p->tick);
+    for (uint32_t i = 0; i < FRAME_SLOTS; i++)
+        if (p->frames[i].appender && p->frames[i].deadline.fire)
+            io_timer_clear(p->io, &p->frames[i].deadline);
+    read_clear_timers(p);
 }
 
 void pool_abandon(struct pool **pool)
@@ -317,10 +347,7 @@ void pool_abandon(struct pool **pool)
     *pool = NULL;
     if (!p)
         return;
-    io_timer_clear(p->io, &p->tick);
-    for (uint32_t i = 0; i < FRAME_SLOTS; i++)
-        if (p->frames[i].appender && p->frames[i].deadline.fire)
-            io_timer_clear(p->io, &p->frames[i].deadline);
+    pool_clear_timers(p);
     if (p->index)
         index_close(&p->index); /* first: it holds queries of the others */
     if (p->replay_walking)

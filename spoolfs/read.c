@@ -59,12 +59,17 @@ static void read_free_frames(struct read_state *s)
     }
 }
 
+void read_clear_timers(struct pool *p)
+{
+    for (uint32_t i = 0; p->read_states && i < READ_STATES; i++)
+        io_timer_clear(p->io, &p->read_states[i].late);
+}
+
 void read_fini(struct pool *p)
 {
-    for (uint32_t i = 0; p->read_states && i < READ_STATES; i++) {
-        io_timer_clear(p->io, &p->read_states[i].late);
+    read_clear_timers(p);
+    for (uint32_t i = 0; p->read_states && i < READ_STATES; i++)
         read_free_frames(&p->read_states[i]);
-    }
     free(p->read_states);
     if (p->read_memory)
         munmap(p->read_memory, (size_t)READ_STATES * FRAME_BYTES_MAX);

@@ -85,7 +85,7 @@ static void reader_fill(struct reader *r, uint64_t offset, uint32_t bytes)
         if (r->dead[i] || inside)
             continue;
         const struct member *m = &r->pool->members[r->images[i].member];
-        reads[count] = (struct sync_read){.io = r->pool->io, .target = m->target, .length = want,
+        reads[count] = (struct sync_read){.member = &r->pool->members[r->images[i].member], .io = r->pool->io, .target = m->target, .length = want,
                                           .offset = segment_image_offset(r->pool, &r->images[i]) + offset,
                                           .buffer = r->window[i]};
         image_of[count++] = i;
@@ -101,6 +101,8 @@ static void reader_fill(struct reader *r, uint64_t offset, uint32_t bytes)
         if (reads[n].result == ERR_MEMBER_GONE || reads[n].result == ERR_TIMEOUT) {
             r->dead[i] = true;
             r->window_bytes[i] = 0;
+            if (reads[n].result == ERR_TIMEOUT) /* its read is still out: nothing may be written there */
+                member_leave(reads[n].member, MEMBER_SLOW, "a read is not answered at mount");
             continue;
         }
         for (uint32_t b = 0; b < want; b += BLOCK_BYTES)

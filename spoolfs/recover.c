@@ -252,7 +252,7 @@ static void recover_scan_member(struct pool *p, struct member *m,
     for (uint32_t slot = 0; blocks && slot < m->slot_count; slot += HEADERS_AT_ONCE) {
         uint32_t n = m->slot_count - slot < HEADERS_AT_ONCE ? m->slot_count - slot : HEADERS_AT_ONCE;
         for (uint32_t i = 0; i < n; i++)
-            reads[i] = (struct sync_read){.io = p->io, .target = m->target, .length = BLOCK_BYTES,
+            reads[i] = (struct sync_read){.member = m, .io = p->io, .target = m->target, .length = BLOCK_BYTES,
                                           .offset = m->slots_offset + (slot + i) * m->slot_bytes,
                                           .buffer = blocks + i * BLOCK_BYTES};
         sync_read_all(p->io, reads, n);
@@ -421,9 +421,30 @@ static enum err recover_tail(struct pool *p, struct segment *s)
     return ERR_OK;
 }
 
+/* REC-2: a frame that was in flight when the process died may lie in a volatile cache only: what was found counts from
+ * here on, so it is made to stay before the table says so. */
+static void recover_flush(struct pool *p, uint32_t mask)
+{
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        struct member *m = &p->members[i];
+        if (!(mask & (1u << i)) || !member_usable(m))
+            continue;
+        enum err e = sync_flush_one(p->io, m->target);
+        if (e == ERR_OK)
+            continue;
+        m->errors_flush++;
+        member_leave(m, e == ERR_MEMBER_GONE ? MEMBER_ABSENT : MEMBER_FAILED, "a flush failed at mount");
+        for (uint32_t s = 0; s < p->segment_used; s++)
+            for (uint32_t k = 0; k < p->segments[s].image_count; k++)
+                if (p->segments[s].by_recovery && p->segments[s].images[k].member == i)
+                    p->segments[s].images[k].unproved = true;
+    }
+}
+
 enum err recover_tails(struct pool *p)
 {
     enum err e = ERR_OK;
+    uint32_t walked = 0;
     for (uint32_t i = 0; i < p->segment_used && e == ERR_OK; i++) {
         struct segment *s = &p->segments[i];
         bool unproved = false; /* an image that was away when recovery sealed it is here now */
@@ -432,8 +453,13 @@ enum err recover_tails(struct pool *p)
         if (s->state == SEGMENT_SEALED && s->by_recovery && unproved)
             for (uint32_t k = 0; k < s->image_count; k++)
                 s->images[k].unproved = false;
-        if (s->state == SEGMENT_OPEN || (s->state == SEGMENT_SEALED && s->by_recovery && unproved))
+        if (s->state == SEGMENT_OPEN || (s->state == SEGMENT_SEALED && s->by_recovery && unproved)) {
+            for (uint32_t k = 0; k < s->image_count; k++)
+                walked |= 1u << s->images[k].member;
             e = recover_tail(p, s);
+        }
     }
+    if (e == ERR_OK && !p->read_only)
+        recover_flush(p, walked);
     return e;
 }

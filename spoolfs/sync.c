@@ -12,6 +12,7 @@
 
 struct sync_op {
     struct io_op op;
+    struct member *member;
     bool returned, abandoned;
     uint8_t *bounce;
 };
@@ -34,6 +35,8 @@ static void sync_on_done(struct io_op *op)
 {
     struct sync_op *s = op->owner;
     s->returned = true;
+    if (s->member)
+        s->member->ops--;
     if (s->abandoned)
         sync_free(s);
 }
@@ -43,8 +46,8 @@ static struct sync_op *sync_start(struct io *io, enum io_kind kind, uint16_t tar
     struct sync_op *s = calloc(1, sizeof *s);
     if (!s)
         return NULL;
-    s->bounce = sync_buffer(length);
-    if (!s->bounce) {
+    s->bounce = length ? sync_buffer(length) : NULL;
+    if (length && !s->bounce) {
         free(s);
         return NULL;
     }
@@ -90,8 +93,12 @@ void sync_read_all(struct io *io, struct sync_read *reads, uint32_t count)
     struct sync_op *ops[SYNC_READS_MAX] = {0};
     for (uint32_t i = 0; i < count; i++) {
         ops[i] = sync_start(io, IO_READ, reads[i].target, reads[i].offset, reads[i].length);
-        if (ops[i])
-            io_submit(io, &ops[i]->op);
+        if (!ops[i])
+            continue;
+        ops[i]->member = reads[i].member;
+        if (reads[i].member)
+            reads[i].member->ops++;
+        io_submit(io, &ops[i]->op);
     }
     sync_wait(io, ops, count);
     for (uint32_t i = 0; i < count; i++)
@@ -103,6 +110,16 @@ enum err sync_read_one(struct io *io, uint16_t target, uint64_t offset, void *bu
     struct sync_read r = {.io = io, .target = target, .offset = offset, .length = length, .buffer = buffer};
     sync_read_all(io, &r, 1);
     return r.result;
+}
+
+enum err sync_flush_one(struct io *io, uint16_t target)
+{
+    struct sync_op *s = sync_start(io, IO_FLUSH, target, 0, 0);
+    if (!s)
+        return ERR_NO_MEMORY;
+    io_submit(io, &s->op);
+    sync_wait(io, &s, 1);
+    return sync_end(s, NULL, 0);
 }
 
 enum err sync_write_one(struct io *io, uint16_t target, uint64_t offset, const void *buffer, uint32_t length)

@@ -28,7 +28,9 @@ enum err wire_server_open(struct io *io, struct pool *pool, const struct wire_se
     s->run = io_random64(io);
     s->wake_ns = UINT64_MAX;
     link_init(&s->groups_free);
+    link_init(&s->groups_engine);
     link_init(&s->again);
+    link_init(&s->again_asked);
     link_init(&s->fetch_waiting);
     link_init(&s->streams_waiting);
     io_timer_init(&s->wake, server_on_wake, s);
@@ -56,10 +58,17 @@ void wire_server_close(struct wire_server **server)
     if (!s)
         return;
     struct link *l;
-    while ((l = link_pop(&s->groups_free)) != NULL)
+    while ((l = link_pop(&s->groups_free)) != NULL || (l = link_pop(&s->groups_engine)) != NULL)
         free(CONTAINER_OF(l, struct server_group, link));
+    while ((l = link_pop(&s->again_asked)) != NULL)
+        link_push(&s->again, l);
     again_drop(s);
     server_streams_drop(s, true);
+    for (uint32_t i = 0; i < WIRE_FETCHES_MAX * 2; i++)
+        index_query_fini(&s->fetches[i].query);
+    index_query_fini(&s->due);
+    index_query_fini(&s->barrier);
+    io_timer_clear(s->io, &s->wake);
     for (uint32_t i = 0; i < s->range_count; i++)
         free(s->ranges[(s->range_first + i) % SERVER_RANGES_MAX]);
     for (uint32_t i = 0; i < WIRE_DOCUMENTS_MAX; i++)

@@ -80,12 +80,13 @@ static void verify_found(struct server_again *a, enum err e)
     struct wire_held *h = wire_table_find(&s->held, a->message.qid);
     if (!h)
         return; /* its lease has ended meanwhile */
+    h->flags &= ~(uint32_t)HELD_ASKED;
     if (e == ERR_OK) {
         server_hold(s, a->message.qid, a->query.entries[0].place.segment, 0);
         return;
     }
-    if (h->flags & HELD_ENDING)
-        return;
+    if ((h->flags & HELD_ENDING) || !(h->flags & HELD_PRESENTED))
+        return; /* it is going; or it is so new that the index has not applied it: asked again */
     spool_lease_end(s->pool, a->message.qid);
     h->flags = (h->flags & ~(uint32_t)(HELD_LEASED | HELD_UNSURE)) | HELD_GHOST;
     server_say(s, &(struct wire_message){.type = WIRE_RECALL, .qid = a->message.qid});
@@ -130,6 +131,7 @@ static void again_on_lookup(struct index_query *q, enum err e)
         again_answer(a, ERR_SPOOL_GONE, (struct segment_id){0}); /* its CHUNKs are dead */
     else {
         a->judged = true;
+        link_remove(&a->link);
         link_push(&s->again, &a->link);
         return;
     }
@@ -140,6 +142,7 @@ static void again_lookup(struct server_again *a)
 {
     struct wire_server *s = a->server;
     link_remove(&a->link);
+    link_push(&s->again_asked, &a->link);
     s->lookups++;
     a->query = (struct index_query){.kind = INDEX_LOOKUP, .done = again_on_lookup, .owner = a,
                                     .qid = a->kind == AGAIN_MARK ? a->message.bounce : a->message.qid};
@@ -152,7 +155,7 @@ static bool again_submit(struct server_again *a)
     struct wire_server *s = a->server;
     enum err e = ERR_OK;
     const struct wire_held *h = a->kind == AGAIN_MARK ? wire_table_find(&s->held, a->message.qid) : NULL;
-    if (!server_can_hold(s) || (h && (h->flags & (HELD_UNSURE | HELD_ENDING))))
+    if (!server_can_hold(s) || (h && mark_must_wait(h)))
         again_answer(a, ERR_INDEX_LAG, (struct segment_id){0});
     else if (a->kind == AGAIN_MARK && (!h || (h->flags & HELD_GHOST)))
         mark_answer(s, a->connection, &a->message, ERR_OK, ERR_CANCELED, (struct segment_id){0});

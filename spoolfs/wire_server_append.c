@@ -50,10 +50,12 @@ enum err group_submit(struct server_group *g, uint32_t count, enum spool_class c
     g->group.owner = g;
     g->group.moved_from = (struct segment_id){0};
     enum err e = spool_submit(g->server->pool, &g->group);
-    if (e == ERR_OK)
+    if (e == ERR_OK) {
         g->server->groups_out++;
-    else
+        link_push(&g->server->groups_engine, &g->link);
+    } else {
         group_give(g);
+    }
     return e;
 }
 
@@ -62,6 +64,7 @@ void group_returned(struct server_group *g)
     struct wire_server *s = g->server;
     ASSERT(s->groups_out > 0);
     s->groups_out--;
+    link_remove(&g->link);
     if (!server_is_current(s, g->connection) && s->groups_old > 0)
         s->groups_old--;
 }
@@ -304,12 +307,13 @@ static enum err stream_finish(struct wire_server *s, const struct wire_message *
 }
 
 /* Presented again, or under an id of an earlier spool: known here, or judged by the index later (SRV-3). */
-static void append_again(struct wire_server *s, const struct wire_message *m, const struct wire_held *h)
+static void append_again(struct wire_server *s, const struct wire_message *m, struct wire_held *h)
 {
     uint32_t bytes = m->envelope.len + m->body.len;
-    if (h)
+    if (h) {
+        h->flags &= ~(uint32_t)HELD_STALE;
         append_answer(s, s->connection, m->tag, m->qid, bytes, ERR_OK, h->locator);
-    else if (!again_add(s, AGAIN_APPEND, m))
+    } else if (!again_add(s, AGAIN_APPEND, m))
         append_answer(s, s->connection, m->tag, m->qid, bytes, ERR_BUSY, (struct segment_id){0});
 }
 
@@ -330,7 +334,7 @@ enum verdict server_on_append(struct wire_server *s, const struct wire_message *
     enum id_state id = server_id_state(s, m->qid);
     if (!append_lawful(s, m, id))
         return TAKEN;
-    const struct wire_held *h = m->flags & WIRE_AGAIN ? wire_table_find(&s->held, m->qid) : NULL;
+    struct wire_held *h = m->flags & WIRE_AGAIN ? wire_table_find(&s->held, m->qid) : NULL;
     uint32_t bytes = m->envelope.len + m->body.len;
     bool answered_later = true;
     enum err e = ERR_OK;

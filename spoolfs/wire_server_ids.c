@@ -85,11 +85,20 @@ static void held_lease(struct wire_server *s, struct wire_held *h)
         h->flags = (h->flags & ~(uint32_t)HELD_UNSURE) | HELD_LEASED;
         return;
     }
-    if (e == ERR_NOT_FOUND) {
+    if (e == ERR_NOT_FOUND)
         h->flags |= HELD_UNSURE; /* its segment is gone: the index knows where it is now, if it is */
-        return;
-    }
-    s->unleased = true; /* busy: tried again */
+    s->unleased = true; /* tried again by server_held_step */
+}
+
+/* A segment under compaction is no place to be leased in, and afterwards the message lies elsewhere: ask the index. */
+static void held_retry(struct wire_server *s, struct wire_held *h)
+{
+    struct wire_message m = {.type = WIRE_HELD, .qid = h->qid, .locator = h->locator};
+    if (!(h->flags & (HELD_PRESENTED | HELD_UNSURE)))
+        held_lease(s, h);
+    else if (!(h->flags & HELD_ASKED) && again_add(s, AGAIN_VERIFY, &m))
+        h->flags |= HELD_ASKED;
+    s->unleased = s->unleased || !(h->flags & HELD_LEASED);
 }
 
 bool server_hold(struct wire_server *s, struct queue_id qid, struct segment_id locator, uint32_t flags)
@@ -132,7 +141,7 @@ void server_end_lease(struct wire_server *s, struct queue_id qid)
 void server_held_stale(struct wire_server *s)
 {
     WIRE_TABLE_EACH(h, &s->held)
-        h->flags |= HELD_STALE;
+        h->flags = (h->flags & ~(uint32_t)HELD_ASKED) | HELD_STALE; /* its lookup ends with the connection */
     s->grace_until_ns = server_now_ns(s) + WIRE_SERVER_GRACE_MS * SERVER_NS_PER_MS;
     server_wake_at(s, s->grace_until_ns);
 }
@@ -165,7 +174,7 @@ static void held_presented(struct wire_server *s, struct queue_id qid, struct se
             server_say(s, &(struct wire_message){.type = WIRE_RECALL, .qid = qid});
         return;
     }
-    if (!server_can_hold(s) || !server_hold(s, qid, locator, 0)) {
+    if (!server_can_hold(s) || !server_hold(s, qid, locator, HELD_PRESENTED | HELD_ASKED)) {
         server_violation(s, "it holds more than can be leased");
         return;
     }
@@ -209,8 +218,8 @@ void server_held_step(struct wire_server *s)
     s->unleased_retry_ns = now + HELD_RETRY_MS * SERVER_NS_PER_MS;
     s->unleased = false;
     WIRE_TABLE_EACH(h, &s->held)
-        if (!(h->flags & (HELD_LEASED | HELD_GHOST | HELD_UNSURE)))
-            held_lease(s, h);
+        if (!(h->flags & (HELD_LEASED | HELD_GHOST)))
+            held_retry(s, h);
 }
 
 bool wire_server_held(const struct wire_server *s, struct queue_id qid)

@@ -84,7 +84,9 @@ enum err mark_submit(struct wire_server *s, const struct wire_message *m)
 /* The message is not live any more: its marks are done, and so is the bounce that went with them (SPL-2). */
 static void mark_is_past(struct wire_server *s, const struct wire_message *m)
 {
-    const struct wire_held *b = m->flags & WIRE_BOUNCE ? wire_table_find(&s->held, m->bounce) : NULL;
+    struct wire_held *b = m->flags & WIRE_BOUNCE ? wire_table_find(&s->held, m->bounce) : NULL;
+    if (b)
+        b->flags &= ~(uint32_t)HELD_STALE;
     struct segment_id locator = b ? b->locator : (struct segment_id){0};
     if (m->flags & WIRE_ENDS)
         server_end_lease(s, m->qid);
@@ -110,6 +112,13 @@ static bool mark_lawful(struct wire_server *s, const struct wire_message *m, con
     return !why;
 }
 
+/* A mark names the segment of its MESSAGE: not before that is certain and held fast by a lease. */
+bool mark_must_wait(const struct wire_held *h)
+{
+    bool certain = (h->flags & HELD_LEASED) || !(h->flags & (HELD_PRESENTED | HELD_UNSURE));
+    return !certain || (h->flags & HELD_ENDING);
+}
+
 /* Answers what needs no group. */
 static bool mark_settled(struct wire_server *s, const struct wire_message *m, const struct wire_held *h, enum id_state id)
 {
@@ -118,7 +127,7 @@ static bool mark_settled(struct wire_server *s, const struct wire_message *m, co
         mark_is_past(s, m);
     else if (bounce && wire_table_find(&s->held, m->bounce))
         mark_is_past(s, m); /* the group was committed: its answer was lost */
-    else if (h->flags & (HELD_UNSURE | HELD_ENDING))
+    else if (mark_must_wait(h))
         mark_answer(s, s->connection, m, ERR_BUSY, ERR_BUSY, (struct segment_id){0});
     else if (bounce && (id == ID_FORGOTTEN || !envelope_fits(m, m->body.len) || !server_can_hold(s))) {
         enum err e = server_can_hold(s) ? ERR_INVALID : ERR_BUSY;
