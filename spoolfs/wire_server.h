@@ -30,7 +30,7 @@ struct wire_server_hooks {
 
 enum err wire_server_open(struct io *io, struct pool *pool, const struct wire_server_hooks *hooks,
                           struct wire_server **server_out) MUST_CHECK;
-void wire_server_close(struct wire_server **server); /* not busy; the pool may be gone */
+void wire_server_close(struct wire_server **server); /* not busy, or its pool abandoned; the io still there */
 
 /* A new connection takes the place of the old one, whose unsent output is dropped. */
 void wire_server_connect(struct wire_server *s);

@@ -43,6 +43,8 @@ enum held_flag {
     HELD_UNSURE = 8,   /* its segment is unknown: looked up when the index is ready */
     HELD_ENDING = 16,  /* a group that ends the lease is in the engine */
     HELD_RECALLED = 32,
+    HELD_PRESENTED = 128, /* its locator is the relay's word: the index has the last one */
+    HELD_ASKED = 256,  /* a lookup is under way */
     HELD_OVER = 64,    /* the relay has given it back; held until the last of its groups is back */
 };
 
@@ -53,7 +55,7 @@ struct server_group {
     struct spool_group group;
     struct spool_record records[3];
     struct wire_server *server;
-    struct link link;            /* free list */
+    struct link link;            /* free list, or in the engine */
     enum group_kind kind;
     uint32_t connection, tag, number;
     uint32_t bytes;              /* of the append credit */
@@ -131,7 +133,7 @@ struct wire_server {
     uint64_t wake_ns;
 
     /* groups */
-    struct link groups_free;
+    struct link groups_free, groups_engine;
     uint32_t groups_out, groups_old; /* in the engine; and those of earlier connections */
     uint32_t appends, append_bytes, chunks, marks; /* credits taken by this connection */
     struct server_stream streams[SERVER_STREAMS_MAX];
@@ -151,7 +153,7 @@ struct wire_server {
     uint64_t unleased_retry_ns, grace_until_ns;
 
     /* again */
-    struct link again;
+    struct link again, again_asked; /* waiting; their lookup is out */
     uint32_t again_bytes, lookups;
     uint64_t again_next_ns;      /* while the index is not ready: when to look for what has waited too long */
     bool barrier_wanted, barrier_out;
@@ -226,6 +228,7 @@ enum verdict server_on_mark(struct wire_server *s, const struct wire_message *m)
 enum err mark_submit(struct wire_server *s, const struct wire_message *m) MUST_CHECK;
 void mark_answer(struct wire_server *s, uint32_t connection, const struct wire_message *m, enum err e,
                  enum err bounce_error, struct segment_id bounce_locator);
+bool mark_must_wait(const struct wire_held *h);
 bool envelope_fits(const struct wire_message *m, uint64_t body_bytes);
 
 /* wire_server_again.c */

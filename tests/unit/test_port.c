@@ -1,0 +1,830 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The port (PRT-1 to PRT-4) against a real engine with a real index behind the real server of the wire, in one thread:
+ * the relay's loop runs, and a timer in it turns the spool's world. Connections and the spool are cut at every point. */
+#include "port.h"
+#include "port_parts.h"
+
+#include "ram_io.h"
+#include "wire_server_parts.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <spoolfs/spool.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#define SEGMENT (2 * MIB)
+#define MEMBER_BYTES (SEGMENT * 40)
+#define MAILS_MAX 512u
+
+struct item {
+    struct port_append append;
+    struct mail *mail;         /* ours after done(OK) or on_due */
+    struct queue_id qid;
+    uint32_t answers;
+    enum err e;
+};
+
+static struct {
+    struct ram_io ram;
+    struct pool_config config;
+    struct pool *pool;
+    struct wire_server *server;
+    int fd;                    /* the spool's end; -1: none */
+    int64_t cut_in, cut_out;   /* bytes until the connection is cut; -1: never */
+    bool restart_on_cut;
+    bool freeze;               /* the spool does nothing while an append waits for its answer */
+    uint32_t cuts, violations, conflicts;
+    struct loop *loop;
+    struct port *port;
+    struct loop_timer timer;
+    bool (*until)(void);
+    uint32_t turns;
+    struct item items[MAILS_MAX];
+    uint32_t count;
+    struct mail *due[MAILS_MAX];
+    uint32_t due_count, rooms, recalls, flushes, statuses, documents;
+    struct queue_id recalled;
+    uint8_t *body;             /* as fetched */
+    uint32_t body_len, pieces, fetch_answers;
+    enum err fetch_error;
+    bool pause_fetch;
+    uint32_t bounce_answers;
+    enum err bounce_error;
+    struct mail *bounce;
+} w;
+
+/* --- the spool's world --- */
+
+static enum err open_index(void *owner, struct uuid pool, bool discard, const struct index_callbacks *cb, struct index **out)
+{
+    (void)owner;
+    (void)discard;
+    return index_mem_open(pool, cb, out);
+}
+
+static void on_event(void *owner, const struct event *e)
+{
+    (void)owner;
+    w.conflicts += e->kind == EVENT_message_conflict;
+}
+
+static void on_document(void *owner, uint32_t request, const char *kind)
+{
+    (void)owner;
+    static char bytes[200000];
+    memset(bytes, kind[0], sizeof bytes);
+    wire_server_document(w.server, request, strcmp(kind, "nothing") ? ERR_OK : ERR_NOT_FOUND, bytes, sizeof bytes);
+}
+
+static void on_log(void *owner, const char *line)
+{
+    (void)owner;
+    if (getenv("TRACE"))
+        fprintf(stderr, "  %s\n", line);
+    w.violations += strstr(line, "dropped") != NULL;
+}
+
+static void mount(void)
+{
+    const char *text;
+    const struct wire_server_hooks hooks = {.on_document = on_document, .on_log = on_log};
+    assert_int_equal(pool_mount(&w.ram.io, &w.config, &w.pool, &text), ERR_OK);
+    assert_int_equal(wire_server_open(&w.ram.io, w.pool, &hooks, &w.server), ERR_OK);
+}
+
+static void hang_up(void)
+{
+    if (w.fd >= 0)
+        close(w.fd);
+    w.fd = -1;
+    wire_server_disconnect(w.server);
+}
+
+static void attach(void)
+{
+    int fds[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+    hang_up();
+    w.fd = fds[0];
+    wire_server_connect(w.server);
+    port_attach(w.port, fds[1]);
+}
+
+/* kill -9: what is not on the members is gone, the index too. */
+static void crash_spool(void)
+{
+    if (w.fd >= 0)
+        close(w.fd);
+    w.fd = -1;
+    ram_io_forget(&w.ram);
+    pool_abandon(&w.pool);
+    wire_server_close(&w.server);
+    mount();
+}
+
+static void spool_read_socket(void)
+{
+    uint32_t room;
+    uint8_t *at = wire_server_input(w.server, &room);
+    if (w.cut_in >= 0 && room > w.cut_in)
+        room = (uint32_t)w.cut_in;
+    ssize_t n = room ? recv(w.fd, at, room, MSG_DONTWAIT) : -1;
+    if (n > 0)
+        wire_server_received(w.server, (uint32_t)n);
+    if (n > 0 && w.cut_in >= 0)
+        w.cut_in -= n;
+}
+
+static void spool_write_socket(void)
+{
+    uint32_t len;
+    const uint8_t *at = wire_server_output(w.server, &len);
+    if (w.cut_out >= 0 && len > w.cut_out)
+        len = (uint32_t)w.cut_out;
+    ssize_t n = len ? send(w.fd, at, len, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
+    if (n > 0)
+        wire_server_sent(w.server, (uint32_t)n);
+    if (n > 0 && w.cut_out >= 0)
+        w.cut_out -= n;
+}
+
+static void spool_turn(void)
+{
+    if (w.freeze && !link_empty(&w.port->appends_sent))
+        return;
+    if (w.fd >= 0)
+        spool_read_socket();
+    io_turn(&w.ram.io, 1000000);
+    pool_step(w.pool);
+    wire_server_step(w.server);
+    if (w.fd >= 0)
+        spool_write_socket();
+    bool cut = w.cut_in == 0 || w.cut_out == 0;
+    if (cut) {
+        w.cut_in = w.cut_out = -1;
+        w.cuts++;
+        if (w.restart_on_cut)
+            crash_spool();
+        attach();
+    } else if (w.fd >= 0 && !wire_server_connected(w.server)) {
+        hang_up();
+    }
+}
+
+/* --- the relay's side --- */
+
+static void keep_due(void *owner, struct mail *mail)
+{
+    (void)owner;
+    assert_true(w.due_count < MAILS_MAX);
+    w.due[w.due_count++] = mail;
+}
+static void on_status(void *owner, const struct port_status *s) { (void)owner; (void)s; w.statuses++; }
+static void on_room(void *owner) { (void)owner; w.rooms++; }
+static void on_flush(void *owner) { (void)owner; w.flushes++; }
+static void on_recall(void *owner, struct queue_id qid)
+{
+    (void)owner;
+    w.recalls++;
+    w.recalled = qid;
+}
+
+static void on_timer(struct loop_timer *t)
+{
+    spool_turn();
+    if (w.until() || ++w.turns > 2000000)
+        loop_stop(w.loop);
+    else
+        loop_timer_set(t, 0);
+}
+
+static void run_until(bool (*until)(void))
+{
+    w.until = until;
+    w.turns = 0;
+    loop_timer_set(&w.timer, 0);
+    loop_run(w.loop);
+    assert_true(until());
+}
+
+static bool is_up(void) { return w.port->state == PORT_UP && port_status(w.port).accepting == ERR_OK; }
+static bool is_quiet(void) { return is_up() && port_idle(w.port) && !wire_server_busy(w.server) && !w.server->unleased; }
+static bool is_idle_and_ready(void) { return is_quiet() && port_status(w.port).index_ready; }
+
+static int setup(void **state)
+{
+    (void)state;
+    const struct port_callbacks cb = {.on_due = keep_due, .on_status = on_status, .on_room = on_room,
+                                      .on_recall = on_recall, .on_flush = on_flush};
+    memset(&w, 0, sizeof w);
+    w.fd = -1;
+    w.cut_in = w.cut_out = -1;
+    ram_io_open(&w.ram, 3, MEMBER_BYTES);
+    w.config = (struct pool_config){.copies = 2, .min_copies = 1, .degrade_after_ns = UINT64_C(2000000000),
+                                    .member_count = 3, .sink = {.emit = on_event}, .index = {.open = open_index}};
+    for (uint32_t i = 0; i < 3; i++) {
+        snprintf(w.config.members[i].name, sizeof w.config.members[i].name, "%c", 'a' + (int)i);
+        snprintf(w.config.members[i].path, sizeof w.config.members[i].path, "/ram/%u", i);
+    }
+    struct pool_create_options o = {.segment_bytes = SEGMENT};
+    struct uuid uuid;
+    const char *text;
+    assert_int_equal(pool_create(&w.ram.io, &w.config, &o, &uuid, &text), ERR_OK);
+    mount();
+    assert_int_equal(loop_open(&w.loop), ERR_OK);
+    loop_timer_init(w.loop, &w.timer, on_timer, NULL);
+    assert_int_equal(port_open(w.loop, &cb, &w.port), ERR_OK);
+    attach();
+    run_until(is_up);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    port_close(&w.port);
+    loop_timer_fini(&w.timer);
+    loop_close(&w.loop);
+    hang_up();
+    wire_server_stop(w.server);
+    for (int i = 0; i < 1000 && wire_server_busy(w.server); i++) {
+        io_turn(&w.ram.io, 1000000);
+        pool_step(w.pool);
+    }
+    assert_false(wire_server_busy(w.server));
+    pool_unmount(&w.pool);
+    wire_server_close(&w.server);
+    ram_io_forget(&w.ram);
+    ram_io_close(&w.ram);
+    for (uint32_t i = 0; i < w.count; i++)
+        mail_unref(&w.items[i].mail);
+    for (uint32_t i = 0; i < w.due_count; i++)
+        mail_unref(&w.due[i]);
+    mail_unref(&w.bounce);
+    free(w.body);
+    return 0;
+}
+
+static uint8_t body_byte(uint32_t number, uint64_t at) { return (uint8_t)(number * 7 + at * 31 + (at >> 11)); }
+
+static struct mail *make_mail(struct queue_id qid, uint32_t number, uint64_t body_bytes, bool chunks)
+{
+    static uint8_t buffer[4096];
+    struct envelope_writer writer;
+    struct envelope e = {.arrival_ms = port_clock_ms(w.port), .sender = "a@example.org", .sender_len = 13, .client = "c",
+                         .client_len = 1, .helo = "h", .helo_len = 1};
+    uint8_t *body = chunks ? NULL : malloc(body_bytes + 1);
+    for (uint64_t i = 0; !chunks && i < body_bytes; i++)
+        body[i] = body_byte(number, i);
+    assert_int_equal(envelope_begin(&writer, buffer, sizeof buffer, &e), ERR_OK);
+    assert_int_equal(envelope_add_recipient(&writer, "b@example.net", 13), ERR_OK);
+    assert_int_equal(envelope_add_recipient(&writer, "c@example.com", 13), ERR_OK);
+    uint32_t len = envelope_end(&writer, body_bytes, 0);
+    struct mail *m;
+    assert_int_equal(mail_make(qid, buffer, len, body, &m), ERR_OK);
+    return m;
+}
+
+static void on_done(struct port_append *a, enum err e)
+{
+    struct item *i = a->owner;
+    i->answers++;
+    i->e = e;
+    if (e != ERR_OK)
+        mail_unref(&i->mail);
+}
+
+static struct item *append(uint32_t body_bytes)
+{
+    struct item *i = &w.items[w.count];
+    assert_true(w.count < MAILS_MAX);
+    assert_int_equal(port_take_queue_id(w.port, &i->qid), ERR_OK);
+    i->mail = make_mail(i->qid, w.count, body_bytes, false);
+    i->append = (struct port_append){.mail = i->mail, .done = on_done, .owner = i};
+    assert_int_equal(port_append(w.port, &i->append), ERR_OK);
+    w.count++;
+    return i;
+}
+
+static void mark(struct mail *m, bool retire, bool release)
+{
+    struct mark marks[2] = {{.recipient = 0, .status = MARK_DELIVERED}, {.recipient = 1, .status = MARK_DEFERRED,
+                             .deferred_until_ms = port_clock_ms(w.port) - 1, .reason = "busy", .reason_len = 4}};
+    const struct port_mark pm = {.qid = m->qid, .locator = m->locator, .marks = marks, .count = 2, .retire = retire,
+                                 .release = release};
+    assert_int_equal(port_mark(w.port, &pm), ERR_OK);
+}
+
+/* --- what the queue holds, as the index says --- */
+
+static struct { bool over; enum err e; struct index_counts counts; } asked;
+
+static void on_counts(struct index_query *q, enum err e)
+{
+    asked.over = true;
+    asked.e = e;
+    asked.counts = q->counts;
+    index_query_fini(q);
+}
+
+static bool counted(void) { return asked.over; }
+
+static uint64_t messages_in_queue(void)
+{
+    static struct index_query q;
+    run_until(is_idle_and_ready);
+    asked.over = false;
+    q = (struct index_query){.kind = INDEX_SUMMARY, .done = on_counts};
+    index_query(spool_index(w.pool), &q);
+    run_until(counted);
+    assert_int_equal(asked.e, ERR_OK);
+    return asked.counts.messages;
+}
+
+/* --- tests --- */
+
+static void an_append_is_answered_leased_and_retired(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 100; i++)
+        append((uint32_t)i * 600);
+    run_until(is_quiet);
+    for (uint32_t i = 0; i < w.count; i++) {
+        assert_int_equal(w.items[i].answers, 1);
+        assert_int_equal(w.items[i].e, ERR_OK);
+        assert_true(spool_leased(w.pool, w.items[i].qid));
+        assert_false(segment_id_is_none(w.items[i].mail->locator));
+    }
+    assert_int_equal(messages_in_queue(), 100);
+    for (uint32_t i = 0; i < w.count; i++)
+        mark(w.items[i].mail, true, false);
+    assert_int_equal(messages_in_queue(), 0);
+    for (uint32_t i = 0; i < w.count; i++)
+        assert_false(spool_leased(w.pool, w.items[i].qid));
+    assert_int_equal(w.violations, 0);
+    assert_int_equal(w.port->held.count, 0);
+}
+
+static bool some_due(void) { return w.due_count > 0; }
+
+static void what_was_released_comes_back_when_it_is_due(void **state)
+{
+    (void)state;
+    struct item *i = append(1000);
+    run_until(is_quiet);
+    port_want_due(w.port, 10);
+    mark(i->mail, false, true);
+    run_until(some_due);
+    assert_int_equal(w.due_count, 1);
+    assert_true(queue_id_equal(w.due[0]->qid, i->qid));
+    assert_int_equal(w.due[0]->status[0], MARK_DELIVERED);
+    assert_int_equal(w.due[0]->status[1], MARK_DEFERRED);
+    assert_int_equal(w.due[0]->attempts, 1);
+    assert_int_equal(w.due[0]->envelope.recipient_count, 2);
+    mark(w.due[0], true, false);
+    assert_int_equal(messages_in_queue(), 0);
+    assert_int_equal(w.violations, 0);
+}
+
+static void on_bounce(void *owner, struct mail *bounce, enum err e)
+{
+    (void)owner;
+    w.bounce_answers++;
+    w.bounce_error = e;
+    w.bounce = bounce;
+}
+
+static void retire_with_bounce(struct mail *m)
+{
+    struct queue_id qid;
+    assert_int_equal(port_take_queue_id(w.port, &qid), ERR_OK);
+    const struct port_mark pm = {.qid = m->qid, .locator = m->locator, .retire = true, .bounce = make_mail(qid, 1, 500, false),
+                                 .bounce_done = on_bounce};
+    assert_int_equal(port_mark(w.port, &pm), ERR_OK);
+}
+
+static bool bounce_answered(void) { return w.bounce_answers > 0 && is_quiet(); }
+
+static void a_bounce_takes_the_place_of_its_cause(void **state)
+{
+    (void)state;
+    struct item *i = append(1000);
+    run_until(is_quiet);
+    retire_with_bounce(i->mail);
+    run_until(bounce_answered);
+    assert_int_equal(w.bounce_error, ERR_OK);
+    assert_true(spool_leased(w.pool, w.bounce->qid));
+    assert_false(spool_leased(w.pool, i->qid));
+    assert_int_equal(messages_in_queue(), 1);
+}
+
+/* --- bodies --- */
+
+static bool on_bytes(struct port_fetch *f, const uint8_t *bytes, uint32_t len)
+{
+    (void)f;
+    w.body = realloc(w.body, w.body_len + len);
+    memcpy(w.body + w.body_len, bytes, len);
+    w.body_len += len;
+    w.pieces++;
+    return !w.pause_fetch;
+}
+
+static void on_fetched(struct port_fetch *f, enum err e)
+{
+    (void)f;
+    w.fetch_answers++;
+    w.fetch_error = e;
+}
+
+static struct port_fetch the_fetch;
+static bool fetched(void)
+{
+    if (w.pause_fetch && the_fetch.scratch[3])
+        port_fetch_resume(w.port, &the_fetch);
+    return w.fetch_answers > 0;
+}
+
+static void fetch_and_compare(struct mail *m, uint32_t number, uint64_t body_bytes)
+{
+    the_fetch = (struct port_fetch){.mail = m, .on_bytes = on_bytes, .done = on_fetched};
+    w.body_len = w.pieces = w.fetch_answers = 0;
+    port_fetch(w.port, &the_fetch);
+    run_until(fetched);
+    assert_int_equal(w.fetch_error, ERR_OK);
+    assert_int_equal(w.fetch_answers, 1);
+    assert_int_equal(w.body_len, body_bytes);
+    for (uint64_t i = 0; i < body_bytes; i++)
+        if (w.body[i] != body_byte(number, i))
+            fail_msg("byte %llu of the body", (unsigned long long)i);
+}
+
+static void a_body_is_fetched_as_it_was_appended(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 3; i++)
+        append(i * 30000);
+    run_until(is_quiet);
+    for (uint32_t i = 0; i < 3; i++)
+        fetch_and_compare(w.items[i].mail, i, i * 30000);
+    assert_int_equal(w.violations, 0);
+}
+
+static enum err send_chunks(struct queue_id qid, uint32_t number, uint64_t body_bytes, uint32_t *chunks_out)
+{
+    static uint8_t bytes[CHUNK_BYTES_MAX];
+    *chunks_out = 0;
+    for (uint64_t at = 0; at < body_bytes; at += sizeof bytes) {
+        uint32_t n = body_bytes - at < sizeof bytes ? (uint32_t)(body_bytes - at) : (uint32_t)sizeof bytes;
+        for (uint32_t i = 0; i < n; i++)
+            bytes[i] = body_byte(number, at + i);
+        enum err e = port_chunk(w.port, qid, *chunks_out, bytes, n);
+        for (int tries = 0; e == ERR_BUSY && tries < 1000; tries++) {
+            w.rooms = 0;
+            run_until(is_up);
+            e = port_chunk(w.port, qid, *chunks_out, bytes, n);
+        }
+        if (e != ERR_OK)
+            return e;
+        (*chunks_out)++;
+    }
+    return ERR_OK;
+}
+
+static struct item *append_large(uint64_t body_bytes)
+{
+    struct item *i = &w.items[w.count];
+    assert_int_equal(port_take_queue_id(w.port, &i->qid), ERR_OK);
+    uint32_t chunks;
+    i->answers = 1;
+    i->e = send_chunks(i->qid, w.count, body_bytes, &chunks);
+    if (i->e != ERR_OK) {
+        port_abort(w.port, i->qid);
+        return i;
+    }
+    i->mail = make_mail(i->qid, w.count, body_bytes, true);
+    i->mail->chunk_count = chunks;
+    i->append = (struct port_append){.mail = i->mail, .done = on_done, .owner = i};
+    i->e = port_append(w.port, &i->append);
+    i->answers = i->e != ERR_OK;
+    w.count++;
+    return i;
+}
+
+static void a_large_body_streams_both_ways(void **state)
+{
+    (void)state;
+    struct item *i = append_large(9 * MIB + 77);
+    run_until(is_quiet);
+    assert_int_equal(i->e, ERR_OK);
+    assert_int_equal(i->answers, 1);
+    fetch_and_compare(i->mail, 0, 9 * MIB + 77);
+    w.pause_fetch = true; /* each piece stops it until it is resumed */
+    fetch_and_compare(i->mail, 0, 9 * MIB + 77);
+    w.pause_fetch = false;
+    assert_int_equal(messages_in_queue(), 1);
+    assert_int_equal(w.violations, 0);
+}
+
+static void a_canceled_fetch_is_not_heard_of_again(void **state)
+{
+    (void)state;
+    struct item *i = append_large(2 * MIB);
+    run_until(is_quiet);
+    for (uint32_t n = 0; n < 20; n++) {
+        the_fetch = (struct port_fetch){.mail = i->mail, .on_bytes = on_bytes, .done = on_fetched};
+        w.pieces = w.fetch_answers = 0;
+        port_fetch(w.port, &the_fetch);
+        for (uint32_t k = 0; k < n; k++) {
+            w.until = is_up;
+            run_until(is_up);
+        }
+        if (!w.fetch_answers)
+            port_fetch_cancel(w.port, &the_fetch);
+        uint32_t pieces = w.pieces, answers = w.fetch_answers;
+        for (uint32_t k = 0; k < 50; k++)
+            run_until(is_up);
+        assert_int_equal(w.pieces, pieces);
+        assert_int_equal(w.fetch_answers, answers);
+    }
+    fetch_and_compare(i->mail, 0, 2 * MIB);
+    assert_int_equal(w.violations, 0);
+}
+
+/* --- losses --- */
+
+/* Every append is answered once, what was answered OK is stored once, and no id is stored twice. */
+static void storm(int64_t cut_in, int64_t cut_out, bool restart)
+{
+    uint32_t live = 0;
+    w.cut_in = cut_in;
+    w.cut_out = cut_out;
+    w.restart_on_cut = restart;
+    for (uint32_t i = 0; i < 12; i++)
+        append(i * 400);
+    run_until(is_idle_and_ready);
+    for (uint32_t i = 0; i < w.count; i++) {
+        assert_int_equal(w.items[i].answers, 1);
+        assert_int_equal(w.items[i].e, ERR_OK);
+    }
+    for (uint32_t i = 0; i < w.count; i++) {
+        if (i % 3 == 0)
+            mark(w.items[i].mail, true, false);
+        else if (i % 3 == 1)
+            mark(w.items[i].mail, false, false);
+        live += i % 3 != 0;
+    }
+    retire_with_bounce(w.items[2].mail);
+    run_until(bounce_answered);
+    assert_int_equal(messages_in_queue(), live); /* one went, its bounce came */
+    assert_int_equal(w.conflicts, 0);
+    assert_int_equal(w.violations, 0);
+    for (uint32_t i = 0; i < w.count; i++) {
+        bool held = wire_table_find(&w.port->held, w.items[i].qid) != NULL;
+        assert_int_equal(held, i % 3 != 0 && i != 2);
+        if (getenv("TRACE") && spool_leased(w.pool, w.items[i].qid) != held) {
+            const struct wire_held *h = wire_table_find(&w.server->held, w.items[i].qid);
+            fprintf(stderr, "item %u: %x\n", i, h ? h->flags : 0xffffu);
+        }
+        assert_int_equal(spool_leased(w.pool, w.items[i].qid), held);
+    }
+}
+
+static void sweep(int64_t step_in, int64_t step_out, bool restart)
+{
+    uint32_t cuts = 0, rounds = 0;
+    bool in = step_in > 0;
+    for (int64_t at = 1;; at += in ? step_in : step_out) {
+        teardown(NULL);
+        setup(NULL);
+        storm(in ? at : -1, in ? -1 : at, restart);
+        rounds++;
+        if (w.cuts == 0)
+            break; /* beyond the last byte */
+        cuts += w.cuts;
+    }
+    assert_true(cuts >= rounds - 1 && cuts > 5);
+}
+
+static void a_connection_lost_at_any_point_of_the_way_in_costs_nothing(void **state)
+{
+    (void)state;
+    sweep(997, 0, false);
+}
+static void a_connection_lost_at_any_point_of_the_way_out_costs_nothing(void **state)
+{
+    (void)state;
+    sweep(0, 61, false);
+}
+static void a_spool_killed_at_any_point_of_the_way_in_costs_nothing(void **state)
+{
+    (void)state;
+    sweep(1499, 0, true);
+}
+static void a_spool_killed_at_any_point_of_the_way_out_costs_nothing(void **state)
+{
+    (void)state;
+    sweep(0, 127, true);
+}
+
+static void a_fetch_goes_on_where_the_connection_was_lost(void **state)
+{
+    (void)state;
+    struct item *i = append_large(5 * MIB);
+    run_until(is_quiet);
+    for (int64_t at = 1; at < (int64_t)(5 * MIB); at += 700001) {
+        w.cut_out = at;
+        w.restart_on_cut = at % 2 == 0;
+        fetch_and_compare(i->mail, 0, 5 * MIB);
+        w.cut_out = -1;
+    }
+    assert_true(w.cuts >= 7);
+    assert_int_equal(w.violations, 0);
+}
+
+static void a_message_whose_chunks_went_to_a_dead_spool_fails(void **state)
+{
+    (void)state;
+    uint32_t chunks;
+    struct queue_id qid;
+    assert_int_equal(port_take_queue_id(w.port, &qid), ERR_OK);
+    assert_int_equal(send_chunks(qid, 0, 200000, &chunks), ERR_OK);
+    run_until(is_quiet);
+    crash_spool();
+    attach();
+    run_until(is_idle_and_ready);
+    uint8_t byte = 0;
+    assert_int_equal(port_chunk(w.port, qid, chunks, &byte, 1), ERR_SPOOL_GONE);
+    struct item *i = &w.items[w.count++];
+    i->mail = make_mail(qid, 0, 200000, true);
+    i->mail->chunk_count = chunks;
+    i->append = (struct port_append){.mail = i->mail, .done = on_done, .owner = i};
+    assert_int_equal(port_append(w.port, &i->append), ERR_SPOOL_GONE);
+    port_abort(w.port, qid);
+    assert_int_equal(messages_in_queue(), 0);
+}
+
+static bool was_cut(void) { return w.cuts > 0; }
+static bool is_presented_again(void) { return !link_empty(&w.port->appends_sent); }
+static bool lost_append_answered(void) { return w.items[0].answers > 0; }
+
+static void an_append_without_an_answer_fails_and_is_taken_back_when_it_was_stored(void **state)
+{
+    (void)state;
+    w.cut_out = 1; /* what the spool says next is lost: the append is stored, its sender does not know */
+    struct item *i = append(5000);
+    run_until(was_cut);
+    w.freeze = true; /* the spool hangs when it is presented again */
+    run_until(is_presented_again);
+    i->append.scratch[2] = 1; /* as if the loss were long ago (PRT-1) */
+    run_until(lost_append_answered);
+    assert_int_equal(i->e, ERR_SPOOL_GONE);
+    w.freeze = false;
+    assert_int_equal(messages_in_queue(), 0);
+    assert_int_equal(i->answers, 1);
+    assert_int_equal(w.violations, 0);
+}
+
+static void ids_taken_before_a_restart_of_the_spool_may_be_appended_after_it(void **state)
+{
+    (void)state;
+    struct item *i = &w.items[w.count++];
+    assert_int_equal(port_take_queue_id(w.port, &i->qid), ERR_OK);
+    crash_spool();
+    attach();
+    run_until(is_idle_and_ready);
+    i->mail = make_mail(i->qid, 0, 100, false);
+    i->append = (struct port_append){.mail = i->mail, .done = on_done, .owner = i};
+    assert_int_equal(port_append(w.port, &i->append), ERR_OK);
+    assert_int_equal(messages_in_queue(), 1);
+    assert_int_equal(i->e, ERR_OK);
+    assert_int_equal(w.violations, 0);
+}
+
+static void a_relay_that_does_not_come_back_loses_its_leases(void **state)
+{
+    (void)state;
+    struct item *i = append(10);
+    run_until(is_quiet);
+    hang_up();
+    for (int n = 0; n < 40000 && spool_leased(w.pool, i->qid); n++) {
+        io_turn(&w.ram.io, 1000000);
+        pool_step(w.pool);
+        wire_server_step(w.server);
+    }
+    assert_false(spool_leased(w.pool, i->qid));
+}
+
+static bool was_recalled(void) { return w.recalls > 0 && w.flushes > 0; }
+static bool has_document(void) { return w.documents > 0; }
+static void on_document_bytes(void *owner, enum err e, const char *bytes, uint32_t len)
+{
+    w.documents++;
+    assert_int_equal(e, *(enum err *)owner);
+    assert_int_equal(len, e == ERR_OK ? 200000 : 0);
+    if (len)
+        assert_true(bytes[0] == 's' && bytes[len - 1] == 's');
+}
+
+static void the_administrator_and_the_status_page_are_served(void **state)
+{
+    (void)state;
+    enum err expected = ERR_OK;
+    struct item *i = append(10);
+    run_until(is_quiet);
+    wire_server_recall(w.server, i->qid);
+    wire_server_flush(w.server);
+    run_until(was_recalled);
+    assert_true(queue_id_equal(w.recalled, i->qid));
+    assert_int_equal(port_document(w.port, "status", &expected, on_document_bytes), ERR_OK);
+    run_until(has_document);
+    expected = ERR_NOT_FOUND;
+    w.documents = 0;
+    assert_int_equal(port_document(w.port, "nothing", &expected, on_document_bytes), ERR_OK);
+    run_until(has_document);
+}
+
+static void reservations_are_admitted_only_as_far_as_there_is_space(void **state)
+{
+    (void)state;
+    uint64_t room = port_status(w.port).free_bytes;
+    assert_true(room > 0);
+    assert_int_equal(port_reserve(w.port, room), ERR_OK);
+    assert_int_equal(port_reserve(w.port, 1), ERR_FULL);
+    port_unreserve(w.port, room);
+    assert_int_equal(port_reserve(w.port, 1), ERR_OK);
+    port_unreserve(w.port, 1);
+}
+
+/* --- a relay that is not ours (SRV-1) --- */
+
+static bool is_dropped(void) { return w.violations > 0; }
+
+static void is_violation(const struct wire_message *m)
+{
+    teardown(NULL);
+    setup(NULL);
+    struct item *i = append(10);
+    run_until(is_quiet);
+    struct wire_message evil = *m;
+    if (evil.qid.incarnation == 1)
+        evil.qid.incarnation = w.port->incarnation;
+    if (evil.qid.counter == 0)
+        evil.qid = i->qid;
+    port_say(w.port, &evil);
+    run_until(is_dropped);
+}
+
+static void what_breaks_the_rules_is_dropped(void **state)
+{
+    (void)state;
+    static const uint8_t byte[1] = {0};
+    uint64_t far = QUEUE_ID_COUNTER_MAX - 5;
+    is_violation(&(struct wire_message){.type = WIRE_APPEND, .qid = {1, far}, .envelope = {byte, 1}}); /* not lent */
+    is_violation(&(struct wire_message){.type = WIRE_APPEND, .qid = {77, 5}, .envelope = {byte, 1}});  /* not ours */
+    is_violation(&(struct wire_message){.type = WIRE_APPEND, .qid = {1, 0}, .envelope = {byte, 1}});   /* stored already */
+    is_violation(&(struct wire_message){.type = WIRE_CHUNK, .qid = {1, 0}, .body = {byte, 1}});
+    is_violation(&(struct wire_message){.type = WIRE_MARK, .qid = {1, far}, .flags = WIRE_RETIRE | WIRE_ENDS}); /* not leased */
+    is_violation(&(struct wire_message){.type = WIRE_MARK, .qid = {1, 0}, .marks = {byte, 1}});        /* malformed */
+    is_violation(&(struct wire_message){.type = WIRE_FETCH, .qid = {1, far}});
+    is_violation(&(struct wire_message){.type = WIRE_FETCH, .qid = {1, 0}, .tag = WIRE_FETCHES_MAX});
+    is_violation(&(struct wire_message){.type = WIRE_PRESENTED});
+    is_violation(&(struct wire_message){.type = WIRE_HELD, .marks = {byte, 0}});
+    is_violation(&(struct wire_message){.type = WIRE_WANT_IDS, .number = WIRE_QUEUE_IDS_LENT + 1});
+    is_violation(&(struct wire_message){.type = WIRE_FLUSH}); /* only a spool says this */
+    is_violation(&(struct wire_message){.type = WIRE_HELLO, .number = WIRE_VERSION, .clock_ms = WIRE_MAGIC});
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+        T(an_append_is_answered_leased_and_retired),
+        T(what_was_released_comes_back_when_it_is_due),
+        T(a_bounce_takes_the_place_of_its_cause),
+        T(a_body_is_fetched_as_it_was_appended),
+        T(a_large_body_streams_both_ways),
+        T(a_canceled_fetch_is_not_heard_of_again),
+        T(a_connection_lost_at_any_point_of_the_way_in_costs_nothing),
+        T(a_connection_lost_at_any_point_of_the_way_out_costs_nothing),
+        T(a_spool_killed_at_any_point_of_the_way_in_costs_nothing),
+        T(a_spool_killed_at_any_point_of_the_way_out_costs_nothing),
+        T(a_fetch_goes_on_where_the_connection_was_lost),
+        T(a_message_whose_chunks_went_to_a_dead_spool_fails),
+        T(an_append_without_an_answer_fails_and_is_taken_back_when_it_was_stored),
+        T(ids_taken_before_a_restart_of_the_spool_may_be_appended_after_it),
+        T(a_relay_that_does_not_come_back_loses_its_leases),
+        T(the_administrator_and_the_status_page_are_served),
+        T(reservations_are_admitted_only_as_far_as_there_is_space),
+        T(what_breaks_the_rules_is_dropped),
+    };
+    if (getenv("ONLY"))
+        cmocka_set_test_filter(getenv("ONLY"));
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
