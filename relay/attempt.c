@@ -38,7 +38,7 @@ enum err attempts_open(struct loop *loop, struct port *port, const struct settin
     link_init(&a->idle);
     enum err e = maildir_out_open(loop, &a->maildir);
     if (!e)
-        e = dns_open(loop, settings->hostname, &a->dns);
+        e = dns_open(loop, settings->hostname, NULL, &a->dns);
     if (!e)
         e = open_tls(settings, &a->tls);
     if (e) {

@@ -43,7 +43,7 @@ static void ignore_answer(void *owner, int failed, struct ub_result *result)
     ub_resolve_free(result);
 }
 
-enum err dns_open(struct loop *loop, const char *own_name, struct dns **dns_out)
+enum err dns_open(struct loop *loop, const char *own_name, const char *server, struct dns **dns_out)
 {
     struct dns *dns = calloc(1, sizeof *dns);
     if (!dns)
@@ -54,8 +54,13 @@ enum err dns_open(struct loop *loop, const char *own_name, struct dns **dns_out)
     enum err e = ERR_NO_MEMORY;
     if (!dns->ctx)
         goto out;
+    /* resolv.conf often names a resolver on this very host */
+    (void)ub_ctx_set_option(dns->ctx, "do-not-query-localhost:", "no");
     /* missing files are no error: without resolv.conf libunbound asks the root servers itself */
-    (void)ub_ctx_resolvconf(dns->ctx, NULL);
+    if (server)
+        (void)ub_ctx_set_fwd(dns->ctx, server);
+    else
+        (void)ub_ctx_resolvconf(dns->ctx, NULL);
     (void)ub_ctx_hosts(dns->ctx, NULL);
     e = ERR_SYSTEM;
     if (ub_ctx_async(dns->ctx, 1) != 0)

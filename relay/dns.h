@@ -52,8 +52,9 @@ struct dns_query {
     struct dns_host { char name[DNS_NAME_BYTES]; uint16_t preference; uint32_t order; } hosts[DNS_HOSTS_MAX];
 };
 
-/* `own_name`: our hostname, against loops. */
-enum err dns_open(struct loop *loop, const char *own_name, struct dns **dns_out) MUST_CHECK;
+/* `own_name`: our hostname, against loops. `server`: "address@port" of the only name server to ask; NULL: what
+ * /etc/resolv.conf says. */
+enum err dns_open(struct loop *loop, const char *own_name, const char *server, struct dns **dns_out) MUST_CHECK;
 void dns_close(struct dns **dns); /* no query is running */
 void dns_resolve(struct dns *dns, struct dns_query *q);
 void dns_cancel(struct dns_query *q); /* harmless when it is not running */

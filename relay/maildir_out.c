@@ -106,6 +106,8 @@ static bool make_directories(const struct maildir_delivery *d)
 {
     static const char *const parts[] = {"", "/tmp", "/cur", "/new"};
     char path[sizeof d->directory + 8];
+    if (mkdir(d->root, 0700) != 0 && errno != EEXIST) /* its parent must be there: a path mistyped is no new tree */
+        return false;
     for (int i = 0; i < 4; i++) {
         snprintf(path, sizeof path, "%s%s", d->directory, parts[i]);
         if (mkdir(path, 0700) != 0 && errno != EEXIST)
