@@ -102,12 +102,24 @@ static bool flush_path(const char *path)
     return ok;
 }
 
+/* As far as it can be made; what is missing in the end is noticed below it. */
+static void make_root(const char *root)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s", root);
+    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        (void)mkdir(path, 0755);
+        *slash = '/';
+    }
+    (void)mkdir(path, 0755);
+}
+
 static bool make_directories(const struct maildir_delivery *d)
 {
     static const char *const parts[] = {"", "/tmp", "/cur", "/new"};
     char path[sizeof d->directory + 8];
-    if (mkdir(d->root, 0700) != 0 && errno != EEXIST) /* its parent must be there: a path mistyped is no new tree */
-        return false;
+    make_root(d->root);
     for (int i = 0; i < 4; i++) {
         snprintf(path, sizeof path, "%s%s", d->directory, parts[i]);
         if (mkdir(path, 0700) != 0 && errno != EEXIST)

@@ -224,13 +224,25 @@ static void what_was_begun_and_given_up_leaves_nothing(void **state)
     assert_int_equal(files_in("u@b.test/new", NULL, 0), 0);
 }
 
-static void a_root_that_is_not_there_is_an_error_not_a_delivery(void **state)
+static void a_root_that_cannot_be_made_is_an_error_not_a_delivery(void **state)
 {
     (void)state;
     struct maildir_delivery d = delivery("u@b.test", 1, "x\r\n");
-    d.root = "/nonexistent/ironspool";
+    d.root = "/proc/ironspool";
     deliver(&d);
     assert_int_equal(g.failed, 1);
+}
+
+static void a_missing_root_is_made(void **state)
+{
+    (void)state;
+    char root[128];
+    struct maildir_delivery d = delivery("u@b.test", 1, "x\r\n");
+    snprintf(root, sizeof root, "%s/far/away", g.root);
+    d.root = root;
+    deliver(&d);
+    assert_int_equal(g.failed, 0);
+    assert_int_equal(files_in("far/away/u@b.test/new", NULL, 0), 1);
 }
 
 static void addresses_become_directories_and_stay_below_the_root(void **state)
@@ -276,7 +288,8 @@ int main(void)
         T(beyond_the_bound_the_answer_is_busy),
         T(a_body_may_come_in_steps),
         T(what_was_begun_and_given_up_leaves_nothing),
-        T(a_root_that_is_not_there_is_an_error_not_a_delivery),
+        T(a_root_that_cannot_be_made_is_an_error_not_a_delivery),
+        T(a_missing_root_is_made),
         T(addresses_become_directories_and_stay_below_the_root),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
