@@ -28,6 +28,8 @@ struct intake {
     struct link waiting;   /* for room */
     struct link in_flight;
     uint32_t in_flight_count;
+    bool closed;           /* nobody is told any more */
+    struct intake *next_closed;
     time_t date_second;
     char date[64];
 };
@@ -77,21 +79,39 @@ static void transaction_free(struct intake_transaction *t)
     free(t);
 }
 
+/* Appends in flight are the port's until it answers or closes; those whose intake was closed wait here. */
+static struct intake *g_closed;
+
+static void closed_free(struct intake *i)
+{
+    for (struct intake **at = &g_closed; *at; at = &(*at)->next_closed) {
+        if (*at == i) {
+            *at = i->next_closed;
+            break;
+        }
+    }
+    free(i);
+}
+
 void intake_close(struct intake **intake)
 {
     struct intake *i = *intake;
     *intake = NULL;
     if (!i)
         return;
-    struct link *lists[] = {&i->waiting, &i->in_flight};
-    for (int n = 0; n < 2; n++) {
-        LINK_EACH_SAFE (l, next, lists[n]) {
-            struct intake_transaction *t = CONTAINER_OF(l, struct intake_transaction, link);
-            t->reserved = 0; /* the port is gone */
-            transaction_free(t);
-        }
+    LINK_EACH_SAFE (l, next, &i->waiting) {
+        struct intake_transaction *t = CONTAINER_OF(l, struct intake_transaction, link);
+        if (t->chunk_count > 0)
+            port_abort(i->deps.port, t->qid);
+        transaction_free(t);
     }
-    free(i);
+    if (i->in_flight_count == 0) {
+        free(i);
+        return;
+    }
+    i->closed = true;
+    i->next_closed = g_closed;
+    g_closed = i;
 }
 
 uint32_t intake_in_flight(const struct intake *intake)
@@ -405,6 +425,12 @@ static void append_done(struct port_append *a, enum err e)
     struct intake *i = t->intake;
     i->in_flight_count--;
     link_remove(&t->link);
+    if (i->closed) { /* stored or not: its lease ends with us, the spool hands it out again */
+        transaction_free(t);
+        if (i->in_flight_count == 0)
+            closed_free(i);
+        return;
+    }
     if (e) {
         log_line("cleanup", "%s: warning: not stored: %s", t->qid_text, err_text(e));
         finish(t, e);

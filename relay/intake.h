@@ -30,7 +30,8 @@ struct intake_deps {
 };
 
 enum err intake_open(const struct intake_deps *deps, struct intake **intake_out) MUST_CHECK;
-/* After port_close, and no session is left; what was in flight is forgotten here, not undone in the spool. */
+/* Before port_close, when no session is left. What is in flight stays allocated until the port answers it, or for ever:
+ * the process ends. */
 void intake_close(struct intake **intake);
 void intake_room(struct intake *intake);   /* port's on_room */
 uint32_t intake_in_flight(const struct intake *intake); /* appends without an answer yet */

@@ -39,7 +39,7 @@ void server_reload(struct server *server, struct settings *settings, struct tls_
 /* Stops listening; sessions get 421 4.3.2 at their next command or when they are idle. `stopped` once the last session
  * has ended, at the latest after grace_ms (then what is left is cut off), never from inside server_stop. */
 void server_stop(struct server *server, uint64_t grace_ms, void (*stopped)(void *owner), void *owner);
-void server_close(struct server **server); /* at once */
+void server_close(struct server **server); /* at once; before port_close */
 
 enum server_refusal {
     SERVER_REFUSED_RELAY,       /* 554 5.7.1 */

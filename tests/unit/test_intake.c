@@ -376,6 +376,25 @@ static void an_append_in_flight_outlives_its_session(void **state)
     assert_int_equal(seen.accepted, 1);
 }
 
+static void closing_leaves_appends_in_flight_to_the_port(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        begin_body(0);
+        intake_body_end(seen.t, "");
+        intake_abandon(&seen.t);
+    }
+    fake.appends_busy = 1;
+    begin_body(0);
+    intake_body_end(seen.t, "");
+    intake_abandon(&seen.t);
+    intake_close(&intake);
+    fake_port_answer(1, ERR_OK);
+    fake_port_answer(0, ERR_SPOOL_GONE);
+    assert_int_equal(seen.accepted + seen.dones, 0);
+    assert_int_equal(fake.reserved, 0);
+}
+
 static void bodies_are_kept_for_delivery_up_to_the_bound(void **state)
 {
     (void)state;
@@ -425,6 +444,7 @@ int main(void)
         T(a_queue_id_that_is_not_there_yet_is_waited_for),
         T(whoever_goes_away_while_waiting_is_forgotten),
         T(an_append_in_flight_outlives_its_session),
+        T(closing_leaves_appends_in_flight_to_the_port),
         T(bodies_are_kept_for_delivery_up_to_the_bound),
         T(a_size_that_was_too_small_reserves_more),
     };
