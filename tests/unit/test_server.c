@@ -11,6 +11,7 @@
 #include <cmocka.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -430,6 +431,29 @@ static void a_reload_is_for_the_next_sessions(void **state)
     assert_int_equal(next.refs, 0);
 }
 
+static void without_descriptors_the_sessions_there_are_go_on(void **state)
+{
+    (void)state;
+    struct client c;
+    client_open(&c);
+    UNTIL(heard(&c, "220"));
+    int waiting = socket(AF_INET, SOCK_STREAM, 0);
+    int lowest = dup(waiting);
+    struct rlimit was, now;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+    close(lowest);
+    now = (struct rlimit){(rlim_t)lowest, was.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &now), 0);
+    assert_int_equal(connect(waiting, (struct sockaddr *)&address, sizeof address), 0);
+    UNTIL(counters().accept_pauses == 1);
+    say(&c, "EHLO x\r\n" TRANSACTION);
+    UNTIL(heard(&c, "queued as"));
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+    UNTIL(counters().sessions == 2); /* a second later */
+    close(waiting);
+    conn_close(&c.conn, false);
+}
+
 static void whoever_does_not_read_replies_is_not_read_either(void **state)
 {
     (void)state;
@@ -470,6 +494,7 @@ int main(void)
         T(a_stop_lets_the_transaction_finish_and_ends_the_idle),
         T(a_stop_does_not_wait_longer_than_its_grace),
         T(a_reload_is_for_the_next_sessions),
+        T(without_descriptors_the_sessions_there_are_go_on),
         T(whoever_does_not_read_replies_is_not_read_either),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
