@@ -89,7 +89,7 @@ enum err index_lmdb_discard(const char *directory)
 
 /* --- the trial --- */
 
-struct trial { uint64_t until_ns; bool bad; uint32_t count; };
+struct trial { uint64_t until_ns, rows, messages; bool bad; struct counts_row counts; };
 
 static bool trial_look(struct bytes key, struct bytes value, void *arg)
 {
@@ -97,9 +97,13 @@ static bool trial_look(struct bytes key, struct bytes value, void *arg)
     struct bytes body;
     struct message m;
     t->bad = value_open(key, value, &body) != ERR_OK;
-    if (!t->bad && *(const uint8_t *)key.at == 'm')
+    char kind = *(const char *)key.at;
+    if (!t->bad && kind == 'm')
         t->bad = message_decode(key, value, &m) != ERR_OK;
-    return !t->bad && (++t->count % 256 != 0 || now_ns() < t->until_ns);
+    if (!t->bad && kind == 'n') /* behind all messages */
+        t->bad = counts_decode(key, value, &t->counts) != ERR_OK || t->counts.messages != t->messages;
+    t->messages += kind == 'm';
+    return !t->bad && (++t->rows % 256 != 0 || now_ns() < t->until_ns);
 }
 
 enum trial_verdict { TRIAL_GOOD = 0, TRIAL_NONE = 10, TRIAL_BAD = 11, TRIAL_NO_MEMORY = 12 };

@@ -5,7 +5,10 @@
  *  LMDB-1  never NOSYNC, never WRITEMAP: a commit is on stable storage but for the last meta page, and a power cut
  *          leaves the state of some commit.
  *  LMDB-2  the map grows between transactions only.
- *  LMDB-3  a failed sync is damage: what the kernel dropped then cannot be known. */
+ *  LMDB-3  a failed sync is damage: what the kernel dropped then cannot be known. LMDB says EIO for a short write, too,
+ *          which a full file system causes: a descriptor of our own, which hears of every failed write-back once,
+ *          tells the two apart.
+ *  LMDB-4  keys ascend: a leaf that is whole but of another place shows by its order. */
 #include "store_lmdb.h"
 
 #include <base/assert.h>
@@ -18,7 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAP_BYTES_MIN ((size_t)64 << 20) /* address space; the file grows as pages are written */
+#define MAP_BYTES_MIN ((size_t)16 << 20) /* address space; the file grows as pages are written */
 #define MAP_BYTES_MAX ((size_t)1 << 44)
 #define LMDB_FLAGS (MDB_NOSUBDIR | MDB_NOMETASYNC | MDB_NOTLS | MDB_NORDAHEAD | MDB_NOLOCK)
 
@@ -29,6 +32,8 @@ struct store_lmdb {
     MDB_cursor *cursor;
     MDB_dbi dbi;
     bool writing, have_dbi;
+    int witness;               /* LMDB-3 */
+    struct { uint8_t b[STORE_KEY_BYTES_MAX]; size_t len; } last; /* LMDB-4 */
     char path[STORE_PATH_BYTES];
 };
 
@@ -60,8 +65,8 @@ static enum err verdict(int rc)
     case MDB_MAP_RESIZED:
     case MDB_PANIC:
         return ERR_SYSTEM;
-    case EIO: /* LMDB-3 */
-        return ERR_CORRUPT;
+    case EIO:
+        return ERR_IO;
     default:
         return rc < 0 ? ERR_CORRUPT : ERR_SYSTEM;
     }
@@ -78,7 +83,10 @@ static void env_close(struct store_lmdb *m)
 {
     if (m->env)
         mdb_env_close(m->env);
+    if (m->witness > 0)
+        close(m->witness);
     m->env = NULL;
+    m->witness = 0;
     m->have_dbi = false;
 }
 
@@ -94,9 +102,20 @@ static int env_open(struct store_lmdb *m, unsigned extra)
         rc = mdb_env_set_mapsize(m->env, map);
     if (rc == MDB_SUCCESS)
         rc = mdb_env_open(m->env, m->path, LMDB_FLAGS | extra, 0600);
+    if (rc == MDB_SUCCESS && (m->witness = open(m->path, O_RDONLY | O_CLOEXEC)) < 0)
+        rc = errno;
     if (rc != MDB_SUCCESS)
         env_close(m);
     return rc;
+}
+
+/* LMDB-3 */
+static enum err written(struct store_lmdb *m, int rc)
+{
+    enum err e = verdict(rc);
+    if (e != ERR_IO)
+        return e;
+    return fdatasync(m->witness) == 0 ? ERR_MEMBER_FULL : ERR_CORRUPT;
 }
 
 static enum err lmdb_begin(struct store *s, bool write)
@@ -140,7 +159,7 @@ static enum err lmdb_commit(struct store *s)
     cursor_close(m);
     int rc = mdb_txn_commit(m->txn);
     m->txn = NULL;
-    return verdict(rc);
+    return written(m, rc);
 }
 
 static void lmdb_abort(struct store *s)
@@ -178,6 +197,13 @@ static enum err lmdb_del(struct store *s, struct bytes key)
     return verdict(mdb_del(m->txn, m->dbi, &k, NULL));
 }
 
+static bool behind_last(const struct store_lmdb *m, const MDB_val *k)
+{
+    size_t both = k->mv_size < m->last.len ? k->mv_size : m->last.len;
+    int c = memcmp(k->mv_data, m->last.b, both);
+    return c > 0 || (c == 0 && k->mv_size > m->last.len);
+}
+
 static enum err cursor_get(struct store_lmdb *m, MDB_val *k, MDB_cursor_op op, struct bytes *key_out,
                            struct bytes *value_out)
 {
@@ -187,7 +213,11 @@ static enum err cursor_get(struct store_lmdb *m, MDB_val *k, MDB_cursor_op op, s
         return verdict(rc);
     *key_out = (struct bytes){k->mv_data, k->mv_size};
     *value_out = (struct bytes){v.mv_data, v.mv_size};
-    return key_out->len > STORE_KEY_BYTES_MAX ? ERR_CORRUPT : ERR_OK;
+    if (key_out->len > STORE_KEY_BYTES_MAX || (op == MDB_NEXT && !behind_last(m, k)))
+        return ERR_CORRUPT;
+    memcpy(m->last.b, k->mv_data, k->mv_size);
+    m->last.len = k->mv_size;
+    return ERR_OK;
 }
 
 static enum err lmdb_seek(struct store *s, struct bytes key, struct bytes *key_out, struct bytes *value_out)
@@ -213,7 +243,7 @@ static enum err lmdb_sync(struct store *s)
 {
     struct store_lmdb *m = lmdb(s);
     ASSERT(!m->txn);
-    return m->env ? verdict(mdb_env_sync(m->env, 1)) : ERR_SYSTEM;
+    return m->env ? written(m, mdb_env_sync(m->env, 1)) : ERR_SYSTEM;
 }
 
 /* LMDB-2. Doubles. */
@@ -295,14 +325,21 @@ static enum err try_free_list(MDB_txn *txn, size_t pages)
     return e == ERR_OK && rc != MDB_NOTFOUND ? ERR_CORRUPT : e;
 }
 
-static enum err try_rows(struct store_lmdb *m, bool (*look)(struct bytes key, struct bytes value, void *arg), void *arg)
+static enum err try_rows(struct store_lmdb *m, size_t entries,
+                         bool (*look)(struct bytes key, struct bytes value, void *arg), void *arg)
 {
     struct bytes key, value;
     MDB_val k;
     enum err e = cursor_get(m, &k, MDB_FIRST, &key, &value);
-    while (e == ERR_OK && look(key, value, arg))
+    size_t count = 0;
+    for (; e == ERR_OK; count++) {
+        if (!look(key, value, arg))
+            return ERR_OK;
         e = cursor_get(m, &k, MDB_NEXT, &key, &value);
-    return e == ERR_NOT_FOUND ? ERR_OK : e;
+    }
+    if (e == ERR_NOT_FOUND)
+        return count == entries ? ERR_OK : ERR_CORRUPT;
+    return e;
 }
 
 enum err store_lmdb_try(const char *directory, bool (*look)(struct bytes key, struct bytes value, void *arg), void *arg)
@@ -325,5 +362,5 @@ enum err store_lmdb_try(const char *directory, bool (*look)(struct bytes key, st
     enum err e = lmdb_begin(&m->store, false);
     if (e == ERR_OK)
         e = try_free_list(m->txn, info.me_last_pgno + 1);
-    return e == ERR_OK ? try_rows(m, look, arg) : e; /* nothing is freed: the process ends */
+    return e == ERR_OK ? try_rows(m, stat_of.ms_entries, look, arg) : e; /* nothing is freed: the process ends */
 }
