@@ -266,6 +266,7 @@ void compact_step(struct pool *p)
         if (p->stopping || !p->index_live || io_now_ns(p->io) < c->next_ns || !compact_begin(c))
             return;
     }
+    walk_step(&c->walk);
     c->failed = c->failed || c->walk.unreadable;
     bool reading = false;
     for (uint32_t n = 0; n < COMPACT_STEPS && !c->asking && !c->failed && !c->walked && !reading; n++) {

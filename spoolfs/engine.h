@@ -230,7 +230,9 @@ struct walk {
     uint64_t window_at;
     uint32_t window_bytes[COPIES_MAX], want;
     uint8_t *whole;
-    struct block_read reads[COPIES_MAX];
+    struct walk_read *out[COPIES_MAX]; /* under way; owns its window meanwhile */
+    uint64_t read_ns;          /* when they began */
+    uint32_t late_mask;        /* images that did not answer in time */
     uint32_t image, pending;
     bool all, running, resting, stopped, ended;
     bool unreadable;           /* no image could be read at all: walk_retry, or give up */
@@ -316,6 +318,7 @@ struct pool {
     struct lease_table *leases;
     struct compaction *compaction;
     struct rebuild *rebuild;
+    struct link rebuild_orphans;
     struct scrub *scrub;
     struct throttle throttle;
     uint64_t upkeep_tokens;       /* bytes background work may still do in this interval */
@@ -324,6 +327,7 @@ struct pool {
     uint64_t commit_ns_sum, commit_count; /* of this interval */
     struct io_timer tick;
 
+    struct link walk_orphans;     /* of struct walk_read: late reads whose walk went on */
     struct link reads_waiting;
     uint32_t reads_in_flight;
     struct read_state *read_states;
@@ -461,9 +465,11 @@ uint32_t read_choose_image(const struct pool *p, const struct segment *s, uint32
 enum err walk_start(struct walk *w) MUST_CHECK;
 void walk_next(struct walk *w);
 void walk_retry(struct walk *w);      /* after `unreadable`, when a member may be back */
-void walk_stop(struct walk *w);       /* no callback follows; keep the struct until walk_idle */
+void walk_step(struct walk *w);       /* asks another image when one is late; call now and then */
+void walk_stop(struct walk *w);       /* no callback follows */
 bool walk_idle(const struct walk *w);
-void walk_fini(struct walk *w);       /* frees the buffers; only when idle, or when the io is gone */
+void walk_fini(struct walk *w);       /* reads still out keep their buffers until they come back */
+void walk_forget_orphans(struct pool *p); /* the io is gone */
 
 /* A frame that was found bad on some images: rewrites them from proved bytes, reads back, counts. */
 void repair_frame(struct pool *p, struct segment *s, const struct frame_view *good, uint32_t bad_mask);

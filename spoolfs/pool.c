@@ -44,6 +44,7 @@ static void pool_free(struct pool *p)
         segment_opening_fini(&p->segments[i]);
     }
     table_fini(p);
+    walk_forget_orphans(p);
     if (p->frame_memory)
         munmap(p->frame_memory, (size_t)FRAME_SLOTS * FRAME_BYTES_MAX);
     lease_fini(p);
@@ -66,6 +67,8 @@ static enum err pool_alloc(struct io *io, const struct pool_config *config, stru
     link_init(&p->super.current);
     link_init(&p->table_queue);
     link_init(&p->reads_waiting);
+    link_init(&p->walk_orphans);
+    link_init(&p->rebuild_orphans);
     link_init(&p->repairs);
     for (uint32_t i = 0; i < MEMBERS_MAX; i++)
         link_init(&p->members[i].commits);

@@ -31,7 +31,8 @@ struct rebuild {
     uint64_t buffer_at;        /* offset in the segment of what is gathered */
     uint32_t gathered;
     struct member_op op;
-    bool writing, walked, failed, paused, table, behind;
+    bool writing, walked, failed, paused, table, behind, orphan;
+    struct link link;          /* in pool.rebuild_orphans */
     uint64_t next_ns, since_ns, bytes, segments, bytes_this_second, second_ns, rate;
 };
 
@@ -199,6 +200,12 @@ static void rebuild_header(struct rebuild *r)
 static void rebuild_on_write(struct member_op *mo)
 {
     struct rebuild *r = mo->owner;
+    if (r->orphan) {
+        link_remove(&r->link);
+        free(r->buffer);
+        free(r);
+        return;
+    }
     r->writing = false;
     if (mo->op.result != ERR_OK) {
         r->failed = true;
@@ -300,14 +307,36 @@ static void rebuild_watch_deadline(struct rebuild *r)
     }
 }
 
+/* Its write is out on a member that does not answer: the write keeps its buffer, the work begins anew elsewhere. */
+static void rebuild_leave_behind(struct rebuild *r)
+{
+    struct pool *p = r->pool;
+    struct rebuild *fresh = calloc(1, sizeof *fresh);
+    if (!fresh)
+        return; /* waits instead */
+    *fresh = (struct rebuild){.pool = p, .paused = r->paused, .behind = r->behind, .since_ns = r->since_ns,
+                              .bytes = r->bytes, .segments = r->segments, .second_ns = r->second_ns};
+    uint8_t *buffer = r->buffer;
+    r->buffer = NULL;
+    rebuild_end(r, false);
+    r->buffer = buffer;
+    fresh->next_ns = r->next_ns;
+    r->orphan = true;
+    link_push(&p->rebuild_orphans, &r->link);
+    p->rebuild = fresh;
+}
+
 static void rebuild_advance(struct rebuild *r)
 {
     struct pool *p = r->pool;
+    walk_step(&r->walk);
     if (!member_usable(&p->members[r->target.member]) || r->walk.unreadable)
         r->failed = true;
     if (r->failed || p->stopping) {
         walk_stop(&r->walk);
-        if (!r->writing && !r->table && walk_idle(&r->walk))
+        if (r->writing)
+            rebuild_leave_behind(r);
+        else if (!r->table)
             rebuild_end(r, false);
         return;
     }
@@ -359,6 +388,12 @@ void rebuild_fini(struct pool *p)
         free(r->buffer);
     }
     free(r);
+    struct link *l;
+    while ((l = link_pop(&p->rebuild_orphans)) != NULL) {
+        struct rebuild *o = CONTAINER_OF(l, struct rebuild, link);
+        free(o->buffer);
+        free(o);
+    }
 }
 
 void rebuild_pause(struct pool *p, bool paused)

@@ -184,6 +184,8 @@ void replay_step(struct pool *p)
         return;
     for (uint32_t n = 0; n < REPLAY_FRAMES_PER_STEP; n++) {
         struct walk *w = &p->replay_walk;
+        if (p->replay_walking)
+            walk_step(w);
         if (p->replay_stopping && walk_idle(w)) {
             walk_fini(w);
             p->replay_walking = p->replay_stopping = false;

@@ -12,11 +12,54 @@
 
 static void walk_run(struct walk *w);
 
+/* Longer than READ_LATE_NS: nobody waits for a walk but the backlog. */
+#define WALK_LATE_NS (1 * NS_PER_S)
+
+struct walk_read {
+    struct block_read read;
+    struct link link;          /* in pool.walk_orphans */
+    struct walk *walk;         /* NULL: an orphan */
+    uint32_t image;
+    uint8_t *window;
+};
+
+static void walk_read_free(struct walk_read *o)
+{
+    free(o->window);
+    free(o);
+}
+
+void walk_forget_orphans(struct pool *p)
+{
+    struct link *l;
+    while ((l = link_pop(&p->walk_orphans)) != NULL)
+        walk_read_free(CONTAINER_OF(l, struct walk_read, link));
+}
+
+/* IO-5: its buffer stays with it. */
+static void walk_orphan(struct walk *w, uint32_t i)
+{
+    struct walk_read *o = w->out[i];
+    o->walk = NULL;
+    link_push(&w->pool->walk_orphans, &o->link);
+    w->out[i] = NULL;
+    w->pending--;
+}
+
 static void walk_on_read(struct block_read *r)
 {
-    struct walk *w = r->owner;
-    uint32_t i = (uint32_t)(r - w->reads);
+    struct walk_read *o = r->owner;
+    struct walk *w = o->walk;
+    uint32_t i = o->image;
+    if (!w) {
+        link_remove(&o->link);
+        walk_read_free(o);
+        return;
+    }
+    w->window[i] = o->window;
     w->window_bytes[i] = r->result == ERR_OK ? r->length : 0;
+    w->out[i] = NULL;
+    free(o);
     w->pending--;
     if (w->pending == 0 && !w->stopped)
         walk_run(w);
@@ -25,15 +68,23 @@ static void walk_on_read(struct block_read *r)
 static bool walk_submit(struct walk *w, uint32_t i, uint32_t bytes)
 {
     struct pool *p = w->pool;
-    if (!w->window[i])
+    struct walk_read *o = calloc(1, sizeof *o);
+    if (o && !w->window[i])
         w->window[i] = sync_buffer(FRAME_BYTES_MAX);
-    if (!w->window[i])
+    if (!o || !w->window[i]) {
+        free(o);
         return false;
-    w->reads[i] = (struct block_read){.member = &p->members[w->segment->images[i].member], .class = w->class,
-                                      .offset = segment_image_offset(p, &w->segment->images[i]) + w->offset,
-                                      .length = bytes, .buffer = w->window[i], .done = walk_on_read, .owner = w};
+    }
+    o->walk = w;
+    o->image = i;
+    o->window = w->window[i];
+    w->window[i] = NULL;
+    o->read = (struct block_read){.member = &p->members[w->segment->images[i].member], .class = w->class,
+                                  .offset = segment_image_offset(p, &w->segment->images[i]) + w->offset,
+                                  .length = bytes, .buffer = o->window, .done = walk_on_read, .owner = o};
+    w->out[i] = o;
     w->pending++;
-    block_read_start(&w->reads[i]);
+    block_read_start(&o->read);
     return true;
 }
 
@@ -46,10 +97,12 @@ static void walk_read(struct walk *w, bool all)
     w->window_at = w->offset;
     w->want = bytes;
     w->all = all;
-    w->image = read_choose_image(w->pool, w->segment, 0);
+    w->image = read_choose_image(w->pool, w->segment, w->late_mask);
+    w->read_ns = io_now_ns(w->pool->io);
     for (uint32_t i = 0; i < w->segment->image_count; i++) {
         struct member *m = &w->pool->members[w->segment->images[i].member];
-        bool wanted = all ? member_readable(m) && !image_repairing(w->segment, i) : i == w->image;
+        bool wanted = all ? member_readable(m) && !image_repairing(w->segment, i) && !(w->late_mask & (1u << i))
+                          : i == w->image;
         if (wanted)
             (void)walk_submit(w, i, bytes);
     }
@@ -109,7 +162,7 @@ static void walk_salvage(struct walk *w)
     bool any = false;
     for (uint32_t i = 0; i < w->segment->image_count; i++)
         any = any || w->window_bytes[i] > 0;
-    if (e == ERR_NO_MEMORY || !any) { /* says nothing about what is on the members */
+    if (e == ERR_NO_MEMORY || !any || (e != ERR_OK && w->late_mask)) { /* says nothing about what is on the members */
         w->unreadable = true;
         return;
     }
@@ -179,9 +232,31 @@ void walk_next(struct walk *w)
     walk_run(w);
 }
 
+void walk_step(struct walk *w)
+{
+    if (w->pending == 0 || w->stopped || io_now_ns(w->pool->io) - w->read_ns < WALK_LATE_NS)
+        return;
+    uint32_t out = 0;
+    for (uint32_t i = 0; i < w->segment->image_count; i++)
+        out |= w->out[i] ? 1u << i : 0;
+    bool other = read_choose_image(w->pool, w->segment, w->late_mask | out) < COPIES_MAX;
+    if (!other && !w->all)
+        return; /* nobody else to ask */
+    for (uint32_t i = 0; i < w->segment->image_count; i++)
+        if (w->out[i])
+            walk_orphan(w, i);
+    w->late_mask |= out;
+    if (!w->all)
+        w->want = 0; /* reads again from here, elsewhere */
+    if (!w->all)
+        memset(w->window_bytes, 0, sizeof w->window_bytes);
+    walk_run(w);
+}
+
 void walk_retry(struct walk *w)
 {
     w->unreadable = false;
+    w->late_mask = 0;
     walk_run(w);
 }
 
@@ -199,8 +274,11 @@ void walk_fini(struct walk *w)
 {
     if (w->segment)
         w->segment->refs--;
-    for (uint32_t i = 0; i < COPIES_MAX; i++)
+    for (uint32_t i = 0; i < COPIES_MAX; i++) {
+        if (w->out[i])
+            walk_orphan(w, i);
         free(w->window[i]);
+    }
     free(w->whole);
     memset(w, 0, sizeof *w);
 }
