@@ -22,6 +22,9 @@ struct maildir_attempt {
     struct body_fetch body;
     struct port_fetch stream;
     bool streaming, begun;      /* begun: the file of this recipient exists */
+    bool stepping;              /* a step is in a worker's hands: neither its bytes nor the attempt may go */
+    bool stream_over;           /* the end of the stream came meanwhile, with stream_error */
+    enum err stream_error;
     uint8_t *piece;             /* CHUNK_BYTES_MAX, streaming only */
     struct loop_task task;      /* refuses outside attempt_start */
     enum err refusal;
@@ -66,6 +69,17 @@ static void next_recipient(struct maildir_attempt *ma)
     a->cb.on_done(a->cb.owner, job);
 }
 
+static void submit(struct maildir_attempt *ma, const uint8_t *bytes, size_t len, bool last);
+
+static void end_stream(struct maildir_attempt *ma)
+{
+    ma->stream_over = false;
+    if (ma->stream_error)
+        end_with(ma, ma->stream_error, "reading the message from the spool");
+    else
+        submit(ma, ma->piece, 0, true);
+}
+
 static void recipient_failed(struct maildir_attempt *ma, enum err e, const char *step)
 {
     struct attempts *a = ma->attempts;
@@ -76,7 +90,7 @@ static void recipient_failed(struct maildir_attempt *ma, enum err e, const char 
     outcome_of_text(line, "4.3.0", &o);
     if (ma->streaming)
         port_fetch_cancel(a->port, &ma->stream);
-    ma->streaming = false;
+    ma->streaming = ma->stream_over = false;
     if (ma->begun)
         maildir_out_abandon(&ma->delivery);
     a->cb.on_outcome(a->cb.owner, ma->job, ma->at, &o, "maildir");
@@ -87,8 +101,13 @@ static void step_done(struct maildir_delivery *d, enum err e, const char *step)
 {
     struct maildir_attempt *ma = d->owner;
     struct attempts *a = ma->attempts;
+    ma->stepping = false;
     if (e) {
         recipient_failed(ma, e, step);
+        return;
+    }
+    if (ma->stream_over) {
+        end_stream(ma);
         return;
     }
     if (!d->last) {
@@ -108,11 +127,11 @@ static void submit(struct maildir_attempt *ma, const uint8_t *bytes, size_t len,
     d->last = last;
     d->bytes = bytes;
     d->len = len;
-    ma->begun = true;
     enum err e = maildir_out_submit(ma->attempts->maildir, d);
-    if (!e)
+    if (!e) {
+        ma->begun = ma->stepping = true;
         return;
-    ma->begun = !d->first;
+    }
     ma->refusal = e;
     loop_defer(ma->attempts->loop, &ma->task);
 }
@@ -136,10 +155,10 @@ static void stream_done(struct port_fetch *f, enum err e)
 {
     struct maildir_attempt *ma = f->owner;
     ma->streaming = false;
-    if (e)
-        end_with(ma, e, "reading the message from the spool");
-    else
-        submit(ma, ma->piece, 0, true);
+    ma->stream_over = true;
+    ma->stream_error = e;
+    if (!ma->stepping)
+        end_stream(ma);
 }
 
 static void start_stream(struct maildir_attempt *ma)

@@ -9,6 +9,7 @@
 #include "schedule_parts.h"
 
 #include "log.h"
+#include "maildir_out.h"
 
 #include <base/assert.h>
 #include <stdio.h>
@@ -260,6 +261,10 @@ static bool add_to_lane(struct schedule *s, struct sorting *sorting, struct lane
     return true;
 }
 
+/* Nobody at the other end has to be spared: as much at one time as the threads can share flushes among. */
+static const struct lane_limits local_limits = {.initial = MAILDIR_THREADS * MAILDIR_BATCH_MAX,
+                                                .max = MAILDIR_THREADS * MAILDIR_BATCH_MAX};
+
 static void sort_recipient(struct schedule *s, struct sorting *sorting, uint32_t index, const char *address, uint32_t len)
 {
     struct outcome o;
@@ -284,7 +289,7 @@ static void sort_recipient(struct schedule *s, struct sorting *sorting, uint32_t
     }
     enum err e = lane_find(&s->lanes, route, domain, domain_len, &lane);
     if (!e) {
-        lane_configure(lane, &s->limits);
+        lane_configure(lane, route->kind == ROUTE_MAILDIR || route->kind == ROUTE_DISCARD ? &local_limits : &s->limits);
         if (add_to_lane(s, sorting, lane, index, address, len))
             return;
         e = ERR_NO_MEMORY;
@@ -346,7 +351,8 @@ void schedule_take(struct schedule *s, struct mail *mail, enum lane_class class,
         mark_release(s, item);
         return;
     }
-    log_active(mail);
+    if (due || (mail->envelope.flags & ENVELOPE_BOUNCE)) /* intake has said so of what came over the network */
+        log_active(mail);
     sort_mail(s, item);
     schedule_pump_soon(s);
 }

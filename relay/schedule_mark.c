@@ -245,6 +245,8 @@ static void bounce_stored(void *owner, struct mail *bounce, enum err e)
         mail_unref(&bounce);
         return;
     }
+    bounce->fresh = true;
+    bounce->accepted_ms = loop_now_ms(s->loop);
     schedule_fresh(s, bounce);
 }
 

@@ -149,8 +149,13 @@ static void run_fetch(struct loop_task *t)
         f->done(f, g.fetch_error);
     } else if (len > 0) {
         f->scratch[0] += len;
-        if (f->on_bytes(f, g.fetch_bytes + at, (uint32_t)len) && g_fetch)
+        bool more = f->on_bytes(f, g.fetch_bytes + at, (uint32_t)len);
+        if (g_fetch && f->scratch[0] == g.fetch_len) { /* the end does not wait for a resume */
+            g_fetch = NULL;
+            f->done(f, ERR_OK);
+        } else if (g_fetch && more) {
             loop_defer(g.loop, &g_fetch_task);
+        }
     } else {
         g_fetch = NULL;
         f->done(f, ERR_OK);
