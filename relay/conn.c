@@ -36,6 +36,7 @@ struct bytes {
 };
 
 struct conn {
+    struct link left_link; /* in g_left once the owner has left */
     struct loop *loop;
     const struct conn_callbacks *cb;
     void *owner;
@@ -60,6 +61,7 @@ struct conn {
 static uint8_t g_scratch[SCRATCH_BYTES];
 static uint8_t g_plain[SCRATCH_BYTES];
 static uint32_t g_lingering;
+static struct link g_left; /* whose owners have left: nobody else knows them */
 
 static bool bytes_add(struct bytes *b, const void *from, size_t len)
 {
@@ -99,6 +101,8 @@ static void destroy(struct conn *c)
 {
     if (c->lingering)
         g_lingering--;
+    if (link_linked(&c->left_link))
+        link_remove(&c->left_link);
     loop_defer_cancel(&c->task);
     loop_timer_fini(&c->timer);
     loop_watch_remove(&c->watch);
@@ -578,6 +582,17 @@ bool conn_is_tls(const struct conn *c)
     return c->tls && !c->handshaking;
 }
 
+void conn_forget_left(struct loop *loop)
+{
+    if (!link_linked(&g_left))
+        return;
+    LINK_EACH_SAFE (l, next, &g_left) {
+        struct conn *c = CONTAINER_OF(l, struct conn, left_link);
+        if (c->loop == loop)
+            destroy(c);
+    }
+}
+
 void conn_close(struct conn **conn, bool flush)
 {
     struct conn *c = *conn;
@@ -595,6 +610,9 @@ void conn_close(struct conn **conn, bool flush)
                 bytes_take(&c->out, c->out.len);
             tls_session_shutdown(c->tls);
         }
+        if (!link_linked(&g_left))
+            link_init(&g_left);
+        link_push(&g_left, &c->left_link);
         c->close_at = loop_now_ms(c->loop) + LINGER_MS;
         loop_timer_set(&c->timer, LINGER_MS);
         loop_defer(c->loop, &c->task);

@@ -36,5 +36,6 @@ void conn_set_timeout_ms(struct conn *c, uint64_t read_ms, uint64_t write_ms); /
 enum err conn_start_tls(struct conn *c, struct tls_context *tls, bool server, const char *name) MUST_CHECK;
 bool conn_is_tls(const struct conn *c);
 void conn_close(struct conn **c, bool flush);        /* flush: after the queued output left or 5 s */
+void conn_forget_left(struct loop *loop);           /* before loop_close: those that are still flushing are cut off */
 
 #endif

@@ -411,9 +411,12 @@ static void finish(struct intake_transaction *t, enum err e)
 
 static void log_accepted(const struct intake_transaction *t)
 {
-    const struct envelope *e = &t->mail->envelope; /* its "from=" line is the scheduler's, when it becomes active */
+    const struct mail *m = t->mail;
+    const struct envelope *e = &m->envelope;
     log_line("smtpd", "%s: client=%.*s", t->qid_text, (int)e->client_len, e->client);
     log_line("cleanup", "%s: message-id=%s", t->qid_text, t->message_id);
+    log_line("qmgr", "%s: from=<%.*s>, size=%llu, nrcpt=%u (queue active)", t->qid_text, (int)e->sender_len, e->sender,
+             (unsigned long long)m->body_bytes, e->recipient_count);
 }
 
 static void append_done(struct port_append *a, enum err e)
