@@ -97,16 +97,23 @@ class Ironspool:
                                   user=pwd.getpwuid(os.getuid()).pw_name, **values))
 
     def start(self, wait=True):
-        self.err = open(os.path.join(self.dir, "stderr"), "ab")
-        self.process = subprocess.Popen([os.path.join(BIN, "ironspoold"), "-c", self.config], stdout=self.err,
-                                        stderr=self.err, start_new_session=True)
+        with open(os.path.join(self.dir, "stderr"), "ab") as err:
+            self.process = subprocess.Popen([os.path.join(BIN, "ironspoold"), "-c", self.config], stdout=err, stderr=err,
+                                            start_new_session=True)
         if wait:
             self.wait_ready()
         return self
 
-    def answers(self):
+    def accepts(self):
         if self.process.poll() is not None:
             raise AssertionError("the daemon ended with %s:\n%s" % (self.process.returncode, self.log()[-4000:]))
+        code, out, _ = self.tool("status", "--json")
+        if code not in (0, 10, 11, 12):
+            return False
+        status = json.loads(out)
+        return status["relay"]["connected"] and status["pool"]["accepting"] == "yes" and self.greets()
+
+    def greets(self):
         try:
             with socket.create_connection(("127.0.0.1", self.port), 5) as s:
                 s.settimeout(5)
@@ -116,9 +123,9 @@ class Ironspool:
 
     def wait_ready(self):
         try:
-            wait_for("220 on port %d" % self.port, self.answers)
+            wait_for("mail to be accepted on port %d" % self.port, self.accepts)
         except AssertionError as e:
-            raise AssertionError("%s\n%s" % (e, self.log()[-4000:])) from None
+            raise AssertionError("%s\n%s\n%s" % (e, self.tool("status"), self.log()[-4000:])) from None
 
     def stop(self):
         """Asks it to stop and returns the exit code."""
@@ -128,7 +135,6 @@ class Ironspool:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise AssertionError("SIGTERM did not end it:\n" + self.log()[-4000:]) from None
-        self.err.close()
         return code
 
     def close(self):
@@ -160,6 +166,12 @@ class Ironspool:
 
     # --- its processes ---
 
+    def change_config(self, old, new):
+        text = contents(self.config).decode()
+        assert old in text, old
+        with open(self.config, "w", encoding="ascii") as f:
+            f.write(text.replace(old, new))
+
     def pid(self, role):
         """Of "supervisor", "spool" or "relay"; None when there is none."""
         if role == "supervisor":
@@ -182,7 +194,6 @@ class Ironspool:
         os.kill(pid, signal.SIGKILL)
         if role == "supervisor":
             self.process.wait()
-            self.err.close()
             self.start(wait=False)
         else:
             wait_for("the end of %s %d" % (role, pid), lambda: self.pid(role) != pid)
@@ -307,6 +318,11 @@ class Raw:
 
     def __exit__(self, *_):
         self.close()
+
+
+def contents(path, size=-1):
+    with open(path, "rb") as f:
+        return f.read(size)
 
 
 def message(subject, body=b"", size=0, seed=None):

@@ -13,7 +13,7 @@ from harness import body_of, message, wait_for
 class Smtp(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.relay = harness.Ironspool()
+        cls.relay = harness.Ironspool(size="256M")  # twenty sessions at once, each may bring message_size_limit
         cls.addClassCleanup(cls.relay.close)
         cls.relay.start()
 
@@ -116,10 +116,8 @@ class Smtp(unittest.TestCase):
 
     def test_who_may_not_relay_is_told_so(self):
         with harness.Ironspool() as strict:
-            text = open(strict.config, encoding="ascii").read()
-            with open(strict.config, "w", encoding="ascii") as f:
-                f.write(text.replace('mynetworks = { "127.0.0.0/8" }',
-                                     'mynetworks = { "192.0.2.0/24" }\nrelay_domains = { "ours.example" }'))
+            strict.change_config('mynetworks = { "127.0.0.0/8" }',
+                                 'mynetworks = { "192.0.2.0/24" }\nrelay_domains = { "ours.example" }')
             strict.start()
             with strict.raw() as c:
                 c.ask(b"EHLO client.test.example")

@@ -9,7 +9,7 @@ import unittest
 import urllib.request
 
 import harness
-from harness import message, wait_for
+from harness import contents, message, wait_for
 
 
 class Create(unittest.TestCase):
@@ -23,11 +23,11 @@ class Create(unittest.TestCase):
         return self.relay.tool("pool", "create", "--size", "64M", *words)
 
     def test_a_pool_is_not_made_over_a_pool(self):
-        before = open(self.relay.paths["a"], "rb").read(65536)
+        before = contents(self.relay.paths["a"], 65536)
         code, _, err = self.create()
         self.assertEqual(code, 1)
         self.assertIn("--force=a", err)
-        self.assertEqual(open(self.relay.paths["a"], "rb").read(65536), before)
+        self.assertEqual(contents(self.relay.paths["a"], 65536), before)
 
     def test_force_names_the_member_that_may_go_and_no_other(self):
         code, _, err = self.create("--force=a")
@@ -48,16 +48,14 @@ class Create(unittest.TestCase):
         self.assertIn('member "b"', err)
 
     def test_a_dry_run_writes_nothing(self):
-        before = open(self.relay.paths["a"], "rb").read()
+        before = contents(self.relay.paths["a"])
         code, out, _ = self.create("--force=a", "--force=b", "--force=c", "--dry-run")
         self.assertEqual(code, 0)
         self.assertIn("nothing was written", out)
-        self.assertEqual(open(self.relay.paths["a"], "rb").read(), before)
+        self.assertEqual(contents(self.relay.paths["a"]), before)
 
     def test_members_on_one_disk_are_refused_unless_it_is_said(self):
-        text = open(self.relay.config, encoding="ascii").read()
-        with open(self.relay.config, "w", encoding="ascii") as f:
-            f.write(text.replace("share_disk = yes", "share_disk = no"))
+        self.relay.change_config("share_disk = yes", "share_disk = no")
         for path in self.relay.paths.values():
             os.unlink(path)
         code, _, err = self.create()
@@ -171,13 +169,13 @@ class Look(unittest.TestCase):
         with urllib.request.urlopen("http://127.0.0.1:%d/metrics" % self.relay.http_port, timeout=30) as answer:
             page = answer.read().decode()
         self.assertEqual(set(re.findall(r"^# TYPE (\w+)", page, re.M)), names)
-        listed = set(re.findall(r"ironspool_\w+", open(harness.TOP + "/docs/METRICS.md", encoding="utf-8").read()))
+        listed = set(re.findall(r"ironspool_\w+", contents(harness.TOP + "/docs/METRICS.md").decode()))
         self.assertEqual(names - listed, set())
 
     def test_metrics_go_into_a_file_as_a_whole(self):
         code, _, err = self.relay.tool("metrics", "--textfile", self.relay.dir)
         self.assertEqual(code, 0, err)
-        self.assertIn("ironspool_pool_state", open(self.relay.dir + "/ironspool.prom", encoding="utf-8").read())
+        self.assertIn("ironspool_pool_state", contents(self.relay.dir + "/ironspool.prom").decode())
 
     def test_the_status_page_answers(self):
         with urllib.request.urlopen("http://127.0.0.1:%d/" % self.relay.http_port, timeout=30) as answer:
