@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which mail starts when. Owns items, jobs and the ready lists; sorts each mail's recipients into lanes; keeps the
- * window over the spool's due mail filled. What an end means is schedule_mark.c's; how to deliver is attempt.c's.
+/* Which mail starts when. Owns items, lanes and the ready lists; keeps the window over the spool's due mail filled.
+ * Which lane a recipient belongs to is schedule_sort.c's, what an end means schedule_mark.c's, how to deliver attempt.c's.
  *
  *      fresh, due -> take -> sort into jobs -> lane queues -> pump -> attempt -> mark -> item gone
  *                                                 ^-- again (nothing happened to it) --'
@@ -9,7 +9,6 @@
 #include "schedule_parts.h"
 
 #include "log.h"
-#include "maildir_out.h"
 
 #include <base/assert.h>
 #include <stdio.h>
@@ -102,7 +101,7 @@ static void balance_window(struct schedule *s, struct lane *lane, const struct j
     }
 }
 
-static void enqueue(struct schedule *s, struct job *job, bool front)
+void schedule_enqueue(struct schedule *s, struct job *job, bool front)
 {
     struct lane *lane = job->lane;
     job->state = JOB_QUEUED;
@@ -137,7 +136,7 @@ static void set_wake(struct schedule *s)
 }
 
 /* Mail for a dead lane is not tried: it waits where the destination waits, in the spool. */
-static void suspend(struct schedule *s, struct job *job)
+void schedule_suspend(struct schedule *s, struct job *job)
 {
     struct lane *lane = job->lane;
     uint64_t now = loop_now_ms(s->loop);
@@ -159,7 +158,7 @@ static void bury_lane(struct schedule *s, struct lane *lane)
     for (int c = 0; c < LANE_CLASSES; c++) {
         for (struct link *l = link_pop(&lane->queue[c]); l; l = link_pop(&lane->queue[c])) {
             lane->queued--;
-            suspend(s, CONTAINER_OF(l, struct job, link));
+            schedule_suspend(s, CONTAINER_OF(l, struct job, link));
         }
     }
     lane->paused = false;
@@ -177,159 +176,6 @@ static void wake_fired(struct loop_timer *t)
     schedule_pump_soon(s);
 }
 
-/* --- sorting a mail into jobs --- */
-
-static struct job *make_job(struct schedule *s, struct item *item, struct lane *lane, struct job *old, uint32_t capacity)
-{
-    struct job *job = realloc(old, sizeof *job + capacity * sizeof *job->recipients);
-    if (!job)
-        return NULL;
-    if (!old) {
-        memset(job, 0, sizeof *job);
-        job->item = item;
-        job->lane = lane;
-        job->class = item->class;
-    }
-    job->capacity = capacity;
-    (void)s;
-    return job;
-}
-
-static void add_recipient(struct job *job, uint32_t index, const char *address, uint32_t len)
-{
-    struct job_recipient *r = &job->recipients[job->count++];
-    memset(r, 0, sizeof *r);
-    r->index = index;
-    r->address = address;
-    r->len = len;
-}
-
-/* A recipient whose outcome is known without trying. */
-static void answer(struct schedule *s, struct item *item, uint32_t index, const char *address, uint32_t len,
-                   const struct outcome *o, bool held)
-{
-    struct job *job = make_job(s, item, NULL, NULL, 1);
-    if (!job) { /* left out of this round: it stays, as everything without a result does */
-        item->open--;
-        item->staying++;
-        return;
-    }
-    add_recipient(job, index, address, len);
-    link_push(&item->jobs, &job->item_link);
-    job->held = held;
-    mark_outcome(s, job, 0, o, "none");
-    mark_job(s, job);
-}
-
-static void launch(struct schedule *s, struct job *job)
-{
-    link_push(&job->item->jobs, &job->item_link);
-    if (job->lane->dead_until_ms)
-        suspend(s, job);
-    else
-        enqueue(s, job, false);
-}
-
-static uint32_t job_size_max(const struct schedule *s)
-{
-    uint32_t n = s->settings->default_destination_recipient_limit;
-    return n == 0 || n > SCHEDULE_JOB_RECIPIENTS_MAX ? SCHEDULE_JOB_RECIPIENTS_MAX : n;
-}
-
-struct sorting { struct item *item; struct lane *first; };
-
-static bool add_to_lane(struct schedule *s, struct sorting *sorting, struct lane *lane, uint32_t index,
-                        const char *address, uint32_t len)
-{
-    struct job *job = lane->filling;
-    if (!job || job->count == job->capacity) {
-        job = make_job(s, sorting->item, lane, job, job ? job->capacity * 2 : 1);
-        if (!job)
-            return false;
-        lane->filling = job;
-    }
-    add_recipient(job, index, address, len);
-    if (!lane->in_filling) {
-        lane->in_filling = true;
-        lane->filling_next = sorting->first;
-        sorting->first = lane;
-    }
-    if (job->count == job_size_max(s)) {
-        lane->filling = NULL;
-        launch(s, job);
-    }
-    return true;
-}
-
-/* Nobody at the other end has to be spared: as much at one time as the threads can share flushes among. */
-static const struct lane_limits local_limits = {.initial = MAILDIR_THREADS * MAILDIR_BATCH_MAX,
-                                                .max = MAILDIR_THREADS * MAILDIR_BATCH_MAX};
-
-static void sort_recipient(struct schedule *s, struct sorting *sorting, uint32_t index, const char *address, uint32_t len)
-{
-    struct outcome o;
-    struct lane *lane;
-    uint32_t domain_len;
-    const char *domain = route_domain(address, len, &domain_len);
-    const struct route *route = route_of(s->settings->transports, address, len);
-    if (route->kind == ROUTE_ERROR) {
-        outcome_of_text(route->host, "5.7.1", &o);
-        answer(s, sorting->item, index, address, len, &o, false);
-        return;
-    }
-    if (route->kind == ROUTE_HOLD) {
-        outcome_of_text("4.7.0 held by transport", "4.7.0", &o);
-        answer(s, sorting->item, index, address, len, &o, true);
-        return;
-    }
-    if (route->kind == ROUTE_SMTP && route->host[0] == '\0' && domain_len == 0) {
-        outcome_of_text("5.1.3 the address has no domain", "5.1.3", &o);
-        answer(s, sorting->item, index, address, len, &o, false);
-        return;
-    }
-    enum err e = lane_find(&s->lanes, route, domain, domain_len, &lane);
-    if (!e) {
-        lane_configure(lane, route->kind == ROUTE_MAILDIR || route->kind == ROUTE_DISCARD ? &local_limits : &s->limits);
-        if (add_to_lane(s, sorting, lane, index, address, len))
-            return;
-        e = ERR_NO_MEMORY;
-    }
-    outcome_of_err(e, "queueing", &o);
-    answer(s, sorting->item, index, address, len, &o, false);
-}
-
-static bool is_done(uint8_t status)
-{
-    return status == MARK_DELIVERED || status == MARK_BOUNCED || status == MARK_EXPIRED;
-}
-
-static void sort_mail(struct schedule *s, struct item *item)
-{
-    struct mail *m = item->mail;
-    struct sorting sorting = {.item = item};
-    struct envelope_cursor c;
-    const char *address;
-    uint32_t len, index = 0;
-    for (uint32_t i = 0; i < m->envelope.recipient_count; i++)
-        item->open += !is_done(m->status[i]);
-    item->open++; /* ours: nothing ends the item while it is being sorted */
-    envelope_recipients(&m->envelope, &c);
-    for (; envelope_recipient_next(&c, &address, &len); index++)
-        if (!is_done(m->status[index]))
-            sort_recipient(s, &sorting, index, address, len);
-    for (struct lane *lane = sorting.first, *next; lane; lane = next) {
-        next = lane->filling_next;
-        struct job *job = lane->filling;
-        lane->in_filling = false;
-        lane->filling = NULL;
-        if (job)
-            launch(s, job);
-    }
-    item->open--;
-    if (item->open == 0)
-        mark_release(s, item);
-}
-
 static void log_active(const struct mail *m)
 {
     char qid[QUEUE_ID_TEXT];
@@ -338,7 +184,7 @@ static void log_active(const struct mail *m)
              m->envelope.sender, (unsigned long long)m->body_bytes, m->envelope.recipient_count);
 }
 
-void schedule_take(struct schedule *s, struct mail *mail, enum lane_class class, bool due)
+static void take(struct schedule *s, struct mail *mail, enum lane_class class, bool due)
 {
     struct item *item = find_item(s, mail->qid) ? NULL : make_item(s, mail, class, due);
     if (!item) { /* handed out twice, or no memory: the lease that is held, or the next connection, brings it back */
@@ -353,7 +199,7 @@ void schedule_take(struct schedule *s, struct mail *mail, enum lane_class class,
     }
     if (due || (mail->envelope.flags & ENVELOPE_BOUNCE)) /* intake has said so of what came over the network */
         log_active(mail);
-    sort_mail(s, item);
+    schedule_sort(s, item);
     schedule_pump_soon(s);
 }
 
@@ -361,14 +207,14 @@ void schedule_fresh(struct schedule *s, struct mail *mail)
 {
     if (mail->body && mail->chunk_count == 0 && mail_memory_bytes() > s->settings->fresh_bytes_max)
         mail_drop_body(mail);
-    schedule_take(s, mail, LANE_FRESH, false);
+    take(s, mail, LANE_FRESH, false);
 }
 
 void schedule_on_due(struct schedule *s, struct mail *mail)
 {
     if (s->due_asked > 0)
         s->due_asked--;
-    schedule_take(s, mail, LANE_BACKLOG, true);
+    take(s, mail, LANE_BACKLOG, true);
 }
 
 /* --- starting --- */
@@ -462,6 +308,11 @@ void schedule_pump_soon(struct schedule *s)
     loop_defer(s->loop, &s->pump);
 }
 
+static void retry_fired(struct loop_timer *t)
+{
+    schedule_on_room(t->owner);
+}
+
 /* --- what attempts tell --- */
 
 static void on_outcome(void *owner, struct job *job, uint32_t recipient, const struct outcome *o, const char *relay)
@@ -481,14 +332,14 @@ static void on_done(void *owner, struct job *job)
 static void again(struct schedule *s, struct job *job, const struct outcome *why)
 {
     if (job->lane->dead_until_ms) {
-        suspend(s, job);
+        schedule_suspend(s, job);
     } else if (job->item->recalled || s->draining || job->retries++ >= LANE_RETRIES_MAX) {
         for (uint32_t i = 0; i < job->count; i++)
             if (job->recipients[i].status == MARK_PENDING)
                 mark_outcome(s, job, i, why, "none");
         mark_job(s, job);
     } else {
-        enqueue(s, job, true);
+        schedule_enqueue(s, job, true);
     }
 }
 
@@ -634,6 +485,7 @@ enum err schedule_open(struct loop *loop, struct port *port, const struct settin
         link_init(&s->ready[c]);
     s->pump = (struct loop_task){.run = run_pump, .owner = s};
     loop_timer_init(loop, &s->wake, wake_fired, s);
+    loop_timer_init(loop, &s->retry, retry_fired, s);
     s->buckets = calloc(SCHEDULE_BUCKETS, sizeof *s->buckets);
     enum err e = s->buckets ? lane_table_open(&s->lanes) : ERR_NO_MEMORY;
     for (uint32_t i = 0; s->buckets && i < SCHEDULE_BUCKETS; i++)
@@ -685,6 +537,7 @@ void schedule_close(struct schedule **schedule)
     lane_table_close(&s->lanes);
     loop_defer_cancel(&s->pump);
     loop_timer_fini(&s->wake);
+    loop_timer_fini(&s->retry);
     free(s->buckets);
     free(s);
     *schedule = NULL;

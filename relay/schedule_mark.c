@@ -15,6 +15,8 @@ const uint64_t schedule_delay_bucket_ms[SCHEDULE_DELAY_BUCKETS] = {
     50, 100, 250, 500, 1000, 2500, 5000, 10000, 60000, 300000, 1800000, 7200000,
 };
 
+#define MARK_RETRY_MS 1000u
+
 /* --- one outcome --- */
 
 static const char *service_of(const struct job *job)
@@ -124,6 +126,21 @@ void mark_defer_all(struct schedule *s, struct job *job, const struct outcome *w
     mark_job(s, job);
 }
 
+/* The port said no. True: for now; the result is kept. False: the lease is gone, there is nothing to mark. */
+static bool refused_for_now(struct schedule *s, const struct mail *m, enum err e)
+{
+    if (e == ERR_BUSY || e == ERR_NO_MEMORY) {
+        s->blocked = true;
+        if (e == ERR_NO_MEMORY)
+            loop_timer_set(&s->retry, MARK_RETRY_MS);
+        return true;
+    }
+    char qid[QUEUE_ID_TEXT];
+    queue_id_print(m->qid, qid);
+    log_line("qmgr", "warning: %s: the result cannot be marked: %s; the message may be tried again", qid, err_text(e));
+    return false;
+}
+
 /* --- bounces --- */
 
 /* The first bytes of the original, for the bounce, when the body is not in memory. */
@@ -213,13 +230,15 @@ static enum err write_bounce(struct schedule *s, struct job *job)
     const uint8_t *head = NULL;
     uint32_t head_len = 0;
     enum err e = find_head(s, job, &head, &head_len);
+    if (e == ERR_NO_MEMORY)
+        (void)refused_for_now(s, m, e);
     if (e)
         return e;
     struct queue_id qid;
     e = port_take_queue_id(s->port, &qid);
     if (e) {
         s->blocked = true;
-        return e;
+        return ERR_BUSY;
     }
     struct dsn_recipient failed[SCHEDULE_JOB_RECIPIENTS_MAX];
     uint32_t count = 0;
@@ -232,7 +251,12 @@ static enum err write_bounce(struct schedule *s, struct job *job)
     struct dsn_report report = {.qid = qid, .mail = m, .recipients = failed, .count = count, .head = head, .head_len = head_len,
                                 .hostname = s->settings->hostname, .mail_name = s->settings->mail_name,
                                 .now_ms = port_clock_ms(s->port)};
-    return dsn_make(&report, &job->bounce);
+    e = dsn_make(&report, &job->bounce);
+    if (e && !refused_for_now(s, m, e)) {
+        job->bounced = 0; /* it cannot be written, now or later: the result stands without */
+        return ERR_OK;
+    }
+    return e;
 }
 
 static void bounce_stored(void *owner, struct mail *bounce, enum err e)
@@ -309,16 +333,15 @@ static enum err try_mark(struct schedule *s, struct job *job)
                            .retire = retire, .release = last && !retire, .bounce = job->bounce,
                            .bounce_done = bounce_stored, .owner = s};
     e = port_mark(s->port, &pm);
-    if (e) {
-        s->blocked = true;
+    if (e && refused_for_now(s, item->mail, e))
         return e;
-    }
-    if (job->bounce)
+    if (!e && job->bounce) {
         log_bounce(job);
-    job->bounce = NULL; /* its reference went with the mark and comes back with bounce_stored */
+        job->bounce = NULL; /* its reference went with the mark and comes back with bounce_stored */
+    }
     item->open -= count;
     item->staying += staying;
-    if (retire) {
+    if (retire && !e) {
         s->counters.retired++;
         log_removed(item->mail);
     }
@@ -351,13 +374,13 @@ void mark_release(struct schedule *s, struct item *item)
     ASSERT(item->open == 0 && link_empty(&item->jobs));
     bool done = item->staying == 0;
     struct port_mark pm = {.qid = item->mail->qid, .locator = item->mail->locator, .retire = done, .release = !done};
-    if (!s->blocked && port_mark(s->port, &pm) == ERR_OK) {
-        if (done)
+    enum err e = s->blocked ? ERR_BUSY : port_mark(s->port, &pm);
+    if (!e || !refused_for_now(s, item->mail, e)) {
+        if (!e && done)
             log_removed(item->mail);
         schedule_free_item(s, item);
         return;
     }
-    s->blocked = true;
     link_push(&s->unreleased, &item->link);
     s->unmarked_count++;
 }

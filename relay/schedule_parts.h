@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What schedule.c (which mail starts when) and schedule_mark.c (what its end means) share. Nobody else includes it. */
+/* What schedule.c (which mail starts when), schedule_sort.c (in which lane) and schedule_mark.c (what its end means)
+ * share. Nobody else includes it. */
 #ifndef RELAY_SCHEDULE_PARTS_H
 #define RELAY_SCHEDULE_PARTS_H
 
@@ -25,6 +26,7 @@ struct schedule {
     uint32_t unmarked_count;
     struct loop_task pump;
     struct loop_timer wake;           /* the next dead lane */
+    struct loop_timer retry;          /* of marks, when it was memory that was short */
     uint32_t active, active_of[LANE_CLASSES], turn;
     uint32_t items, fresh_items;
     uint32_t due_held, due_asked;
@@ -39,7 +41,11 @@ struct schedule {
 /* schedule.c */
 void schedule_pump_soon(struct schedule *s);
 void schedule_free_item(struct schedule *s, struct item *item);
-void schedule_take(struct schedule *s, struct mail *mail, enum lane_class class, bool due);
+void schedule_enqueue(struct schedule *s, struct job *job, bool front);
+void schedule_suspend(struct schedule *s, struct job *job); /* the job's lane is dead; the job is gone */
+
+/* schedule_sort.c */
+void schedule_sort(struct schedule *s, struct item *item);
 
 /* schedule_mark.c */
 void mark_outcome(struct schedule *s, struct job *job, uint32_t recipient, const struct outcome *o, const char *relay);

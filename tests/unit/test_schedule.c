@@ -43,7 +43,7 @@ static struct {
     uint32_t retired, released;
     uint32_t expected_end;           /* stops the loop */
     uint32_t wanted;
-    bool no_room;
+    bool no_room, lease_gone;
     uint64_t clock_skew_ms;
     uint32_t next_id;
     struct mail *bounce;
@@ -105,6 +105,8 @@ void port_abort(struct port *port, struct queue_id qid) { (void)port; (void)qid;
 enum err port_mark(struct port *port, const struct port_mark *m)
 {
     (void)port;
+    if (g.lease_gone)
+        return ERR_NOT_FOUND;
     if (g.no_room)
         return ERR_BUSY;
     assert_true(g.mark_count < 4096 && m->count <= SCHEDULE_JOB_RECIPIENTS_MAX);
@@ -788,6 +790,43 @@ static void results_wait_for_room_and_nothing_starts_meanwhile(void **state)
     assert_int_equal(g.retired, 10);
 }
 
+static void a_lease_that_is_gone_costs_its_result_and_nothing_else(void **state)
+{
+    (void)state;
+    open_world("discard");
+    g.lease_gone = true;
+    schedule_fresh(g.schedule, make_mail("x@b.test"));
+    run_a_while(20);
+    struct schedule_counters c;
+    schedule_counters(g.schedule, &c);
+    assert_int_equal(c.mails, 0);
+    g.lease_gone = false;
+    schedule_fresh(g.schedule, make_mail("x@b.test"));
+    run_until_ended(1);
+    assert_int_equal(g.retired, 1);
+}
+
+static void a_bounce_shows_the_headers_of_a_body_that_has_to_be_fetched(void **state)
+{
+    (void)state;
+    static char body[200000];
+    open_host_world("smtp");
+    h.refuse_rcpt = "nobody";
+    h.rcpt_reply = "550 5.1.1 no such user\r\n";
+    memset(body, 'x', sizeof body - 1);
+    memcpy(body, "Subject: far away\r\n\r\n", 21);
+    struct mail *m = make_mail_for("f@a.test", (const char *const[]){"nobody@b.test"}, 1, NULL);
+    m->body_bytes = sizeof body;
+    m->chunk_count = 4;
+    g.fetch_bytes = (const uint8_t *)body;
+    g.fetch_len = sizeof body;
+    schedule_fresh(g.schedule, m);
+    run_until_ended(1);
+    assert_non_null(g.bounce);
+    assert_non_null(strstr(g.bounce_body, "Subject: far away\r\n"));
+    assert_null(strstr(g.bounce_body, "xxxx"));
+}
+
 static void what_is_too_old_after_three_attempts_expires(void **state)
 {
     (void)state;
@@ -917,6 +956,8 @@ int main(void)
         T(a_body_that_is_lost_never_gets_its_final_dot),
         T(a_body_that_left_memory_is_fetched),
         T(results_wait_for_room_and_nothing_starts_meanwhile),
+        T(a_lease_that_is_gone_costs_its_result_and_nothing_else),
+        T(a_bounce_shows_the_headers_of_a_body_that_has_to_be_fetched),
         T(what_is_too_old_after_three_attempts_expires),
         T(a_recalled_mail_goes_back_without_an_attempt),
         T(the_hold_transport_defers_and_never_expires),
