@@ -327,6 +327,7 @@ struct pool {
     uint64_t commit_ns_sum, commit_count; /* of this interval */
     struct io_timer tick;
 
+    struct link frame_orphans;    /* of struct frame_read: late parts of reads that ended without them */
     struct link walk_orphans;     /* of struct walk_read: late reads whose walk went on */
     struct link reads_waiting;
     uint32_t reads_in_flight;

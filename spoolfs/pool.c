@@ -68,6 +68,7 @@ static enum err pool_alloc(struct io *io, const struct pool_config *config, stru
     link_init(&p->table_queue);
     link_init(&p->reads_waiting);
     link_init(&p->walk_orphans);
+    link_init(&p->frame_orphans);
     link_init(&p->rebuild_orphans);
     link_init(&p->repairs);
     for (uint32_t i = 0; i < MEMBERS_MAX; i++)

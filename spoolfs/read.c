@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 
 #define READ_STATES (READS_IN_FLIGHT_MAX * 2) /* as many again for orphans under a stuck member */
+#define FRAME_LATE_NS (3 * NS_PER_S)          /* for all images at once, block by block where sectors are bad */
 #define READ_LATE_NS (500 * NS_PER_MS)        /* then another image is asked: a drive with arms under load answers in
                                                  less, a drive in error recovery does not */
 
@@ -25,12 +26,28 @@ struct read_state {
     uint32_t image, tried_mask, pending;
     uint8_t *buffer;
     struct member_op op;
-    struct block_read reads[COPIES_MAX];
+    struct frame_read *out[COPIES_MAX]; /* frame mode: under way, own their buffers meanwhile */
+    bool gave_up;                 /* frame mode: a late image was left out */
     uint8_t *frames[COPIES_MAX];
     struct io_timer late;
 };
 
+/* One image's part of frame mode. An orphan (no state) is freed when it comes back. */
+struct frame_read {
+    struct block_read read;
+    struct link link;             /* in pool.frame_orphans */
+    struct read_state *state;
+    uint32_t image;
+    uint8_t *buffer;
+};
+
 static void read_on_late(struct io_timer *t);
+
+static void frame_read_free(struct frame_read *f)
+{
+    free(f->buffer);
+    free(f);
+}
 
 enum err read_init(struct pool *p)
 {
@@ -68,8 +85,15 @@ void read_clear_timers(struct pool *p)
 void read_fini(struct pool *p)
 {
     read_clear_timers(p);
-    for (uint32_t i = 0; p->read_states && i < READ_STATES; i++)
+    struct link *l;
+    for (uint32_t i = 0; p->read_states && i < READ_STATES; i++) {
         read_free_frames(&p->read_states[i]);
+        for (uint32_t k = 0; k < COPIES_MAX; k++)
+            if (p->read_states[i].out[k])
+                frame_read_free(p->read_states[i].out[k]);
+    }
+    while ((l = link_pop(&p->frame_orphans)) != NULL)
+        frame_read_free(CONTAINER_OF(l, struct frame_read, link));
     free(p->read_states);
     if (p->read_memory)
         munmap(p->read_memory, (size_t)READ_STATES * FRAME_BYTES_MAX);
@@ -150,7 +174,7 @@ static void read_frame_finish(struct read_state *s)
     struct pool *p = s->pool;
     uint32_t bytes = r->place.frame_blocks * BLOCK_BYTES, bad = 0;
     uint32_t have[COPIES_MAX] = {0};
-    bool unreachable = false;
+    bool unreachable = s->gave_up;
     struct frame_view view, good;
     for (uint32_t i = 0; i < s->segment->image_count; i++) {
         have[i] = s->frames[i] ? bytes : 0;
@@ -175,41 +199,80 @@ static void read_frame_finish(struct read_state *s)
             read_end(s, ERR_OK, &v);
             return;
         }
-    read_end(s, unreachable ? ERR_MEMBER_GONE : ERR_LOST, NULL);
+    read_end(s, s->gave_up ? ERR_TIMEOUT : unreachable ? ERR_MEMBER_GONE : ERR_LOST, NULL);
 }
 
 static void read_on_frame(struct block_read *r)
 {
-    struct read_state *s = r->owner;
-    uint32_t image = (uint32_t)(r - s->reads);
-    if (r->result != ERR_OK) {
-        free(s->frames[image]);
-        s->frames[image] = NULL;
-    }
-    if (--s->pending > 0)
+    struct frame_read *f = r->owner;
+    struct read_state *s = f->state;
+    if (!s) {
+        link_remove(&f->link);
+        frame_read_free(f);
         return;
-    read_frame_finish(s);
+    }
+    if (r->result == ERR_OK) {
+        s->frames[f->image] = f->buffer;
+        f->buffer = NULL;
+    }
+    s->out[f->image] = NULL;
+    frame_read_free(f);
+    if (--s->pending == 0)
+        read_frame_finish(s);
+}
+
+static struct frame_read *frame_read_start(struct read_state *s, uint32_t image)
+{
+    struct pool *p = s->pool;
+    uint32_t bytes = s->read->place.frame_blocks * BLOCK_BYTES;
+    struct frame_read *f = calloc(1, sizeof *f);
+    if (f)
+        f->buffer = sync_buffer(bytes);
+    if (!f || !f->buffer) {
+        free(f);
+        return NULL;
+    }
+    f->state = s;
+    f->image = image;
+    f->read = (struct block_read){.member = &p->members[s->segment->images[image].member], .class = IO_CLASS_REPAIR,
+                                  .length = bytes, .buffer = f->buffer,
+                                  .offset = segment_image_offset(p, &s->segment->images[image]) + s->read->place.frame,
+                                  .done = read_on_frame, .owner = f};
+    block_read_start(&f->read);
+    return f;
 }
 
 static void read_frame(struct read_state *s)
 {
     struct pool *p = s->pool;
-    uint32_t bytes = s->read->place.frame_blocks * BLOCK_BYTES;
     s->frame_mode = true;
-    s->pending = 1;
+    s->gave_up = false;
+    s->pending = 0;
     for (uint32_t i = 0; i < s->segment->image_count; i++) {
-        struct member *m = &p->members[s->segment->images[i].member];
-        s->frames[i] = member_readable(m) && !image_repairing(s->segment, i) ? sync_buffer(bytes) : NULL;
-        if (!s->frames[i])
-            continue;
-        s->reads[i] = (struct block_read){.member = m, .class = IO_CLASS_REPAIR, .length = bytes, .buffer = s->frames[i],
-                                          .offset = segment_image_offset(p, &s->segment->images[i]) + s->read->place.frame,
-                                          .done = read_on_frame, .owner = s};
-        s->pending++;
-        block_read_start(&s->reads[i]);
+        const struct member *m = &p->members[s->segment->images[i].member];
+        s->frames[i] = NULL;
+        s->out[i] = member_readable(m) && !image_repairing(s->segment, i) ? frame_read_start(s, i) : NULL;
+        s->pending += s->out[i] != NULL;
     }
-    if (--s->pending == 0)
+    io_timer_set(p->io, &s->late, io_now_ns(p->io) + FRAME_LATE_NS);
+    if (s->pending == 0)
         read_frame_finish(s);
+}
+
+/* What came back must do; what is out keeps its buffer. */
+static void read_frame_late(struct read_state *s)
+{
+    for (uint32_t i = 0; i < COPIES_MAX; i++) {
+        struct frame_read *f = s->out[i];
+        if (!f)
+            continue;
+        f->state = NULL;
+        link_push(&s->pool->frame_orphans, &f->link);
+        s->out[i] = NULL;
+        s->gave_up = true;
+    }
+    s->pending = 0;
+    read_frame_finish(s);
 }
 
 /* --- one record, one image --- */
@@ -276,6 +339,8 @@ static void read_on_late(struct io_timer *t)
 {
     struct read_state *s = t->owner;
     struct pool *p = s->pool;
+    if (s->read && s->frame_mode && s->pending > 0)
+        read_frame_late(s);
     if (!s->read || s->frame_mode || s->pending == 0)
         return;
     struct member *m = &p->members[s->segment->images[s->image].member];
