@@ -80,6 +80,17 @@ static void update_ready(struct schedule *s, struct lane *lane)
     }
 }
 
+/* Remembered, so that a destination is not paused again for each of its mails, and a flush can end what it began. Two
+ * that share a place in the table forget each other: that costs a message more, or a wait the flush did not end. */
+static void pause_destination(struct schedule *s, uint64_t destination, uint64_t until_ms)
+{
+    struct schedule_pause *p = &s->pauses[destination % SCHEDULE_PAUSES];
+    if (p->destination == destination && p->until_ms >= until_ms && until_ms > 0)
+        return;
+    *p = (struct schedule_pause){.destination = destination, .until_ms = until_ms};
+    port_pause_destination(s->port, destination, until_ms);
+}
+
 static uint64_t destination_of(const struct job *job)
 {
     return envelope_destination(job->recipients[0].address, job->recipients[0].len);
@@ -94,10 +105,10 @@ static void balance_window(struct schedule *s, struct lane *lane, const struct j
         return;
     if (!lane->paused && lane->queued > SCHEDULE_LANE_WINDOW) {
         lane->paused = true;
-        port_pause_destination(s->port, destination_of(job), loop_now_ms(s->loop) + s->limits.backoff_max_ms);
+        pause_destination(s->port, destination_of(job), loop_now_ms(s->loop) + s->limits.backoff_max_ms);
     } else if (lane->paused && lane->queued < SCHEDULE_LANE_WINDOW / 2) {
         lane->paused = false;
-        port_pause_destination(s->port, destination_of(job), 0);
+        pause_destination(s->port, destination_of(job), 0);
     }
 }
 
@@ -146,7 +157,7 @@ void schedule_suspend(struct schedule *s, struct job *job)
     int n = snprintf(text, sizeof text, "delivery temporarily suspended: %s", lane->why_dead.text);
     memcpy(o.text, text, (size_t)n < sizeof o.text ? (size_t)n + 1 : sizeof o.text);
     o.text[sizeof o.text - 1] = '\0';
-    port_pause_destination(s->port, destination_of(job), lane->dead_until_ms);
+    pause_destination(s->port, destination_of(job), lane->dead_until_ms);
     mark_defer_all(s, job, &o, wait);
 }
 
@@ -359,7 +370,7 @@ static void on_host_failed(void *owner, struct job *job, const struct outcome *w
     stopped(s, job);
     if (lane_failed(&s->lanes, lane, &s->limits, loop_now_ms(s->loop), why)) {
         /* the job that found out is deferred for its own reason, the others because of it */
-        port_pause_destination(s->port, destination_of(job), lane->dead_until_ms);
+        pause_destination(s->port, destination_of(job), lane->dead_until_ms);
         for (uint32_t i = 0; i < job->count; i++)
             if (job->recipients[i].status == MARK_PENDING)
                 mark_outcome(s, job, i, why, "none");
@@ -412,12 +423,9 @@ void schedule_on_recall(struct schedule *s, struct queue_id qid)
 void schedule_on_flush(struct schedule *s)
 {
     uint64_t now = loop_now_ms(s->loop);
-    for (uint32_t i = 0; i < s->lanes.wakes.count; i++) {
-        const struct lane *lane = CONTAINER_OF(s->lanes.wakes.nodes[i], struct lane, wake);
-        const char *host = lane->route.host;
-        if (lane->dead_until_ms && lane->route.nexthop[0] == '\0')
-            port_pause_destination(s->port, envelope_destination_of_domain(host, (uint32_t)strlen(host)), 0);
-    }
+    for (uint32_t i = 0; i < SCHEDULE_PAUSES; i++)
+        if (s->pauses[i].until_ms > now)
+            pause_destination(s, s->pauses[i].destination, 0);
     for (struct lane *lane = lane_wake(&s->lanes, UINT64_MAX, now, &s->limits); lane;
          lane = lane_wake(&s->lanes, UINT64_MAX, now, &s->limits))
         update_ready(s, lane);

@@ -12,6 +12,10 @@
 #define SCHEDULE_LANE_WINDOW 256u     /* backlog queued for one MX destination before the spool is told to hand out
                                          others' mail: an eighth of the window */
 
+#define SCHEDULE_PAUSES 4096u         /* as many as the spool keeps */
+
+struct schedule_pause { uint64_t destination, until_ms; };
+
 struct schedule {
     struct loop *loop;
     struct port *port;
@@ -30,6 +34,7 @@ struct schedule {
     uint32_t active, active_of[LANE_CLASSES], turn;
     uint32_t items, fresh_items;
     uint32_t due_held, due_asked;
+    struct schedule_pause pauses[SCHEDULE_PAUSES];
     bool blocked;                     /* the port had no room for a mark or no queue id: nothing starts, SCH-4 */
     bool marks_waiting_to_try;        /* there is room again, or a head has come */
     bool draining;

@@ -674,9 +674,12 @@ static void a_dead_host_defers_everything_for_it_and_is_paused(void **state)
     assert_int_equal(c.deferred, 50);
     assert_true(c.attempts <= 5);
     assert_non_null(strstr(g.marks[g.mark_count - 1].reason, "refused"));
+    assert_true(g.pauses <= 3); /* once, not for each mail */
+    assert_true(g.last_pause_until > 0);
     schedule_on_flush(g.schedule);
     schedule_counters(g.schedule, &c);
     assert_int_equal(c.lanes_dead, 0);
+    assert_int_equal(g.last_pause_until, 0);
 }
 
 static void a_host_that_closes_between_mails_costs_a_new_connection_only(void **state)
