@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The spool's end of the wire against a relay that says what it likes: random and mutated messages, credits and buffers
+ * at their limits, due under pauses and backpressure, an engine without room. A real engine is behind it. */
+#include "ram_io.h"
+#include "wire_server_parts.h"
+
+#include <base/prng.h>
+#include <setjmp.h>
+#include <spoolfs/envelope.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#define SEGMENT (2 * MIB)
+#define MEMBER_BYTES (SEGMENT * 40)
+
+static struct {
+    struct ram_io ram;
+    struct pool_config config;
+    struct pool *pool;
+    struct wire_server *s;
+    struct queue_id lent;      /* the next id */
+    uint32_t lent_count;
+    uint32_t heard[WIRE_TYPE_COUNT];
+    enum err last_error;
+    struct queue_id due[4096];
+    uint32_t due_count;
+    struct segment_id locator; /* of the last APPENDED */
+    bool deaf;                 /* reads nothing */
+    uint32_t dropped;
+    uint8_t envelope[512];
+    uint32_t envelope_len;
+} w;
+
+static enum err open_index(void *owner, struct uuid pool, bool discard, const struct index_callbacks *cb, struct index **out)
+{
+    (void)owner;
+    (void)discard;
+    return index_mem_open(pool, cb, out);
+}
+
+static void on_event(void *owner, const struct event *e) { (void)owner; (void)e; }
+static void on_log(void *owner, const char *line)
+{
+    (void)owner;
+    if (getenv("TRACE"))
+        fprintf(stderr, "  %s\n", line);
+    w.dropped += strstr(line, "dropped") != NULL;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    const struct wire_server_hooks hooks = {.on_log = on_log};
+    memset(&w, 0, sizeof w);
+    ram_io_open(&w.ram, 2, MEMBER_BYTES);
+    w.config = (struct pool_config){.copies = 2, .min_copies = 1, .degrade_after_ns = UINT64_C(2000000000),
+                                    .member_count = 2, .sink = {.emit = on_event}, .index = {.open = open_index}};
+    snprintf(w.config.members[0].name, sizeof w.config.members[0].name, "a");
+    snprintf(w.config.members[1].name, sizeof w.config.members[1].name, "b");
+    struct pool_create_options o = {.segment_bytes = SEGMENT};
+    struct uuid uuid;
+    const char *text;
+    assert_int_equal(pool_create(&w.ram.io, &w.config, &o, &uuid, &text), ERR_OK);
+    assert_int_equal(pool_mount(&w.ram.io, &w.config, &w.pool, &text), ERR_OK);
+    assert_int_equal(wire_server_open(&w.ram.io, w.pool, &hooks, &w.s), ERR_OK);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    wire_server_stop(w.s);
+    for (int i = 0; i < 5000 && wire_server_busy(w.s); i++) {
+        io_turn(&w.ram.io, 1000000);
+        pool_step(w.pool);
+    }
+    assert_false(wire_server_busy(w.s));
+    pool_unmount(&w.pool);
+    wire_server_close(&w.s);
+    ram_io_forget(&w.ram);
+    ram_io_close(&w.ram);
+    return 0;
+}
+
+/* --- the relay --- */
+
+static void hear(const struct wire_message *m)
+{
+    w.heard[m->type]++;
+    if (m->type == WIRE_LEND) {
+        w.lent = m->qid;
+        w.lent_count = m->number;
+    }
+    if (m->type == WIRE_APPENDED || m->type == WIRE_MARKED || m->type == WIRE_CHUNKED)
+        w.last_error = m->error;
+    if (m->type == WIRE_APPENDED)
+        w.locator = m->locator;
+    if (m->type == WIRE_DUE)
+        w.due[w.due_count++ % 4096] = m->qid;
+}
+
+static void listen_all(void)
+{
+    uint32_t len, used;
+    const uint8_t *at = wire_server_output(w.s, &len);
+    struct wire_message m;
+    while (!w.deaf && wire_decode(at, len, 's', &m, &used) == ERR_OK) {
+        hear(&m);
+        wire_server_sent(w.s, used);
+        at = wire_server_output(w.s, &len);
+    }
+    assert_true(w.deaf || len == 0); /* whole messages, and ours decode */
+}
+
+static void turn(void)
+{
+    io_turn(&w.ram.io, 1000000);
+    pool_step(w.pool);
+    wire_server_step(w.s);
+    if (wire_server_connected(w.s))
+        listen_all();
+}
+
+static void turns(uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        turn();
+}
+
+static void say_bytes(const uint8_t *bytes, uint32_t len)
+{
+    while (len > 0 && wire_server_connected(w.s)) {
+        uint32_t room;
+        uint8_t *at = wire_server_input(w.s, &room);
+        uint32_t n = len < room ? len : room;
+        memcpy(at, bytes, n);
+        if (n)
+            wire_server_received(w.s, n);
+        bytes += n;
+        len -= n;
+        if (n == 0)
+            turn();
+    }
+}
+
+static void say(const struct wire_message *m)
+{
+    static uint8_t bytes[WIRE_MESSAGE_MAX];
+    say_bytes(bytes, wire_encode(bytes, m));
+}
+
+static void connect_only(void)
+{
+    wire_server_connect(w.s);
+    say(&(struct wire_message){.type = WIRE_HELLO, .number = WIRE_VERSION, .clock_ms = WIRE_MAGIC, .value = 1});
+    turns(5);
+}
+
+static void connect_and_present(void)
+{
+    connect_only();
+    say(&(struct wire_message){.type = WIRE_PRESENTED});
+    for (int i = 0; i < 1000 && !spool_index_ready(w.pool); i++)
+        turn();
+    turns(2);
+    assert_true(wire_server_connected(w.s));
+    assert_int_equal(w.heard[WIRE_WELCOME], 1);
+    assert_true(w.lent_count > 0 && w.heard[WIRE_STATUS] > 0);
+}
+
+static struct queue_id take_id(void)
+{
+    assert_true(w.lent_count > 0);
+    w.lent_count--;
+    return (struct queue_id){w.lent.incarnation, w.lent.counter++};
+}
+
+static void make_envelope(const char *recipient, uint64_t body_bytes)
+{
+    struct envelope_writer writer;
+    struct envelope e = {.sender = "a@example.org", .sender_len = 13, .arrival_ms = pool_clock_ms(w.pool)};
+    assert_int_equal(envelope_begin(&writer, w.envelope, sizeof w.envelope, &e), ERR_OK);
+    assert_int_equal(envelope_add_recipient(&writer, recipient, (uint32_t)strlen(recipient)), ERR_OK);
+    w.envelope_len = envelope_end(&writer, body_bytes, 0);
+}
+
+static uint8_t body[BODY_INLINE_MAX];
+
+static struct wire_message append_of(struct queue_id qid, const char *recipient, uint32_t body_bytes)
+{
+    make_envelope(recipient, body_bytes);
+    return (struct wire_message){.type = WIRE_APPEND, .qid = qid, .envelope = {w.envelope, w.envelope_len},
+                                 .body = {body, body_bytes}};
+}
+
+static struct queue_id store(const char *recipient, uint32_t body_bytes)
+{
+    struct queue_id qid = take_id();
+    struct wire_message m = append_of(qid, recipient, body_bytes);
+    uint32_t before = w.heard[WIRE_APPENDED];
+    say(&m);
+    for (int i = 0; i < 1000 && w.heard[WIRE_APPENDED] == before; i++)
+        turn();
+    assert_int_equal(w.last_error, ERR_OK);
+    return qid;
+}
+
+/* --- tests --- */
+
+static void nothing_is_said_before_hello(void **state)
+{
+    (void)state;
+    wire_server_connect(w.s);
+    turns(10);
+    uint32_t len;
+    wire_server_output(w.s, &len);
+    assert_int_equal(len, 0);
+    say(&(struct wire_message){.type = WIRE_WANT_DUE, .number = 1});
+    assert_false(wire_server_connected(w.s));
+}
+
+static void nothing_is_due_before_all_is_presented(void **state)
+{
+    (void)state;
+    connect_and_present();
+    store("b@example.net", 100);
+    wire_server_disconnect(w.s);
+    connect_only();
+    say(&(struct wire_message){.type = WIRE_WANT_DUE, .number = 10});
+    turns(3000);
+    assert_int_equal(w.heard[WIRE_DUE], 0); /* SRV-4 */
+    say(&(struct wire_message){.type = WIRE_PRESENTED});
+    turns(3000);
+    assert_int_equal(w.heard[WIRE_DUE], 1); /* it was not presented: its lease has ended */
+}
+
+static void due_is_handed_out_within_the_credit_and_not_for_paused_destinations(void **state)
+{
+    (void)state;
+    connect_and_present();
+    for (int i = 0; i < 10; i++) {
+        struct queue_id a = store("b@paused.example", 10), b = store("c@open.example", 10);
+        say(&(struct wire_message){.type = WIRE_MARK, .qid = a, .flags = WIRE_ENDS});
+        say(&(struct wire_message){.type = WIRE_MARK, .qid = b, .flags = WIRE_ENDS});
+    }
+    uint64_t destination = envelope_destination("b@paused.example", 16);
+    say(&(struct wire_message){.type = WIRE_PAUSE, .value = destination, .number = 60000});
+    say(&(struct wire_message){.type = WIRE_WANT_DUE, .number = 7});
+    turns(3000);
+    assert_int_equal(w.heard[WIRE_DUE], 7);
+    say(&(struct wire_message){.type = WIRE_WANT_DUE, .number = 100});
+    turns(3000);
+    assert_int_equal(w.heard[WIRE_DUE], 10);
+    say(&(struct wire_message){.type = WIRE_PAUSE, .value = destination, .number = 0});
+    turns(3000);
+    assert_int_equal(w.heard[WIRE_DUE], 20);
+    for (uint32_t i = 0; i < 20; i++) /* each once */
+        for (uint32_t k = 0; k < i; k++)
+            assert_false(queue_id_equal(w.due[i], w.due[k]));
+}
+
+static void a_lease_ends_with_the_last_group_of_the_message(void **state)
+{
+    (void)state;
+    uint8_t marks[64];
+    uint32_t len;
+    connect_and_present();
+    struct queue_id qid = store("b@example.net", 10);
+    const struct mark delivered = {.recipient = 0, .status = MARK_DELIVERED};
+    assert_int_equal(mark_encode(marks, sizeof marks, &delivered, 1, &len), ERR_OK);
+    w.ram.held[0] = w.ram.held[1] = true;
+    say(&(struct wire_message){.type = WIRE_MARK, .qid = qid, .marks = {marks, len}});
+    say(&(struct wire_message){.type = WIRE_MARK, .qid = qid, .flags = WIRE_ENDS});
+    turns(3);
+    assert_true(spool_leased(w.pool, qid)); /* its results are not in the log yet */
+    w.ram.held[0] = w.ram.held[1] = false;
+    turns(20);
+    assert_false(spool_leased(w.pool, qid));
+    assert_int_equal(w.heard[WIRE_MARKED], 2);
+}
+
+static void one_connection_replaces_the_other_only_when_its_groups_are_back(void **state)
+{
+    (void)state;
+    connect_and_present();
+    struct queue_id qid = take_id();
+    struct wire_message m = append_of(qid, "b@example.net", 100);
+    w.ram.held[0] = w.ram.held[1] = true;
+    say(&m);
+    turns(3);
+    wire_server_connect(w.s);
+    say(&(struct wire_message){.type = WIRE_HELLO, .number = WIRE_VERSION, .clock_ms = WIRE_MAGIC});
+    turns(3);
+    assert_int_equal(w.heard[WIRE_WELCOME], 1);
+    w.ram.held[0] = w.ram.held[1] = false;
+    turns(10);
+    assert_int_equal(w.heard[WIRE_WELCOME], 2);
+    assert_int_equal(w.heard[WIRE_APPENDED], 0);
+    m.flags = WIRE_AGAIN;
+    say(&m);
+    turns(3);
+    assert_int_equal(w.heard[WIRE_APPENDED], 1); /* known: nothing is written again */
+    assert_int_equal(w.last_error, ERR_OK);
+}
+
+/* One more than the credit, while the engine answers nothing. */
+static void is_dropped_after(uint32_t credit, const struct wire_message *m, bool fresh_ids)
+{
+    static uint8_t bytes[4096];
+    for (uint32_t i = 0; i <= credit; i++) {
+        struct wire_message one = *m;
+        if (fresh_ids)
+            one.qid = (struct queue_id){w.lent.incarnation, w.lent.counter + i};
+        if (m->type == WIRE_CHUNK)
+            one.number = i;
+        uint32_t len = wire_encode(bytes, &one), room;
+        uint8_t *at = wire_server_input(w.s, &room);
+        assert_true(room >= len);
+        memcpy(at, bytes, len);
+        assert_int_equal(w.dropped, 0);
+        wire_server_received(w.s, len);
+    }
+    assert_int_equal(w.dropped, 1);
+    assert_false(wire_server_connected(w.s));
+}
+
+static void appends_beyond_the_credit_end_the_connection(void **state)
+{
+    (void)state;
+    connect_and_present();
+    say(&(struct wire_message){.type = WIRE_WANT_IDS, .number = WIRE_QUEUE_IDS_LENT});
+    turns(2);
+    struct wire_message m = append_of((struct queue_id){1, 1}, "b@example.net", 1);
+    w.lent.counter -= 1; /* of the range before: ids enough for one more than the credit */
+    is_dropped_after(WIRE_APPENDS_MAX, &m, true);
+}
+
+static void chunks_beyond_the_credit_end_the_connection(void **state)
+{
+    (void)state;
+    connect_and_present();
+    is_dropped_after(WIRE_CHUNKS_MAX, &(struct wire_message){.type = WIRE_CHUNK, .qid = take_id(), .body = {body, 1}}, false);
+}
+
+static void marks_beyond_the_credit_end_the_connection(void **state)
+{
+    (void)state;
+    uint8_t marks[64];
+    uint32_t len;
+    const struct mark deferred = {.status = MARK_DEFERRED};
+    connect_and_present();
+    assert_int_equal(mark_encode(marks, sizeof marks, &deferred, 1, &len), ERR_OK);
+    struct queue_id qid = store("b@example.net", 1);
+    is_dropped_after(WIRE_MARKS_MAX, &(struct wire_message){.type = WIRE_MARK, .qid = qid, .marks = {marks, len}}, false);
+}
+
+static void a_full_engine_stops_the_reading_and_loses_nothing(void **state)
+{
+    (void)state;
+    connect_and_present();
+    enum { MAILS = 120 };
+    for (uint32_t i = 0; i < MAILS; i++) { /* 7.5 MiB at once: more than the open frames take */
+        struct wire_message m = append_of(take_id(), "b@example.net", sizeof body - 1024);
+        say(&m);
+    }
+    turns(500);
+    assert_int_equal(w.heard[WIRE_APPENDED], MAILS);
+    assert_int_equal(w.last_error, ERR_OK);
+    assert_int_equal(w.dropped, 0);
+    assert_int_equal(w.s->append_bytes, 0);
+}
+
+static void who_does_not_read_stops_being_heard_and_costs_bounded_memory(void **state)
+{
+    (void)state;
+    connect_and_present();
+    w.deaf = true;
+    uint32_t said = 0;
+    for (uint32_t i = 0; i < 200000; i++) {
+        static uint8_t bytes[64];
+        struct wire_message m = {.type = WIRE_WANT_IDS, .number = 1};
+        uint32_t len = wire_encode(bytes, &m), room;
+        uint8_t *at = wire_server_input(w.s, &room);
+        if (room < len)
+            break;
+        memcpy(at, bytes, len);
+        wire_server_received(w.s, len);
+        said++;
+    }
+    assert_true(said < 200000);
+    assert_true(wire_buffer_used(&w.s->out) <= SERVER_OUT_BYTES);
+    w.deaf = false;
+    turns(20);
+    assert_int_equal(w.heard[WIRE_LEND], said + 1); /* in the end all are answered */
+}
+
+static void an_envelope_that_lies_is_refused(void **state)
+{
+    (void)state;
+    connect_and_present();
+    struct wire_message m = append_of(take_id(), "b@example.net", 100);
+    m.body.len = 99;
+    say(&m);
+    turns(3);
+    assert_int_equal(w.last_error, ERR_INVALID);
+    m = append_of(take_id(), "b@example.net", 100);
+    m.envelope.len--;
+    say(&m);
+    turns(3);
+    assert_int_equal(w.last_error, ERR_INVALID);
+    assert_int_equal(w.dropped, 0);
+}
+
+/* --- noise: nothing it says breaks the spool, and what honest relays stored is still there --- */
+
+static struct wire_message some_message(struct prng *p)
+{
+    static uint8_t marks[64], row[WIRE_HELD_BYTES];
+    static const enum wire_type types[] = {WIRE_HELD, WIRE_PRESENTED, WIRE_WANT_IDS, WIRE_APPEND, WIRE_CHUNK, WIRE_ABORT,
+                                           WIRE_MARK, WIRE_RELEASE, WIRE_WANT_DUE, WIRE_FETCH, WIRE_FETCH_MORE,
+                                           WIRE_FETCH_END, WIRE_PAUSE, WIRE_REPORT, WIRE_DOCUMENT};
+    struct queue_id qid = {w.lent.incarnation, w.lent.counter + prng_below(p, 30) - 15};
+    enum wire_type t = types[prng_below(p, sizeof types / sizeof types[0])];
+    struct wire_message m = {.type = t, .qid = qid, .tag = (uint32_t)prng_below(p, 4), .number = (uint32_t)prng_below(p, 3),
+                             .locator = {w.lent.incarnation, prng_below(p, 5)}, .value = prng_below(p, 9)};
+    const struct mark one = {.recipient = (uint32_t)prng_below(p, 3), .status = (enum mark_status)(1 + prng_below(p, 4))};
+    uint32_t len = 0;
+    if (t == WIRE_APPEND) {
+        m = append_of(qid, "b@example.net", (uint32_t)prng_below(p, 3000));
+        m.flags = prng_below(p, 2) ? WIRE_AGAIN : 0;
+        m.chunk_count = prng_below(p, 4) ? 0 : (uint32_t)prng_below(p, 3);
+        m.body.len = m.chunk_count ? 0 : m.body.len;
+    } else if (t == WIRE_CHUNK) {
+        m.body = (struct wire_bytes){body, 1 + (uint32_t)prng_below(p, 5000)};
+    } else if (t == WIRE_MARK) {
+        m.flags = (uint8_t)prng_below(p, 8);
+        if (mark_encode(marks, sizeof marks, &one, 1, &len) == ERR_OK && prng_below(p, 2))
+            m.marks = (struct wire_bytes){marks, len};
+        if (prng_below(p, 3) == 0) {
+            struct wire_message b = append_of(qid, "d@example.net", 100);
+            m.flags |= WIRE_BOUNCE;
+            m.bounce = (struct queue_id){w.lent.incarnation, w.lent.counter + prng_below(p, 30)};
+            m.envelope = b.envelope;
+            m.body = b.body;
+        }
+    } else if (t == WIRE_HELD) {
+        wire_held_put(row, 0, qid, m.locator);
+        m.marks = (struct wire_bytes){row, sizeof row};
+    }
+    return m;
+}
+
+static void noise_breaks_nothing(void **state)
+{
+    (void)state;
+    static uint8_t bytes[WIRE_MESSAGE_MAX];
+    uint32_t drops = 0, answers = 0;
+    for (uint32_t round = 0; round < 1500; round++) {
+        struct prng p = {round + 1};
+        if (!wire_server_connected(w.s)) {
+            connect_only();
+            drops++;
+        }
+        if (prng_below(&p, 2))
+            say(&(struct wire_message){.type = WIRE_PRESENTED});
+        for (uint32_t n = 0; n < 12 && wire_server_connected(w.s); n++) {
+            struct wire_message m = some_message(&p);
+            uint32_t len = wire_encode(bytes, &m);
+            if (prng_below(&p, 40) == 0)
+                bytes[prng_below(&p, len)] ^= (uint8_t)(1u << prng_below(&p, 8));
+            if (prng_below(&p, 60) == 0)
+                wire_server_connect(w.s);
+            say_bytes(bytes, len);
+            if (prng_below(&p, 3) == 0)
+                turns((uint32_t)prng_below(&p, 4));
+            wire_server_step(w.s);
+            if (wire_server_connected(w.s))
+                listen_all();
+        }
+        turns(2);
+        answers = w.heard[WIRE_APPENDED];
+    }
+    assert_true(drops > 100 && answers > 100);
+    wire_server_disconnect(w.s);
+    connect_only();
+    say(&(struct wire_message){.type = WIRE_PRESENTED});
+    turns(5);
+    store("b@example.net", 1000); /* and it still works */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+        T(nothing_is_said_before_hello),
+        T(nothing_is_due_before_all_is_presented),
+        T(due_is_handed_out_within_the_credit_and_not_for_paused_destinations),
+        T(a_lease_ends_with_the_last_group_of_the_message),
+        T(one_connection_replaces_the_other_only_when_its_groups_are_back),
+        T(appends_beyond_the_credit_end_the_connection),
+        T(chunks_beyond_the_credit_end_the_connection),
+        T(marks_beyond_the_credit_end_the_connection),
+        T(a_full_engine_stops_the_reading_and_loses_nothing),
+        T(who_does_not_read_stops_being_heard_and_costs_bounded_memory),
+        T(an_envelope_that_lies_is_refused),
+        T(noise_breaks_nothing),
+    };
+    if (getenv("ONLY"))
+        cmocka_set_test_filter(getenv("ONLY"));
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
