@@ -105,10 +105,10 @@ static void balance_window(struct schedule *s, struct lane *lane, const struct j
         return;
     if (!lane->paused && lane->queued > SCHEDULE_LANE_WINDOW) {
         lane->paused = true;
-        pause_destination(s->port, destination_of(job), loop_now_ms(s->loop) + s->limits.backoff_max_ms);
+        pause_destination(s, destination_of(job), loop_now_ms(s->loop) + s->limits.backoff_max_ms);
     } else if (lane->paused && lane->queued < SCHEDULE_LANE_WINDOW / 2) {
         lane->paused = false;
-        pause_destination(s->port, destination_of(job), 0);
+        pause_destination(s, destination_of(job), 0);
     }
 }
 
@@ -157,7 +157,7 @@ void schedule_suspend(struct schedule *s, struct job *job)
     int n = snprintf(text, sizeof text, "delivery temporarily suspended: %s", lane->why_dead.text);
     memcpy(o.text, text, (size_t)n < sizeof o.text ? (size_t)n + 1 : sizeof o.text);
     o.text[sizeof o.text - 1] = '\0';
-    pause_destination(s->port, destination_of(job), lane->dead_until_ms);
+    pause_destination(s, destination_of(job), lane->dead_until_ms);
     mark_defer_all(s, job, &o, wait);
 }
 
@@ -370,7 +370,7 @@ static void on_host_failed(void *owner, struct job *job, const struct outcome *w
     stopped(s, job);
     if (lane_failed(&s->lanes, lane, &s->limits, loop_now_ms(s->loop), why)) {
         /* the job that found out is deferred for its own reason, the others because of it */
-        pause_destination(s->port, destination_of(job), lane->dead_until_ms);
+        pause_destination(s, destination_of(job), lane->dead_until_ms);
         for (uint32_t i = 0; i < job->count; i++)
             if (job->recipients[i].status == MARK_PENDING)
                 mark_outcome(s, job, i, why, "none");
@@ -441,6 +441,8 @@ void schedule_on_room(struct schedule *s)
 
 void schedule_on_status(struct schedule *s, const struct port_status *status)
 {
+    if (!status->connected)
+        memset(s->pauses, 0, sizeof s->pauses); /* a spool that restarts knows none */
     if (status->connected && s->unmarked_count > 0)
         s->marks_waiting_to_try = true;
     schedule_pump_soon(s);
