@@ -42,6 +42,7 @@ void core_fini(struct core *c)
     map_free(&c->batch.segments);
     map_free(&c->batch.destinations);
     map_free(&c->leases);
+    map_free(&c->retiring);
     *c = (struct core){0};
 }
 
@@ -148,19 +149,30 @@ uint8_t *core_payload(struct core *c, uint32_t bytes)
     return room ? c->payloads + c->payload_bytes : NULL;
 }
 
+bool core_enough(const struct core *c)
+{
+    return c->framed && (c->record_count > PENDING_RECORDS_ENOUGH || c->payload_bytes > PENDING_BYTES_ENOUGH ||
+                         c->mark_count > PENDING_RECORDS_ENOUGH);
+}
+
 bool core_pending(const struct core *c)
 {
     return c->record_count || c->mark_count;
 }
 
-static void take_record(struct core *c, const struct command *cmd)
+static enum err take_record(struct core *c, const struct command *cmd)
 {
+    struct queue_id q = cmd->record.qid;
+    bool retire = cmd->kind == COMMAND_RECORD && cmd->record.type == RECORD_RETIRE && !cmd->record.moved;
+    if (retire && map_put(&c->retiring, q.incarnation, q.counter, c) != ERR_OK)
+        return ERR_NO_MEMORY;
     struct pending_record *p = &c->records[c->record_count];
     *p = (struct pending_record){.r = cmd->record, .abort = cmd->kind == COMMAND_ABORT, .order = c->record_count};
     p->r.payload = c->payloads + c->payload_bytes;
     p->r.payload_bytes = cmd->payload_bytes;
     c->payload_bytes += cmd->payload_bytes;
     c->record_count++;
+    return ERR_OK;
 }
 
 static void take_watermark(struct core *c, const struct command *cmd)
@@ -209,10 +221,11 @@ enum err core_take(struct core *c, const struct command *cmd)
     if (c->damaged)
         return ERR_OK;
     enum err e = ERR_OK;
+    c->framed = cmd->kind == COMMAND_WATERMARK;
     switch (cmd->kind) {
     case COMMAND_RECORD:
     case COMMAND_ABORT:
-        take_record(c, cmd);
+        e = take_record(c, cmd);
         break;
     case COMMAND_WATERMARK:
         take_watermark(c, cmd);
@@ -274,8 +287,10 @@ enum err core_flush(struct core *c)
     if (c->record_count)
         qsort(c->sorted, c->record_count, sizeof *c->sorted, record_compare);
     enum err e = core_transact(c, flush_step, NULL);
-    if (e == ERR_OK)
+    if (e == ERR_OK) {
         c->record_count = c->mark_count = c->payload_bytes = 0;
+        map_clear(&c->retiring);
+    }
     return c->damaged ? ERR_OK : e;
 }
 
@@ -287,12 +302,13 @@ bool core_pending_about(const struct core *c, struct queue_id qid)
     return false;
 }
 
-/* Something that may be due: pending records of a message that nobody has leased. Those of leased ones are not. */
+/* Something that may be due: pending records of a message that nobody has leased and that is not about to go. */
 bool core_pending_free(const struct core *c)
 {
     for (uint32_t i = 0; i < c->record_count; i++) {
         struct queue_id q = c->records[i].r.qid;
-        if (c->records[i].r.type != RECORD_CHUNK && !map_get(&c->leases, q.incarnation, q.counter))
+        if (c->records[i].r.type != RECORD_CHUNK && !map_get(&c->leases, q.incarnation, q.counter) &&
+            !map_get(&c->retiring, q.incarnation, q.counter))
             return true;
     }
     return false;

@@ -7,6 +7,8 @@
  *
  *  CORE-1  pending records are kept until the transaction with their effects is committed: a store that is full or
  *          fails for a while delays and forgets nothing.
+ *          A query may end a batch inside a frame; the frame's watermark then comes with the next one, and after a
+ *          crash between the two its records are fed again: that changes nothing but the count of attempts.
  *  CORE-2  what a batch tells the engine, it tells after its commit.
  *  CORE-3  damage is told once; from then on records are dropped and queries end in ERR_CORRUPT. */
 #ifndef INDEX_CORE_H
@@ -18,11 +20,16 @@
 
 #include <base/link.h>
 #include <pthread.h>
+#include <spoolfs/format.h>
 #include <spoolfs/index.h>
 #include <spoolfs/limits.h>
 
-#define PENDING_RECORDS_MAX 16384u                   /* one transaction: a second of the peers' best intake */
+#define PENDING_RECORDS_MAX 32768u                   /* one transaction, at most */
 #define PENDING_BYTES_MAX ((uint32_t)(8 * MIB))      /* payloads of one transaction */
+/* Behind a watermark with more than this a batch ends, so that a frame is not cut in two for want of room. */
+#define PENDING_RECORDS_ENOUGH 16384u                /* a second of the peers' best intake */
+#define PENDING_BYTES_ENOUGH (PENDING_BYTES_MAX - FRAME_BYTES_MAX)
+_Static_assert(PENDING_RECORDS_MAX - PENDING_RECORDS_ENOUGH > FRAME_BYTES_MAX / RECORD_HEAD_BYTES, "a frame fits");
 #define ITEMS_MAX 8u                                 /* messages with one queue id that are told apart */
 #define TOMBS_MAX 16u                                /* segments that RETIREs of one queue id name */
 #define CONFLICTS_MAX 256u                           /* told at one time; the rest is in the log anyway */
@@ -90,9 +97,9 @@ struct core {
     struct out *out;
     struct uuid pool;
     struct counts_row counts;                        /* as committed */
-    bool replaying, replayed, damaged;
+    bool replaying, replayed, damaged, framed;       /* framed: the last command ended a frame */
     uint64_t incarnation, batches;                   /* batches: committed */
-    struct map leases;
+    struct map leases, retiring;                     /* retiring: a RETIRE is pending; not due any more */
     struct pending_record *records;
     const struct pending_record **sorted;
     uint32_t record_count;
@@ -120,6 +127,7 @@ uint8_t *core_payload(struct core *c, uint32_t bytes);
 /* Everything but ERR_OK: not now, the store is full or fails; the same again later. */
 enum err core_take(struct core *c, const struct command *command) MUST_CHECK;
 bool core_pending(const struct core *c);
+bool core_enough(const struct core *c); /* time for a flush */
 bool core_pending_free(const struct core *c);
 bool core_pending_about(const struct core *c, struct queue_id qid);
 enum err core_flush(struct core *c) MUST_CHECK; /* ERR_OK also when damaged: there is nothing to wait for */

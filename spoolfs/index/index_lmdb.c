@@ -106,9 +106,9 @@ static bool trial_look(struct bytes key, struct bytes value, void *arg)
     return !t->bad && (++t->rows % 256 != 0 || now_ns() < t->until_ns);
 }
 
-enum trial_verdict { TRIAL_GOOD = 0, TRIAL_NONE = 10, TRIAL_BAD = 11, TRIAL_NO_MEMORY = 12 };
+#define TRIAL_FD 3 /* where the child says its verdict, the only descriptor it keeps */
 
-_Noreturn static void trial_child(const char *directory)
+_Noreturn static void trial_child(const char *directory, int say)
 {
     sigset_t none;
     struct trial t = {.until_ns = now_ns() + TRIAL_LOOK_NS};
@@ -120,36 +120,34 @@ _Noreturn static void trial_child(const char *directory)
     sigemptyset(&none);
     pthread_sigmask(SIG_SETMASK, &none, NULL);
     alarm(TRIAL_SECONDS);
-    close_range(3, ~0u, 0); /* the members' locks are the parent's alone */
+    dup2(say, TRIAL_FD);
+    close_range(TRIAL_FD + 1, ~0u, 0); /* the members' locks are the parent's alone */
     enum err e = store_lmdb_try(directory, trial_look, &t);
-    _exit(e == ERR_NOT_FOUND ? TRIAL_NONE : e == ERR_NO_MEMORY ? TRIAL_NO_MEMORY
-          : e != ERR_OK || t.bad ? TRIAL_BAD : TRIAL_GOOD);
+    uint8_t verdict = (uint8_t)(t.bad ? ERR_CORRUPT : e);
+    ssize_t n = write(TRIAL_FD, &verdict, 1);
+    _exit(n == 1 ? 0 : 1);
 }
 
 /* ERR_OK, ERR_NOT_FOUND, ERR_CORRUPT; else it could not be tried. */
 static enum err trial(const char *directory)
 {
-    int status;
+    int say[2];
+    uint8_t verdict;
+    ssize_t n;
+    if (pipe2(say, O_CLOEXEC) != 0)
+        return ERR_NO_FD;
     pid_t child = fork();
     if (child == 0)
-        trial_child(directory);
+        trial_child(directory, say[1]);
+    close(say[1]);
+    do
+        n = child < 0 ? -1 : read(say[0], &verdict, 1); /* nothing: it died of it */
+    while (n < 0 && errno == EINTR);
+    close(say[0]);
     if (child < 0)
         return ERR_NO_MEMORY;
-    while (waitpid(child, &status, 0) < 0)
-        if (errno != EINTR)
-            return ERR_SYSTEM;
-    if (!WIFEXITED(status))
-        return ERR_CORRUPT;
-    switch (WEXITSTATUS(status)) {
-    case TRIAL_GOOD:
-        return ERR_OK;
-    case TRIAL_NONE:
-        return ERR_NOT_FOUND;
-    case TRIAL_NO_MEMORY:
-        return ERR_NO_MEMORY;
-    default:
-        return ERR_CORRUPT;
-    }
+    while (waitpid(child, NULL, 0) < 0 && errno == EINTR) {} /* whoever ignores SIGCHLD has no status to give */
+    return n == 1 ? (enum err)verdict : ERR_CORRUPT;
 }
 
 /* --- open, in the thread --- */
@@ -280,7 +278,6 @@ static void thread_wait(struct lmdb_index *l)
     if (l->retry_at_ns)
         until = l->retry_at_ns;
     atomic_store(&l->idle, !core_pending(c));
-    atomic_thread_fence(memory_order_seq_cst);
     bool nothing = l->retry_at_ns || (ring_used(&l->x.ring) == 0 && !port_asked(&l->x));
     struct pollfd p = {.fd = l->wake_fd, .events = POLLIN};
     uint64_t left = until > now ? until - now : 0;
@@ -356,7 +353,6 @@ static void *thread_main(void *arg)
 static void lmdb_wake(struct index *x, bool now)
 {
     struct lmdb_index *l = owner_of(x);
-    atomic_thread_fence(memory_order_seq_cst);
     bool wanted = now || atomic_load(&l->idle) || ring_room(&x->ring) < INDEX_RING_BYTES / 2;
     if (wanted && !atomic_exchange(&l->woken, true))
         event_set(l->wake_fd);

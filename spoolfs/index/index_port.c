@@ -135,6 +135,8 @@ enum err port_drain(struct index *x)
         e = core_take(&x->core, &cmd);
         if (e == ERR_OK)
             ring_release(&x->ring, at);
+        if (e == ERR_OK && core_enough(&x->core))
+            e = core_flush(&x->core);
         port_look_at_room(x);
     }
     return e;

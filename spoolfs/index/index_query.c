@@ -164,7 +164,8 @@ static enum err due_step(struct core *c, struct due *d, struct due_lane *lane)
     for (; e == ERR_OK && key_begins(key, &kind) && key_u64(key, 9) <= d->q->now_ms;
          e = store_next(c->store, &key, &value)) {
         struct queue_id qid = key_qid_at(key, 17);
-        if (map_get(&c->leases, qid.incarnation, qid.counter) || map_get(&d->taken, qid.incarnation, qid.counter))
+        if (map_get(&c->leases, qid.incarnation, qid.counter) || map_get(&d->taken, qid.incarnation, qid.counter) ||
+            map_get(&c->retiring, qid.incarnation, qid.counter))
             continue;
         if ((e = due_decode(key, value, &row)) != ERR_OK)
             return e;

@@ -41,7 +41,7 @@ uint32_t ring_room(const struct ring *r)
 
 uint32_t ring_used(const struct ring *r)
 {
-    return (uint32_t)(atomic_load_explicit(&r->written, memory_order_acquire) - ring_reading(r));
+    return (uint32_t)(atomic_load(&r->written) - ring_reading(r));
 }
 
 void ring_copy_in(struct ring *r, uint64_t *at, const void *bytes, uint32_t len)
@@ -58,7 +58,7 @@ void ring_copy_in(struct ring *r, uint64_t *at, const void *bytes, uint32_t len)
 void ring_publish(struct ring *r, uint64_t at)
 {
     ASSERT(at - atomic_load_explicit(&r->read, memory_order_relaxed) <= r->capacity);
-    atomic_store_explicit(&r->written, at, memory_order_release);
+    atomic_store(&r->written, at); /* in one order with a reader's flag that it is about to sleep */
 }
 
 void ring_copy_out(const struct ring *r, uint64_t *at, void *bytes, uint32_t len)

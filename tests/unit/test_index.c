@@ -519,6 +519,151 @@ static void a_replay_comes_out_the_same_in_any_order(enum kind kind)
     }
 }
 
+/* --- live and rebuilt --- */
+
+/* A history as the engine makes it: results of messages that are there, moves of those that are alive. Fed live to
+ * one index and told to the story for the other. */
+struct alive { bool there; uint64_t segment; };
+
+static void both(struct world *w, struct story *s, uint64_t where, struct made m)
+{
+    m.r.place.frame = 4096 * (1 + s->count[where - 1]);
+    tell(s, where, m, ++w->sequence);
+    feed(w, s->records[where - 1][s->count[where - 1] - 1]);
+}
+
+static void lead_a_life(struct world *w, struct story *s, struct prng *p)
+{
+    struct alive m[80] = {{0}};
+    memset(s, 0, sizeof *s);
+    for (uint32_t i = 0; i < 900; i++) {
+        uint64_t q = 1 + prng_below(p, 79), at = 1 + prng_below(p, STORY_SEGMENTS);
+        struct alive *a = &m[q];
+        if (a->segment == 0) {
+            both(w, s, at, message(q, at, 1));
+            *a = (struct alive){true, at};
+        } else if (a->there) {
+            switch (prng_below(p, 8)) {
+            case 0:
+                both(w, s, at, result(RECORD_RETIRE, q, at, a->segment, 0));
+                a->there = false;
+                break;
+            case 1:
+                if (at > a->segment) { /* compaction writes to newer segments */
+                    struct made moved = message(q, at, 1);
+                    moved.r.moved = true;
+                    both(w, s, at, moved);
+                    a->segment = at;
+                }
+                break;
+            case 2:
+                both(w, s, at, result(RECORD_STATE, q, at, a->segment, 1 + (uint32_t)prng_below(p, 4)));
+                break;
+            default:
+                both(w, s, at, mark(q, at, a->segment, 0, MARK_DEFERRED, 5000 + i));
+            }
+        }
+        if (prng_below(p, 50) == 0)
+            settle(w);
+    }
+    for (uint64_t n = 1; n <= STORY_SEGMENTS; n++)
+        assert_int_equal(index_watermark(w->index, seg(n), 1 << 20, seg(0)), ERR_OK);
+}
+
+static void a_rebuilt_index_says_what_the_live_one_said(enum kind kind)
+{
+    static struct story s;
+    static char first[65536], again[65536];
+    for (uint64_t seed = 1; seed <= (kind == MEM ? 20 : 2); seed++) {
+        struct world w;
+        struct prng p = {seed};
+        world_start(&w, kind);
+        live(&w);
+        lead_a_life(&w, &s, &p);
+        assert_true(story_sum(&w, first, sizeof first) > 5);
+        for (uint32_t i = 0; i < 3; i++) {
+            story_replay(&w, &s, &p);
+            story_sum(&w, again, sizeof again);
+            if (strcmp(first, again) != 0)
+                fail_msg("seed %u: %s", (unsigned)seed, difference(first, again));
+        }
+        world_end(&w);
+    }
+}
+
+static void a_replay_in_the_middle_goes_on_from_what_is_there(enum kind kind)
+{
+    struct world w;
+    struct index_entry e;
+    struct index_query q;
+    world_start(&w, kind);
+    assert_int_equal(index_incarnation(w.index, 9), ERR_OK); /* that of seg() */
+    live(&w);
+    feed(&w, message(1, 1, 1));
+    feed(&w, message(2, 1, 2));
+    feed(&w, chunk(3, 0, 1)); /* its append is under way */
+    settle(&w);
+    assert_int_equal(index_replay_begin(w.index, false), ERR_OK);
+    feed(&w, result(RECORD_RETIRE, 1, 2, 1, 0));
+    feed(&w, result(RECORD_RETIRE, 5, 2, 2, 0)); /* before its MESSAGE */
+    feed(&w, message(5, 2, 3));
+    feed(&w, chunk(3, 1, 2));
+    feed(&w, chunk(4, 0, 2));
+    struct made m = message(4, 2, 4);
+    m.r.arg = 1;
+    feed(&w, m);
+    feed(&w, result(RECORD_RETIRE, 4, 2, 2, 0));
+    assert_int_equal(index_replay_end(w.index), ERR_OK);
+    assert_int_equal(lookup(&w, 1, &e), ERR_NOT_FOUND);
+    assert_int_equal(lookup(&w, 2, &e), ERR_OK);
+    assert_int_equal(lookup(&w, 5, &e), ERR_NOT_FOUND);
+    assert_int_equal(chunks(&w, 3, 0, &q), ERR_OK);
+    assert_int_equal(q.max, 2);
+    index_query_fini(&q);
+    assert_int_equal(chunks(&w, 4, 0, &q), ERR_NOT_FOUND); /* went with its message */
+    index_query_fini(&q);
+    assert_int_equal(segment(&w, 2)->live_chunks, 1);
+    world_end(&w);
+}
+
+static void too_many_dependencies_are_all_of_them_until_enough_are_freed(enum kind kind)
+{
+    struct world w;
+    world_start(&w, kind);
+    live(&w);
+    for (uint64_t i = 0; i <= INDEX_DEPS_MAX; i++)
+        feed(&w, result(RECORD_RETIRE, 1 + i, 1, 100 + i, 0));
+    assert_true(segment(&w, 1)->deps_overflowed);
+    struct segment_id freed = seg(100);
+    assert_int_equal(index_freed(w.index, &freed, 1), ERR_OK);
+    assert_false(segment(&w, 1)->deps_overflowed);
+    assert_int_equal(segment(&w, 1)->dep_count, INDEX_DEPS_MAX);
+    for (uint64_t i = 1; i <= INDEX_DEPS_MAX; i++) {
+        freed = seg(100 + i);
+        assert_int_equal(index_freed(w.index, &freed, 1), ERR_OK);
+    }
+    assert_int_equal(segment(&w, 1)->dep_count, 0);
+    world_end(&w);
+}
+
+static void a_message_that_is_about_to_go_is_not_due(enum kind kind)
+{
+    struct world w;
+    uint64_t ids[4];
+    world_start(&w, kind);
+    live(&w);
+    feed(&w, message(1, 1, 1));
+    feed(&w, message(2, 1, 2));
+    settle(&w);
+    assert_int_equal(due(&w, 5000, 4, NULL, 0, ids), 2);
+    assert_int_equal(index_lease(w.index, qid(1), true), ERR_OK);
+    feed(&w, result(RECORD_RETIRE, 1, 1, 0, 0));
+    assert_int_equal(index_lease(w.index, qid(1), false), ERR_OK);
+    assert_int_equal(due(&w, 5000, 4, NULL, 0, ids), 1);
+    assert_int_equal(ids[0], 2);
+    world_end(&w);
+}
+
 static void queries_that_wait_at_close_are_never_done(enum kind kind)
 {
     struct world w;
@@ -547,6 +692,10 @@ static void queries_that_wait_at_close_are_never_done(enum kind kind)
     X(two_messages_with_one_queue_id_are_both_kept)                                                                    \
     X(domains_are_counted)                                                                                             \
     X(a_replay_comes_out_the_same_in_any_order)                                                                        \
+    X(a_rebuilt_index_says_what_the_live_one_said)                                                                     \
+    X(a_replay_in_the_middle_goes_on_from_what_is_there)                                                               \
+    X(too_many_dependencies_are_all_of_them_until_enough_are_freed)                                                    \
+    X(a_message_that_is_about_to_go_is_not_due)                                                                        \
     X(queries_that_wait_at_close_are_never_done)
 
 #define DEFINE(name)                                                                                                   \
