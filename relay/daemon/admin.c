@@ -384,6 +384,8 @@ static void on_connection(struct io_watch *watch, uint32_t events)
         }
         *c = (struct admin_client){.admin = a, .spool = a->spool, .used = true,
                                    .watch = {.fd = fd, .events = EPOLLIN, .ready = on_client, .owner = c}};
+        int room = ADMIN_SOCKET_BYTES;
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room); /* less only costs turns */
         io_timer_init(&c->idle, on_idle, c);
         if (io_watch_add(io, &c->watch) != ERR_OK) {
             close(fd);
@@ -410,13 +412,19 @@ enum err admin_open(struct spool_process *spool, int listen_fd, struct admin **a
     return ERR_OK;
 }
 
-void admin_step(struct admin *a)
+bool admin_step(struct admin *a)
 {
-    for (uint32_t i = 0; i < ADMIN_CLIENTS_MAX; i++)
-        if (a->clients[i].used && a->clients[i].answering)
-            go_on(&a->clients[i]);
-        else if (a->clients[i].used && a->clients[i].broken)
-            close_client(&a->clients[i]);
+    bool moved = false;
+    for (uint32_t i = 0; i < ADMIN_CLIENTS_MAX; i++) {
+        struct admin_client *c = &a->clients[i];
+        if (c->used && c->answering)
+            go_on(c);
+        else if (c->used && c->broken)
+            close_client(c);
+        moved = moved || c->moved;
+        c->moved = false;
+    }
+    return moved;
 }
 
 void admin_close(struct admin **admin)

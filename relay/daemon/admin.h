@@ -22,9 +22,15 @@
  *                                       "domains":[{"domain","messages","recipients","oldest_age_seconds"}]}
  *   queue-show    {"id": QID}   json   the entry and where its copies' record lies
  *   queue-body    {"id": QID}   bytes  header and body, verified; cut short when no good copy is left
- *   queue-hold | queue-release | queue-retry | queue-delete   {SELECTOR, "dry_run": false}
+ *   queue-hold | queue-release | queue-retry (or -requeue) | queue-expire | queue-delete   {SELECTOR, "dry_run": false}
  *                               lines  {"queue_id","result"} each; end: {"end": true, "count": changed, "matched": n,
  *                                       "failed": n}
+ *
+ *   scrub-start | scrub-pause | scrub-resume | rebuild-pause | rebuild-resume
+ *   member-evacuate | member-clear | member-remove   {"name": MEMBER}
+ *                               json   {"done": true}
+ *
+ * While the pool is not mounted only the documents and events answer; the rest fails with the mount's error and text.
  *
  * SELECTOR is one object `"selector": {"ids": [...]}` or `{"all": true}`, each narrowed by any of "sender", "domain" (of
  * a recipient), "older_than_seconds", "queue": "active"|"deferred"|"hold". queue-list without one lists everything;
@@ -37,10 +43,12 @@
 #define DAEMON_ADMIN_H
 
 #include <base/err.h>
+#include <stdbool.h>
 
 #define ADMIN_CLIENTS_MAX 32u
 #define ADMIN_REQUEST_BYTES_MAX ((unsigned)(256 * 1024)) /* about 10,000 queue ids on one command line */
-#define ADMIN_OUTPUT_MAX ((unsigned)(512 * 1024))
+#define ADMIN_OUTPUT_MAX ((unsigned)(256 * 1024)) /* about a millisecond of writing: what mail may wait for a list */
+#define ADMIN_SOCKET_BYTES (512 * 1024)            /* so that a page leaves at once */
 #define ADMIN_IDLE_S 30u /* a client that sends no whole request in this time is closed */
 
 struct admin;
@@ -48,8 +56,9 @@ struct spool_process;
 
 /* Takes over the listening socket. */
 enum err admin_open(struct spool_process *spool, int listen_fd, struct admin **admin_out) MUST_CHECK;
-/* Once a turn: goes on with what waits for the engine's room. */
-void admin_step(struct admin *admin);
+/* Once a turn: goes on with what waits for the engine. True when something was asked of the engine or the index: the
+ * pool wants a step and the next turn must not wait. */
+bool admin_step(struct admin *admin);
 void admin_close(struct admin **admin);
 
 #endif

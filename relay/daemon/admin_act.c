@@ -87,7 +87,7 @@ static void act_submit(struct act_job *job)
     enum err e = spool_submit(job->spool->pool, &job->group);
     job->waits = e == ERR_BUSY; /* the next turn tries again */
     if (e == ERR_OK) {
-        job->in_flight = true;
+        job->in_flight = job->client->moved = true;
     } else if (e != ERR_BUSY) {
         for (uint32_t i = 0; i < job->group.count; i++)
             say(job, job->records[i].qid, err_text(e));
@@ -144,7 +144,7 @@ static void act_ask(struct act_job *job)
     job->query = (struct index_query){.kind = lookup ? INDEX_LOOKUP : INDEX_LIST, .done = act_came, .owner = job,
                                       .qid = lookup ? job->select.ids[job->id_at++] : cursor,
                                       .max = INDEX_QUERY_ENTRIES_MAX};
-    job->asked = true;
+    job->asked = job->client->moved = true;
     index_query(spool_index(job->spool->pool), &job->query);
 }
 

@@ -17,6 +17,7 @@ struct admin_client {
     bool finished;                                /* all of the answer is in `out`: close when it is sent */
     bool shut;                                    /* the peer sends no more */
     bool broken;                                  /* the peer is gone: close at the end of the turn */
+    bool moved;                                   /* pump asked the engine or the index for something */
     struct json_out out;
     size_t sent;
     /* The command under way. pump makes more output while admin_has_room; drop ends it (an operation in flight is

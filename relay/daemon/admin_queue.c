@@ -49,7 +49,7 @@ static void list_ask(struct list_job *job)
     job->query = (struct index_query){.kind = lookup ? INDEX_LOOKUP : INDEX_LIST, .done = list_came, .owner = job,
                                       .qid = lookup ? job->select.ids[job->id_at++] : cursor,
                                       .max = INDEX_QUERY_ENTRIES_MAX};
-    job->asked = true;
+    job->asked = job->client->moved = true;
     index_query(spool_index(job->spool->pool), &job->query);
 }
 
@@ -316,7 +316,7 @@ static void body_read(struct body_job *job, struct place place, struct digest di
 {
     job->read = (struct spool_read){.place = place, .qid = job->qid, .digest = digest, .type = type,
                                     .done = body_read_done, .owner = job};
-    job->busy = true;
+    job->busy = job->client->moved = true;
     spool_read(job->spool->pool, &job->read);
 }
 
@@ -346,7 +346,7 @@ static void body_pump(struct admin_client *c)
     index_query_fini(&job->query);
     job->query = (struct index_query){.kind = INDEX_CHUNKS, .done = body_chunks_came, .owner = job, .qid = job->qid,
                                       .first = job->next, .max = CHUNKS_A_TIME};
-    job->busy = true;
+    job->busy = c->moved = true;
     index_query(spool_index(c->spool->pool), &job->query);
 }
 

@@ -16,12 +16,15 @@ struct identity {
     char name[64];
 };
 
+struct board;
+
 struct child_start {
     const struct config *config;      /* the child's own copy, by fork */
     const struct listeners *listeners;/* relay only; the child's to give away */
     int admin_fd;                     /* spool only */
     int control;
     bool discard_index;               /* spool only */
+    struct board *board;              /* the spool writes, the relay reads */
     struct identity identity;
 };
 

@@ -3,6 +3,8 @@
  * (evhttp drops the answer then). */
 #include "http.h"
 
+#include "board.h"
+
 #include <event2/buffer.h>
 #include <event2/http.h>
 #include <event2/keyvalq_struct.h>
@@ -16,12 +18,15 @@
 struct http {
     struct evhttp *server;
     struct port *port;
+    struct board *board;
     struct link waiting;   /* of struct page: asked, not yet answered */
 };
 
 struct page {
     struct link link;
+    struct http *http;
     struct evhttp_request *request;
+    const char *kind;
     const char *type;
     bool html;
 };
@@ -77,7 +82,12 @@ static void page_came(void *owner, enum err e, const char *bytes, uint32_t len)
 {
     struct page *p = owner;
     struct evbuffer *body = evbuffer_new();
+    char *posted = NULL;
     link_remove(&p->link);
+    if (e == ERR_SPOOL_GONE && board_read(p->http->board, p->kind, &posted, &len) == ERR_OK) {
+        bytes = posted;
+        e = ERR_OK;
+    }
     if (e != ERR_OK || !body) {
         answer_text(p->request, 503, e == ERR_OK ? "out of memory" : err_text(e));
     } else {
@@ -89,6 +99,7 @@ static void page_came(void *owner, enum err e, const char *bytes, uint32_t len)
     }
     if (body)
         evbuffer_free(body);
+    free(posted);
     free(p);
 }
 
@@ -99,7 +110,7 @@ static void ask(struct http *h, struct evhttp_request *r, const char *kind, cons
         answer_text(r, 503, "out of memory");
         return;
     }
-    *p = (struct page){.request = r, .type = type, .html = html};
+    *p = (struct page){.http = h, .request = r, .kind = kind, .type = type, .html = html};
     link_push(&h->waiting, &p->link);
     enum err e = port_document(h->port, kind, p, page_came);
     if (e != ERR_OK)
@@ -109,6 +120,13 @@ static void ask(struct http *h, struct evhttp_request *r, const char *kind, cons
 static void health(struct http *h, struct evhttp_request *r)
 {
     struct port_status s = port_status(h->port);
+    char *posted;
+    uint32_t len;
+    if (!s.connected && board_read(h->board, "health", &posted, &len) == ERR_OK) {
+        answer_text(r, 503, posted);
+        free(posted);
+        return;
+    }
     if (!s.connected)
         answer_text(r, 503, "the spool process is restarting");
     else if (s.accepting != ERR_OK)
@@ -134,7 +152,7 @@ static void on_request(struct evhttp_request *r, void *owner)
         answer_text(r, 404, "there is / and /status, /metrics, /healthz");
 }
 
-enum err http_open(struct loop *loop, struct port *port, int fd, struct http **http_out)
+enum err http_open(struct loop *loop, struct port *port, struct board *board, int fd, struct http **http_out)
 {
     struct http *h = calloc(1, sizeof *h);
     if (h)
@@ -145,6 +163,7 @@ enum err http_open(struct loop *loop, struct port *port, int fd, struct http **h
         return ERR_NO_MEMORY;
     }
     h->port = port;
+    h->board = board;
     link_init(&h->waiting);
     evhttp_set_allowed_methods(h->server, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
     evhttp_set_max_headers_size(h->server, HEADERS_MAX);

@@ -263,7 +263,7 @@ static enum err open_parts(struct relay *r)
     for (uint32_t i = 0; i < l->mail_count && e == ERR_OK; i++)
         e = server_listen(r->server, l->mail[i].fd);
     if (e == ERR_OK && l->http.fd >= 0)
-        e = http_open(r->loop, r->port, l->http.fd, &r->http);
+        e = http_open(r->loop, r->port, r->start->board, l->http.fd, &r->http);
     return e;
 }
 

@@ -9,6 +9,7 @@
  *  SPM-2  a pool that cannot be mounted is a state that is shown, never a crash loop.
  *  SPM-3  a member that was not there at the mount joins by a clean remount, at most once a REJOIN_AFTER_S. */
 #include "admin.h"
+#include "board.h"
 #include "sandbox.h"
 #include "spool_process.h"
 #include "spool_wire.h"
@@ -150,30 +151,47 @@ struct document {
     char kind[32];
 };
 
+static void make_document(struct spool_process *sp, const char *kind, struct json_out *j)
+{
+    struct pool_status *status = malloc(sizeof *status);
+    struct status_view view;
+    j->failed = j->failed || !status;
+    if (!status)
+        return;
+    spool_view(sp, status, &view);
+    if (strcmp(kind, "metrics") == 0)
+        metrics_doc(&view, j);
+    else if (strcmp(kind, "text") == 0)
+        status_doc_text(&view, j);
+    else if (strcmp(kind, "status") == 0)
+        status_doc_json(&view, j);
+    free(status);
+}
+
+/* There is no wire without a pool: what there is to say is posted. */
+static void post_documents(struct spool_process *sp)
+{
+    static const char *const kinds[] = {"status", "text", "metrics"};
+    for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        struct json_out j = {0};
+        make_document(sp, kinds[i], &j);
+        if (!j.failed)
+            board_post(sp->start->board, kinds[i], j.bytes, (uint32_t)j.len);
+        json_free(&j);
+    }
+    board_post(sp->start->board, "health", sp->mount_text, (uint32_t)strlen(sp->mount_text));
+}
+
 static void document_answer(struct counts_wait *w)
 {
     struct document *d = CONTAINER_OF(w, struct document, wait);
     struct spool_process *sp = d->sp;
-    struct pool_status *status = malloc(sizeof *status);
     struct json_out j = {0};
-    struct status_view view;
-    enum err e = status ? ERR_OK : ERR_NO_MEMORY;
-    if (e == ERR_OK) {
-        spool_view(sp, status, &view);
-        if (strcmp(d->kind, "metrics") == 0)
-            metrics_doc(&view, &j);
-        else if (strcmp(d->kind, "text") == 0)
-            status_doc_text(&view, &j);
-        else if (strcmp(d->kind, "status") == 0)
-            status_doc_json(&view, &j);
-        else
-            e = ERR_INVALID;
-        e = e == ERR_OK && j.failed ? ERR_NO_MEMORY : e;
-    }
+    make_document(sp, d->kind, &j);
+    enum err e = j.failed ? ERR_NO_MEMORY : j.len == 0 ? ERR_INVALID : ERR_OK;
     if (sp->wire)
         spool_wire_document(sp->wire, d->request, e, j.bytes, e == ERR_OK ? (uint32_t)j.len : 0);
     json_free(&j);
-    free(status);
     free(d);
 }
 
@@ -391,6 +409,7 @@ static void say_mounted(struct spool_process *sp, enum err e)
 {
     char text[160];
     if (e == ERR_OK) {
+        board_clear(sp->start->board);
         snprintf(text, sizeof text, "pool mounted, io %s (%s)", sp->io->ops->name(sp->io), sp->io_why);
     } else {
         sp->mount_error = e;
@@ -398,6 +417,7 @@ static void say_mounted(struct spool_process *sp, enum err e)
         log_line(SERVICE, "error: pool not mounted: %s: %s; the next try follows in %u s", err_text(e), sp->mount_text,
                  (unsigned)(RETRY_NS / NS_PER_MS / 1000));
         plan_exit(sp, CHILD_AGAIN, RETRY_NS);
+        post_documents(sp);
     }
     say_alive(sp, CONTROL_READY, text);
 }
@@ -406,15 +426,19 @@ static void say_mounted(struct spool_process *sp, enum err e)
 
 static void serve(struct spool_process *sp)
 {
+    uint64_t wait = 0;
     while (!sp->stop && !(sp->exit_at_ns && io_now_ns(sp->io) >= sp->exit_at_ns)) {
-        io_turn(sp->io, TURN_NS);
+        io_turn(sp->io, wait);
         if (sp->wire) {
             pool_step(sp->pool);
             spool_wire_step(sp->wire);
             if (sp->marked && spool_index_ready(sp->pool))
                 index_mark(sp, false);
         }
-        admin_step(sp->admin);
+        bool moved = admin_step(sp->admin);
+        if (moved && sp->wire)
+            pool_step(sp->pool);
+        wait = moved ? 0 : TURN_NS;
         log_flush();
     }
 }

@@ -3,6 +3,7 @@
  * poll. Read spool_main.c and relay_main.c next. */
 #include "supervisor.h"
 
+#include "board.h"
 #include "child.h"
 #include "notify.h"
 #include "sandbox.h"
@@ -50,6 +51,7 @@ struct child {
 struct supervisor {
     struct config *config;
     struct loop *loop;            /* the log's; never run */
+    struct board *board;
     struct identity identity;
     struct listeners listeners;
     int admin, signals, lock;
@@ -108,7 +110,7 @@ static _Noreturn void be_child(struct supervisor *s, enum which which, int contr
     reset_signals();
     struct child_start start = {.config = s->config, .listeners = &s->listeners, .control = control,
                                 .admin_fd = s->admin, .discard_index = s->children[which].discard,
-                                .identity = s->identity};
+                                .board = s->board, .identity = s->identity};
     exit(which == SPOOL ? spool_main(&start) : relay_main(&start));
 }
 
@@ -466,7 +468,7 @@ static void say_start(const struct supervisor *s)
 int supervisor_run(struct config *config)
 {
     struct supervisor s = {.config = config, .admin = -1, .signals = -1, .lock = -1, .listeners.http.fd = -1,
-                           .children = {{.name = "spool", .control = -1}, {.name = "relay", .control = -1}}};
+                           .board = board_make(), .children = {{.name = "spool", .control = -1}, {.name = "relay", .control = -1}}};
     char text[256] = "";
     const char *log_file = config->log_file[0] ? config->log_file : NULL;
     int code = 1;
