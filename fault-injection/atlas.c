@@ -13,6 +13,7 @@
 
 #define LATE_NS_MIN UINT64_C(200000000)
 #define LATE_NS_MAX UINT64_C(8000000000)
+#define CALM_NS UINT64_C(40000000000) /* between two stalls: a member that never answers is the fault `vanish` */
 
 static uint16_t any_member(struct world *w) { return (uint16_t)prng_below(&w->hurt, w->plan.members); }
 
@@ -171,6 +172,11 @@ static void rest_rot(struct world *w, enum sim_fault fault, uint16_t target)
 
 static void rest_now(struct world *w, enum sim_fault fault, uint16_t target)
 {
+    bool late = fault == SIM_FAULT_slow || fault == SIM_FAULT_stall;
+    if (late && sim_io_now(w->sim) < w->atlas.calm_until_ns)
+        return;
+    if (late)
+        w->atlas.calm_until_ns = sim_io_now(w->sim) + CALM_NS;
     if (fault == SIM_FAULT_slow) {
         sim_io_slow(w->sim, target, 10u + (uint32_t)prng_below(&w->hurt, 200));
         w->atlas.slow_until_ns = sim_io_now(w->sim) + prng_below(&w->hurt, 20) * 1000000000;
@@ -255,7 +261,7 @@ static void victim_is_replaced(struct world *w)
         a->out = false;
         sim_io_return(w->sim, a->victim);
         mount_fault(w, SIM_FAULT_return_old);
-    } else if (chance(w, SIM_FAULT_return_foreign)) {
+    } else if (chance(w, SIM_FAULT_return_foreign) && w->counts.mounts > 0) { /* of two never mounted pools none is ours */
         if (!a->foreign)
             a->foreign = foreign_make(w);
         if (a->foreign && sim_disk_bytes(a->foreign) > 0) {

@@ -402,8 +402,8 @@ void sim_io_stall(struct sim_io *sim, uint16_t target, uint64_t for_ns)
     m->stalled_until_ns = sim->clock.now_ns + for_ns;
     LINK_EACH(l, &sim->flight) {
         struct io_op *op = CONTAINER_OF(l, struct io_op, link);
-        if (op->target == target)
-            sim_op_of(op)->due_ns += for_ns;
+        if (op->target == target && sim_op_of(op)->due_ns < m->stalled_until_ns)
+            sim_op_of(op)->due_ns = m->stalled_until_ns + prng_below(&sim->order, DARK_NS);
     }
 }
 

@@ -160,6 +160,7 @@ int main(int argc, char **argv)
     uint64_t failed = 0;
     if (!parse(argc, argv, &o))
         return usage();
+    setvbuf(stdout, NULL, _IOLBF, 0); /* a run that aborts keeps its listing */
     time_t begin = time(NULL); /* of the real clock: how many seeds fit, never what happens in one */
     for (uint64_t i = 0; i < o.seeds; i++) {
         if (o.seconds && time(NULL) - begin >= (time_t)o.seconds)
