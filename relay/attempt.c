@@ -4,6 +4,7 @@
 #include "attempt.h"
 
 #include "dns.h"
+#include "log.h"
 #include "maildir_out.h"
 #include "tls.h"
 
@@ -19,7 +20,11 @@ static enum err open_tls(const struct settings *s, struct tls_context **tls_out)
     if (strcmp(s->smtp_tls_security_level, "none") == 0)
         return ERR_OK;
     bool verify = strcmp(s->smtp_tls_security_level, "verify") == 0;
-    return tls_client_open(verify, s->smtp_tls_ca_file, why, tls_out);
+    why[0] = '\0';
+    enum err e = tls_client_open(verify, s->smtp_tls_ca_file, why, tls_out);
+    if (e)
+        log_line("smtp", "error: smtp_tls_security_level, smtp_tls_ca_file: %s", why[0] ? why : err_text(e));
+    return e;
 }
 
 enum err attempts_open(struct loop *loop, struct port *port, const struct settings *settings,
