@@ -456,7 +456,8 @@ static bool one_too_many(struct session *s)
         struct session *other = CONTAINER_OF(l, struct session, client_link);
         same += memcmp(other->client, s->client, sizeof s->client) == 0;
     }
-    if (same >= s->settings->smtpd_client_connection_count_limit)
+    uint32_t limit = s->settings->smtpd_client_connection_count_limit;
+    if (limit > 0 && same >= limit) /* 0: as many as there are */
         return true;
     link_push(bucket, &s->client_link);
     return false;

@@ -344,9 +344,9 @@ static void do_helo(struct smtp_in *m, struct smtp_text argument, bool extended)
     }
     say(m,
         "250-%s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n%s250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n"
-        "250-SMTPUTF8\r\n250 CHUNKING",
+        "250-SMTPUTF8\r\n250-LIMITS RCPTMAX=%u\r\n250 CHUNKING",
         m->config->hostname, (unsigned long long)m->config->message_size_limit,
-        m->config->tls_offered && !m->tls ? "250-STARTTLS\r\n" : "");
+        m->config->tls_offered && !m->tls ? "250-STARTTLS\r\n" : "", m->config->recipient_limit);
 }
 
 static bool utf8_missing(struct smtp_in *m, const struct smtp_path *path, bool smtputf8)

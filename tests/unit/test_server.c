@@ -331,6 +331,10 @@ static void a_stranger_gets_so_many_connections_and_no_relaying(void **state)
     say(&c[0], "EHLO x\r\n" TRANSACTION);
     UNTIL(heard(&c[0], "554 5.7.1 <b@lists.test>: Relay access denied\r\n554 5.5.1"));
     assert_int_equal(counters().refused[SERVER_REFUSED_RELAY], 1);
+    settings.smtpd_client_connection_count_limit = 0; /* no limit */
+    conn_close(&c[2].conn, false);
+    client_open(&c[2]);
+    UNTIL(heard(&c[2], "220"));
     for (int i = 0; i < 3; i++)
         conn_close(&c[i].conn, false);
 }

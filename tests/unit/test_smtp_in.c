@@ -580,7 +580,8 @@ static void ehlo_announces_what_there_is(void **state)
     smtp_in_greet(&p->machine);
     send_text(p, HELLO "STARTTLS\r\nHELO x\r\n");
     assert_string_equal(p->said, "220 mx.test ESMTP Ironspool\r\n250-mx.test\r\n250-PIPELINING\r\n250-SIZE 1000\r\n"
-                                 "250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n"
+                                 "250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-LIMITS RCPTMAX=3\r\n"
+                                 "250 CHUNKING\r\n"
                                  "502 5.5.1 Error: command not implemented\r\n250 mx.test\r\n");
     peer_close(p);
 }
