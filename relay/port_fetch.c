@@ -142,7 +142,7 @@ void fetch_pump(struct port *p)
         if (tag == UINT32_MAX)
             return;
         if (!wire_table_find(&p->held, f->mail->qid)) {
-            fetch_done(p, f, ERR_NOT_FOUND);
+            fetch_done(p, f, ERR_CANCELED); /* its lease has ended */
             continue;
         }
         link_remove(&f->link);

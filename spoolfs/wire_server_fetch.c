@@ -34,6 +34,12 @@ static void fetch_piece(struct server_fetch *f, enum err e, const uint8_t *bytes
         fetch_end(f);
 }
 
+/* That a leased message is not found is a delay of ours (the index is behind), not a fault of the request. */
+static enum err ours(enum err e)
+{
+    return e == ERR_NOT_FOUND ? ERR_INDEX_LAG : e;
+}
+
 static void fetch_wait(struct server_fetch *f)
 {
     if (!link_linked(&f->link))
@@ -59,8 +65,11 @@ static void fetch_on_read(struct spool_read *r, enum err e)
     if (!fetch_back(f))
         return;
     bool last = e != ERR_OK || !f->chunked || f->next + 1 == f->chunk_count;
-    if (e == ERR_OK && r->body_bytes > CHUNK_BYTES_MAX)
-        e = ERR_TOO_LARGE, last = true;
+    if (e == ERR_OK && r->body_bytes > CHUNK_BYTES_MAX) {
+        e = ERR_CORRUPT;
+        last = true;
+    }
+    e = ours(e);
     f->next++;
     f->place_at++;
     f->credit--;
@@ -88,7 +97,7 @@ static void fetch_on_chunks(struct index_query *q, enum err e)
     f->place_at = 0;
     f->has_places = e == ERR_OK;
     if (e != ERR_OK)
-        fetch_piece(f, e, NULL, 0, true);
+        fetch_piece(f, ours(e), NULL, 0, true);
     else
         fetch_wait(f);
 }
@@ -108,7 +117,7 @@ static void fetch_on_lookup(struct index_query *q, enum err e)
             return;
         }
     } else if ((e != ERR_OK && e != ERR_NOT_FOUND) || now >= f->deadline_ns) {
-        fetch_piece(f, e != ERR_OK ? e : ERR_NOT_FOUND, NULL, 0, true);
+        fetch_piece(f, e == ERR_OK ? ERR_INDEX_LAG : ours(e), NULL, 0, true);
         return;
     } else {
         f->retry_ns = now + FETCH_RETRY_MS * SERVER_NS_PER_MS;
@@ -184,7 +193,7 @@ void server_on_fetch(struct wire_server *s, const struct wire_message *m)
         f = s->fetches[i].used ? NULL : &s->fetches[i];
     if (!f || (h->flags & HELD_GHOST)) {
         server_say(s, &(struct wire_message){.type = WIRE_PIECE, .tag = m->tag, .flags = WIRE_LAST,
-                                             .error = f ? ERR_NOT_FOUND : ERR_BUSY});
+                                             .error = f ? ERR_CANCELED : ERR_BUSY});
         return;
     }
     *f = (struct server_fetch){.used = true, .server = s, .connection = s->connection, .tag = m->tag, .qid = m->qid,

@@ -22,6 +22,7 @@ struct spool_wire {
     struct io_watch watch;     /* fd -1: no connection */
     bool watched;
     bool write_blocked;        /* the socket is full: wait for EPOLLOUT */
+    bool write_dead;           /* the relay is gone; what it said last is still read, to the end of file */
 };
 
 enum err spool_wire_open(struct io *io, struct pool *pool, const struct spool_wire_hooks *hooks,
@@ -50,7 +51,7 @@ static void wire_close_socket(struct spool_wire *w)
         io_watch_remove(w->io, &w->watch);
     close(w->watch.fd);
     w->watch.fd = -1;
-    w->watched = w->write_blocked = false;
+    w->watched = w->write_blocked = w->write_dead = false;
 }
 
 static void wire_hang_up(struct spool_wire *w)
@@ -59,17 +60,20 @@ static void wire_hang_up(struct spool_wire *w)
     wire_close_socket(w);
 }
 
-static void wire_read(struct spool_wire *w)
+/* False: nothing more now. At the end of file everything before it has been parsed: with input waiting there is no
+ * room, and nothing is read. */
+static bool wire_read(struct spool_wire *w)
 {
     uint32_t room;
     uint8_t *at = wire_server_input(w->server, &room);
     if (room == 0)
-        return; /* backpressure: spool_wire_step takes EPOLLIN away */
+        return false; /* backpressure: spool_wire_step takes EPOLLIN away */
     ssize_t n = read(w->watch.fd, at, room);
     if (n > 0)
         wire_server_received(w->server, (uint32_t)n);
     else if (n == 0 || (errno != EAGAIN && errno != EINTR))
         wire_hang_up(w);
+    return n > 0;
 }
 
 static void wire_on_ready(struct io_watch *watch, uint32_t events)
@@ -78,7 +82,7 @@ static void wire_on_ready(struct io_watch *watch, uint32_t events)
     if (events & EPOLLOUT)
         w->write_blocked = false; /* spool_wire_step writes: one write per turn */
     if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-        wire_read(w);
+        (void)wire_read(w);
 }
 
 enum err spool_wire_attach(struct spool_wire *w, int fd)
@@ -110,14 +114,14 @@ static void wire_write(struct spool_wire *w)
     const uint8_t *at = wire_server_output(w->server, &len);
     if (len == 0 || w->write_blocked)
         return;
-    ssize_t n = send(w->watch.fd, at, len, MSG_NOSIGNAL);
+    ssize_t n = w->write_dead ? (ssize_t)len : send(w->watch.fd, at, len, MSG_NOSIGNAL);
     if (n >= 0) {
         wire_server_sent(w->server, (uint32_t)n);
         w->write_blocked = (uint32_t)n < len;
     } else if (errno == EAGAIN || errno == EINTR) {
         w->write_blocked = errno == EAGAIN;
     } else {
-        wire_hang_up(w);
+        w->write_dead = true; /* marks it sent before it died still count */
     }
 }
 
@@ -163,8 +167,12 @@ void spool_wire_document(struct spool_wire *w, uint32_t request, enum err e, con
     wire_server_document(w->server, request, e, bytes, len);
 }
 
+#define STOP_READS_MAX 64 /* what a relay that has just ended may have left in the socket, several times over */
+
 void spool_wire_stop(struct spool_wire *w)
 {
+    for (int i = 0; i < STOP_READS_MAX && w->watch.fd >= 0 && wire_read(w); i++)
+        wire_server_step(w->server);
     wire_hang_up(w);
     wire_server_stop(w->server);
 }
