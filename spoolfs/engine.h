@@ -367,7 +367,8 @@ struct sync_read { struct member *member; struct io *io; uint16_t target; uint64
 void sync_read_all(struct io *io, struct sync_read *reads, uint32_t count);
 enum err sync_read_one(struct io *io, uint16_t target, uint64_t offset, void *buffer, uint32_t length) MUST_CHECK;
 enum err sync_write_one(struct io *io, uint16_t target, uint64_t offset, const void *buffer, uint32_t length) MUST_CHECK;
-enum err sync_flush_one(struct io *io, uint16_t target) MUST_CHECK;
+enum err sync_write_member(struct io *io, struct member *m, uint64_t offset, const void *buffer, uint32_t length) MUST_CHECK;
+enum err sync_flush_member(struct io *io, struct member *m) MUST_CHECK;
 void *sync_buffer(size_t bytes); /* BLOCK_BYTES aligned, aborts never: NULL when there is no memory */
 
 /* superblock.c */

@@ -20,20 +20,33 @@ static bool newer(const struct superblock *a, const struct superblock *b)
     return a->epoch != b->epoch ? a->epoch > b->epoch : a->update > b->update;
 }
 
+/* The pool that was mounted here before wins outright; of equals the one whose member names are the configured ones. */
+static uint32_t recover_head_start(const struct superblock *s, const struct pool_config *config)
+{
+    static const struct uuid none;
+    if (!uuid_equal(config->expected, none) && uuid_equal(s->pool, config->expected))
+        return 1000 * MEMBERS_MAX;
+    uint32_t names = 0;
+    for (uint32_t c = 0; c < config->member_count; c++)
+        for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+            names += s->members[i].used && strcmp(s->members[i].name, config->members[c].name) == 0;
+    return names;
+}
+
 /* The pool most members belong to; of two equal halves the one mounted more often. */
-static const struct superblock *recover_vote(const struct found *found, uint32_t count)
+static const struct superblock *recover_vote(const struct found *found, uint32_t count, const struct pool_config *config)
 {
     const struct superblock *best = NULL;
     uint32_t best_votes = 0;
     for (uint32_t i = 0; i < count; i++) {
         if (found[i].e != ERR_OK)
             continue;
-        uint32_t votes = 0;
+        uint32_t votes = recover_head_start(&found[i].s, config);
         const struct superblock *newest = &found[i].s;
         for (uint32_t j = 0; j < count; j++) {
             if (found[j].e != ERR_OK || !uuid_equal(found[j].s.pool, found[i].s.pool))
                 continue;
-            votes++;
+            votes += 2 * MEMBERS_MAX; /* a member counts more than any name */
             if (newer(&found[j].s, newest))
                 newest = &found[j].s;
         }
@@ -131,7 +144,7 @@ enum err recover_superblocks(struct pool *p, struct superblock *newest_out)
         found[t].e = io_target(p->io, (uint16_t)t)->present
                          ? superblock_load(p->io, (uint16_t)t, &found[t].s, &found[t].good)
                          : ERR_MEMBER_GONE;
-    const struct superblock *newest = recover_vote(found, count);
+    const struct superblock *newest = recover_vote(found, count, &p->config);
     enum err e = newest ? ERR_OK : ERR_NOT_FOUND;
     if (newest) {
         *newest_out = *newest;
@@ -377,8 +390,10 @@ static void tail_heal(struct pool *p, struct segment *s, const struct reader *r,
         }
         if ((r->good_mask & (1u << i)) || p->read_only)
             continue;
-        enum err e = sync_write_one(p->io, m->target, segment_image_offset(p, &s->images[i]) + v->offset, v->bytes,
-                                    v->blocks * BLOCK_BYTES);
+        enum err e = sync_write_member(p->io, m, segment_image_offset(p, &s->images[i]) + v->offset, v->bytes,
+                                       v->blocks * BLOCK_BYTES);
+        if (e == ERR_TIMEOUT)
+            member_leave(m, MEMBER_SLOW, "a write is not answered at mount");
         if (e != ERR_OK)
             s->images[i].unproved = true;
         else
@@ -429,7 +444,7 @@ static void recover_flush(struct pool *p, uint32_t mask)
         struct member *m = &p->members[i];
         if (!(mask & (1u << i)) || !member_usable(m))
             continue;
-        enum err e = sync_flush_one(p->io, m->target);
+        enum err e = sync_flush_member(p->io, m);
         if (e == ERR_OK)
             continue;
         m->errors_flush++;

@@ -45,14 +45,9 @@ static bool segment_empty(const struct pool *p, const struct segment *s)
     return s->counted && s->fed >= s->length && s->live_messages == 0 && s->live_chunks == 0 && !s->deps_overflowed;
 }
 
-/* The largest set of empty segments whose deps are dead or in the set: members fall out until nothing changes. */
-static uint32_t retire_choose(struct pool *p, struct retire *r)
+/* Members of the set whose deps are neither dead nor in the set fall out, until nothing changes. */
+static void retire_close(struct pool *p, uint8_t *in)
 {
-    uint8_t *in = calloc(p->segment_used + 1u, 1);
-    if (!in)
-        return 0;
-    for (uint32_t i = 0; i < p->segment_used; i++)
-        in[i] = segment_empty(p, &p->segments[i]);
     bool changed = true;
     while (changed) {
         changed = false;
@@ -67,8 +62,12 @@ static uint32_t retire_choose(struct pool *p, struct retire *r)
             }
         }
     }
-    r->count = 0;
+}
+
+static uint32_t retire_take(struct pool *p, struct retire *r, const uint8_t *in)
+{
     bool all = true;
+    r->count = 0;
     for (uint32_t i = 0; i < p->segment_used; i++) {
         if (!in[i])
             continue;
@@ -81,11 +80,43 @@ static uint32_t retire_choose(struct pool *p, struct retire *r)
     for (uint32_t i = 0, kept = 0; !all && i < r->count; i++) {
         if (segment_find(p, r->ids[i])->dep_count == 0)
             r->ids[kept++] = r->ids[i];
-        if (i + 1 == r->count)
+        if (i + 1 == r->count) {
             r->count = kept;
+            break;
+        }
     }
-    free(in);
     return r->count;
+}
+
+/* The largest set of empty segments whose deps are dead or in the set. */
+static uint32_t retire_choose(struct pool *p, struct retire *r)
+{
+    uint8_t *in = calloc(p->segment_used + 1u, 1);
+    if (!in)
+        return 0;
+    for (uint32_t i = 0; i < p->segment_used; i++)
+        in[i] = segment_empty(p, &p->segments[i]);
+    retire_close(p, in);
+    uint32_t count = retire_take(p, r, in);
+    free(in);
+    return count;
+}
+
+/* What was chosen before the barrier and still may go by what the index has told until now. */
+static uint32_t retire_choose_again(struct pool *p, struct retire *r)
+{
+    uint8_t *in = calloc(p->segment_used + 1u, 1);
+    if (!in)
+        return 0;
+    for (uint32_t i = 0; i < r->count; i++) {
+        const struct segment *s = segment_find(p, r->ids[i]);
+        if (s && segment_empty(p, s))
+            in[segment_index(p, s)] = 1;
+    }
+    retire_close(p, in);
+    uint32_t count = retire_take(p, r, in);
+    free(in);
+    return count;
 }
 
 static void retire_on_freed(struct table_group *t, enum err e)
@@ -105,25 +136,18 @@ static void retire_on_freed(struct table_group *t, enum err e)
         return; /* its rows are empty and are dropped at the next mount */
 }
 
-/* Between the barrier and now a read may have begun: those stay. */
+/* RET-1 holds by what the index knew at the barrier: it was told of more since the set was chosen. */
 static void retire_on_barrier(struct index_query *q, enum err e)
 {
     struct pool *p = q->owner;
     struct retire *r = p->retire;
     index_query_fini(q);
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < r->count && e == ERR_OK; i++) {
-        struct segment *s = segment_find(p, r->ids[i]);
-        if (s && segment_empty(p, s))
-            r->ids[kept++] = r->ids[i];
-    }
-    bool whole = kept == r->count;
-    r->count = kept;
     r->running = false;
-    if (!whole || kept == 0 || p->stopping || table_submit_freed(p, r->ids, kept, retire_on_freed) != ERR_OK)
+    if (e != ERR_OK || p->stopping || retire_choose_again(p, r) == 0 ||
+        table_submit_freed(p, r->ids, r->count, retire_on_freed) != ERR_OK)
         return;
     r->running = true;
-    for (uint32_t i = 0; i < kept; i++)
+    for (uint32_t i = 0; i < r->count; i++)
         segment_find(p, r->ids[i])->state = SEGMENT_FREEING;
 }
 

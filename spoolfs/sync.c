@@ -13,6 +13,7 @@
 struct sync_op {
     struct io_op op;
     struct member *member;
+    uint32_t slot;
     bool returned, abandoned;
     uint8_t *bounce;
 };
@@ -35,8 +36,11 @@ static void sync_on_done(struct io_op *op)
 {
     struct sync_op *s = op->owner;
     s->returned = true;
-    if (s->member)
+    if (s->member) {
         s->member->ops--;
+        if (s->slot != UINT32_MAX)
+            s->member->slot_busy[s->slot]--;
+    }
     if (s->abandoned)
         sync_free(s);
 }
@@ -55,6 +59,22 @@ static struct sync_op *sync_start(struct io *io, enum io_kind kind, uint16_t tar
                            .length = length, .offset = offset, .buffer = s->bounce, .done = sync_on_done, .owner = s};
     (void)io;
     return s;
+}
+
+/* SEG-2 holds for these as well: a slot with one still out, abandoned or not, is not claimed. */
+static void sync_submit(struct io *io, struct sync_op *s, struct member *m)
+{
+    s->member = m;
+    s->slot = UINT32_MAX;
+    if (m) {
+        m->ops++;
+        if (m->slot_busy && s->op.kind != IO_FLUSH && s->op.offset >= m->slots_offset &&
+            (s->op.offset - m->slots_offset) / m->slot_bytes < m->slot_count) {
+            s->slot = (uint32_t)((s->op.offset - m->slots_offset) / m->slot_bytes);
+            m->slot_busy[s->slot]++;
+        }
+    }
+    io_submit(io, &s->op);
 }
 
 static void sync_wait(struct io *io, struct sync_op *const *ops, uint32_t count)
@@ -95,10 +115,7 @@ void sync_read_all(struct io *io, struct sync_read *reads, uint32_t count)
         ops[i] = sync_start(io, IO_READ, reads[i].target, reads[i].offset, reads[i].length);
         if (!ops[i])
             continue;
-        ops[i]->member = reads[i].member;
-        if (reads[i].member)
-            reads[i].member->ops++;
-        io_submit(io, &ops[i]->op);
+        sync_submit(io, ops[i], reads[i].member);
     }
     sync_wait(io, ops, count);
     for (uint32_t i = 0; i < count; i++)
@@ -112,23 +129,34 @@ enum err sync_read_one(struct io *io, uint16_t target, uint64_t offset, void *bu
     return r.result;
 }
 
-enum err sync_flush_one(struct io *io, uint16_t target)
+enum err sync_flush_member(struct io *io, struct member *m)
 {
-    struct sync_op *s = sync_start(io, IO_FLUSH, target, 0, 0);
+    struct sync_op *s = sync_start(io, IO_FLUSH, m->target, 0, 0);
     if (!s)
         return ERR_NO_MEMORY;
-    io_submit(io, &s->op);
+    sync_submit(io, s, m);
     sync_wait(io, &s, 1);
     return sync_end(s, NULL, 0);
 }
 
-enum err sync_write_one(struct io *io, uint16_t target, uint64_t offset, const void *buffer, uint32_t length)
+static enum err sync_write(struct io *io, uint16_t target, struct member *m, uint64_t offset, const void *buffer,
+                           uint32_t length)
 {
     struct sync_op *s = sync_start(io, IO_WRITE, target, offset, length);
     if (!s)
         return ERR_NO_MEMORY;
     memcpy(s->bounce, buffer, length);
-    io_submit(io, &s->op);
+    sync_submit(io, s, m);
     sync_wait(io, &s, 1);
     return sync_end(s, NULL, length);
+}
+
+enum err sync_write_one(struct io *io, uint16_t target, uint64_t offset, const void *buffer, uint32_t length)
+{
+    return sync_write(io, target, NULL, offset, buffer, length);
+}
+
+enum err sync_write_member(struct io *io, struct member *m, uint64_t offset, const void *buffer, uint32_t length)
+{
+    return sync_write(io, m->target, m, offset, buffer, length);
 }

@@ -61,6 +61,7 @@ struct pool_config {
     uint64_t scrub_interval_ns;   /* 0: a day */
     uint32_t member_count;        /* io target i is member i */
     struct pool_member_config members[MEMBERS_MAX];
+    struct uuid expected;         /* the pool that was mounted here before, if known: decides between two of equal size */
     bool share_disk;              /* members may share a failure domain: demonstration and tests only */
     bool read_only;
     struct { void *owner; void (*emit)(void *owner, const struct event *e); } sink;
