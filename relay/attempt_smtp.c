@@ -40,7 +40,6 @@ struct session {
     struct smtp_out machine;
     bool started, working, in_transaction, plaintext, reused;
     bool doomed;
-    bool same_address;             /* TLS failed: this address again, without */
     bool untouched;                /* it failed before it said anything to this message */
     struct outcome doom;           /* why the connection is of no more use; the last host's failure */
     struct body_fetch body;
@@ -173,9 +172,11 @@ static void fail(struct session *s)
         return;
     }
     if (!was_working) {
-        if (!s->same_address)
-            s->address_at++;
-        s->same_address = false;
+        /* a host that may do without TLS and fails at it gets the same address tried once more */
+        bool without = s->machine.state == SMTP_OUT_TLS && s->machine.tls == SMTP_OUT_TLS_MAY && !s->plaintext;
+        s->plaintext = without;
+        s->address_at += !without;
+        s->machine.state = SMTP_OUT_DEAD;
         try_next(s);
         return;
     }
@@ -438,10 +439,7 @@ static void conn_tls(void *owner, enum err e, const char *text)
     }
     char line[REASON_BYTES_MAX];
     snprintf(line, sizeof line, "4.7.5 TLS handshake with %.200s failed: %.200s", s->peer, text ? text : err_text(e));
-    bool without = s->machine.tls == SMTP_OUT_TLS_MAY;
     doom_with(s, line);
-    s->plaintext |= without;
-    s->same_address = without;
     fail(s);
 }
 

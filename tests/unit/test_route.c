@@ -16,7 +16,8 @@
 
 static char g_text[ROUTE_TEXT_BYTES];
 
-static enum err open_map(const char *content, const char *standard, const char *relayhost, struct route_table **table_out)
+static enum err open_map(const char *content, const char *standard, const char *relayhost,
+                         struct route_table **table_out)
 {
     char path[] = "/tmp/ironspool-route-XXXXXX";
     int fd = mkstemp(path);
@@ -61,7 +62,8 @@ static void continuations_and_comments_are_postfixs(void **state)
 {
     (void)state;
     struct route_table *t;
-    assert_int_equal(open_map("\n  # indented comment\na.test\n# between\n\n   smtp:[h.test]\nc.test smtp:d.test\n", "hold", "", &t), ERR_OK);
+    static const char map[] = "\n  # indented comment\na.test\n# between\n\n   smtp:[h.test]\nc.test smtp:d.test\n";
+    assert_int_equal(open_map(map, "hold", "", &t), ERR_OK);
     assert_string_equal(of(t, "x@a.test")->host, "h.test");
     assert_int_equal(of(t, "x@a.test")->port, 25);
     assert_true(of(t, "x@c.test")->mx);
