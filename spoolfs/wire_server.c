@@ -211,6 +211,7 @@ static enum verdict on_hello(struct wire_server *s, const struct wire_message *m
                                          .qid = {s->incarnation, s->lent_last.counter - WIRE_QUEUE_IDS_LENT + 1}});
     server_log(s, "relay %016llx connected", (unsigned long long)m->value);
     s->status_wanted = true;
+    s->status_soon_ns = 0;
     s->status_sent.type = WIRE_NONE;
     return TAKEN;
 }
@@ -416,12 +417,13 @@ static void status_step(struct wire_server *s)
         s->status_wanted = true;
         s->due_next_ns = 0;
     }
-    if (s->status_wanted || now >= s->status_next_ns) {
+    if (now >= (s->status_wanted ? s->status_soon_ns : s->status_next_ns)) {
         s->status_wanted = false;
+        s->status_soon_ns = now + SERVER_STATUS_SOON_MS * SERVER_NS_PER_MS;
         s->status_next_ns = now + SERVER_STATUS_MS * SERVER_NS_PER_MS;
         status_say(s);
     }
-    server_wake_at(s, s->status_next_ns);
+    server_wake_at(s, s->status_wanted ? s->status_soon_ns : s->status_next_ns);
 }
 
 void wire_server_step(struct wire_server *s)

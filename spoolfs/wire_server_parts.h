@@ -28,6 +28,7 @@
 #define SERVER_DUE_BATCH 256u
 #define SERVER_DUE_POLL_MS 1000u               /* nothing was due: when to ask again; due times are minutes */
 #define SERVER_STATUS_MS 500u
+#define SERVER_STATUS_SOON_MS 20u              /* after a refusal; a pool of many segments takes a while to sum up */
 #define SERVER_READS_MAX 16u                   /* what the engine has in flight (READS_IN_FLIGHT_MAX) */
 
 _Static_assert((WIRE_APPENDS_MAX + WIRE_MARKS_MAX + WIRE_CHUNKS_MAX) * 80u <= SERVER_OUT_ANSWERS, "answers fit");
@@ -180,7 +181,7 @@ struct wire_server {
 
     struct pool_status status;   /* large: not on the stack */
     struct wire_message status_sent;
-    uint64_t status_next_ns;
+    uint64_t status_next_ns, status_soon_ns;
     bool status_wanted, index_ready;
 };
 

@@ -76,6 +76,15 @@ static bool wire_read(struct spool_wire *w)
     return n > 0;
 }
 
+#define LAST_READS_MAX 64 /* what a relay that has just ended may have left in the socket, several times over */
+
+/* The connection ends here, not at its end of file: what waits in the socket still counts. */
+static void wire_hear_out(struct spool_wire *w)
+{
+    for (int i = 0; i < LAST_READS_MAX && w->watch.fd >= 0 && wire_read(w); i++)
+        wire_server_step(w->server);
+}
+
 static void wire_on_ready(struct io_watch *watch, uint32_t events)
 {
     struct spool_wire *w = watch->owner;
@@ -87,6 +96,7 @@ static void wire_on_ready(struct io_watch *watch, uint32_t events)
 
 enum err spool_wire_attach(struct spool_wire *w, int fd)
 {
+    wire_hear_out(w);
     wire_hang_up(w);
     int bytes = WIRE_SOCKET_BYTES;
     int flags = fcntl(fd, F_GETFL);
@@ -167,12 +177,9 @@ void spool_wire_document(struct spool_wire *w, uint32_t request, enum err e, con
     wire_server_document(w->server, request, e, bytes, len);
 }
 
-#define STOP_READS_MAX 64 /* what a relay that has just ended may have left in the socket, several times over */
-
 void spool_wire_stop(struct spool_wire *w)
 {
-    for (int i = 0; i < STOP_READS_MAX && w->watch.fd >= 0 && wire_read(w); i++)
-        wire_server_step(w->server);
+    wire_hear_out(w);
     wire_hang_up(w);
     wire_server_stop(w->server);
 }
