@@ -115,7 +115,8 @@ struct core {
     uint64_t *merge_sequences;
 };
 #define MARKS_BYTES_MAX (RECIPIENTS_PER_MESSAGE_MAX * (REASON_BYTES_MAX + 64u))
-#define VALUE_BYTES_MAX (CHECK_BYTES + MESSAGE_HEAD_BYTES + ENVELOPE_BYTES_MAX + RECIPIENTS_PER_MESSAGE_MAX * 8u + MARKS_BYTES_MAX)
+#define VALUE_BYTES_MAX                                                                                               \
+    (CHECK_BYTES + MESSAGE_HEAD_BYTES + ENVELOPE_BYTES_MAX + RECIPIENTS_PER_MESSAGE_MAX * 8u + MARKS_BYTES_MAX)
 
 enum err core_init(struct core *c, struct store *store, struct uuid pool, struct out *out) MUST_CHECK;
 void core_fini(struct core *c);

@@ -5,12 +5,13 @@
  *
  *   rows of the queue id -> items -> each record in order -> changed items taken out and put back -> rows
  *
- * Invariants: IDX-2, by these rules. During a replay a RETIRE leaves the tombstone (queue id, segment it is about,
- * digests it hit); it hits the message that lies in that segment at once, and, when the queue id has one message only,
- * whatever is left at the end of the replay (index_replay.c). Of two places of one message one of this mount wins,
- * then a copy made by compaction, then the later segment. Messages with one queue id and different digests are all kept, and lose the results
- * that came before: a duplicate is better than a loss. APPLY-1: rows that follow from a message (due, arrival, counts)
- * are there exactly while its row is. */
+ * IDX-2 holds by these rules. During a replay there is a tombstone for each segment that a RETIRE of the queue id is
+ * about, and for each segment that holds a copy of a message besides the place it is known by. It knows which
+ * messages lie there. A RETIRE hits the messages in its segment at once; when the queue id has one message only, it hits
+ * that one at the end of the replay, wherever it lies (index_replay.c). Of two places of one message one of this mount wins, then
+ * a copy made by compaction, then the later segment. Messages with one queue id and different digests are all kept, and
+ * lose the results that came before: a duplicate is better than a loss.
+ * APPLY-1: rows that follow from a message (due, arrival, counts) are there exactly while its row is. */
 #include "core.h"
 
 #include <base/assert.h>

@@ -1,426 +1,366 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns: the index's files and the thread that owns LMDB.
+/* Owns: the store in an LMDB file; the only door to lmdb.h. One thread, one transaction at a time, so LMDB's own lock
+ * file is not used: a lock on the directory keeps other processes out (index_thread.c).
  *
- *   index_lmdb_open -> thread: lock the directory -> try in a child process -> open, or discard and start empty
- *   -> loop: take from the ring; flush after FLUSH_AFTER_NS or when full; answer; sync now and then
- *
- * Invariants: IDX-4. THREAD-1: only the thread touches the core and the store. THREAD-2: between two commands that
- * change something at most FLUSH_AFTER_NS pass until they are in the store, unless the store fails: then it is tried
- * again every RETRY_NS, the ring fills, and index_feed says ERR_INDEX_LAG. THREAD-3: what the child died of, the parent
- * never reads. */
-#include "port.h"
-#include "store_lmdb.h"
+ *  LMDB-1  never NOSYNC, never WRITEMAP: a commit is on stable storage but for the last meta page, and a power cut
+ *          leaves the state of some commit.
+ *  LMDB-2  the map grows between transactions only.
+ *  LMDB-3  a failed sync is damage: what the kernel dropped then cannot be known. LMDB says EIO for a short write, too,
+ *          which a full file system causes: a descriptor of our own, which hears of every failed write-back once,
+ *          tells the two apart.
+ *  LMDB-4  keys ascend: a leaf that is whole but of another place shows by its order. */
+#include "index_lmdb.h"
 
 #include <base/assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
+#include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/file.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#define NS_PER_MS UINT64_C(1000000)
-#define FLUSH_AFTER_NS (200 * NS_PER_MS)   /* long enough that mail delivered at once never reaches the store */
-#define SYNC_AFTER_NS (5000 * NS_PER_MS)   /* the meta page NOMETASYNC left behind */
-#define RETRY_NS (1000 * NS_PER_MS)
-#define TRIAL_SECONDS 30u                  /* a tree that goes in circles */
-#define TRIAL_LOOK_NS (2000 * NS_PER_MS)   /* what is not looked at by then is checked when it is read */
-#define BEHIND_ROWS 4096u                  /* of the full check that runs behind, at a time */
-#define BEHIND_PAUSE_NS (100 * NS_PER_MS)
+#define MAP_BYTES_MIN ((size_t)16 << 20) /* address space; the file grows as pages are written */
+#define MAP_BYTES_MAX ((size_t)1 << 44)
+#define LMDB_FLAGS (MDB_NOSUBDIR | MDB_NOMETASYNC | MDB_NOTLS | MDB_NORDAHEAD | MDB_NOLOCK)
 
-struct lmdb_index {
-    struct index x;                        /* first */
-    pthread_t thread;
-    int wake_fd, lock_fd;
-    atomic_bool stop, idle, woken;
-    bool started, gathering, dirty, core_there;
-    uint64_t batches, flush_at_ns, retry_at_ns, sync_at_ns, behind_at_ns;
-    struct key behind;                     /* len 0: the full check is over */
-    char directory[STORE_PATH_BYTES - 16];
+struct store_lmdb {
+    struct store store;
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_cursor *cursor;
+    MDB_dbi dbi;
+    bool writing, have_dbi;
+    int witness;               /* LMDB-3 */
+    struct { uint8_t b[STORE_KEY_BYTES_MAX]; size_t len; } last; /* LMDB-4 */
+    char path[STORE_PATH_BYTES];
 };
 
-static struct lmdb_index *owner_of(struct index *x)
+static struct store_lmdb *lmdb(struct store *s)
 {
-    return (struct lmdb_index *)(void *)x;
+    return (struct store_lmdb *)(void *)s;
 }
 
-static uint64_t now_ns(void)
+static enum err verdict(int rc)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 * NS_PER_MS + (uint64_t)t.tv_nsec;
-}
-
-static void event_set(int fd)
-{
-    ssize_t n = write(fd, &(uint64_t){1}, 8);
-    (void)n; /* full means set */
-}
-
-static void event_clear(int fd)
-{
-    uint64_t count;
-    ssize_t n = read(fd, &count, sizeof count);
-    (void)n;
-}
-
-/* --- files --- */
-
-static enum err file_remove(const char *directory, const char *name)
-{
-    char path[STORE_PATH_BYTES];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    return unlink(path) == 0 || errno == ENOENT || errno == ENOTDIR ? ERR_OK : ERR_DENIED;
-}
-
-enum err index_lmdb_discard(const char *directory)
-{
-    return file_remove(directory, STORE_FILE);
-}
-
-/* --- the trial --- */
-
-struct trial { uint64_t until_ns, rows, messages; bool bad; struct counts_row counts; };
-
-static bool trial_look(struct bytes key, struct bytes value, void *arg)
-{
-    struct trial *t = arg;
-    struct bytes body;
-    struct message m;
-    t->bad = value_open(key, value, &body) != ERR_OK;
-    char kind = *(const char *)key.at;
-    if (!t->bad && kind == 'm')
-        t->bad = message_decode(key, value, &m) != ERR_OK;
-    if (!t->bad && kind == 'n') /* behind all messages */
-        t->bad = counts_decode(key, value, &t->counts) != ERR_OK || t->counts.messages != t->messages;
-    t->messages += kind == 'm';
-    return !t->bad && (++t->rows % 256 != 0 || now_ns() < t->until_ns);
-}
-
-#define TRIAL_FD 3 /* where the child says its verdict, the only descriptor it keeps */
-
-_Noreturn static void trial_child(const char *directory, int say)
-{
-    sigset_t none;
-    struct trial t = {.until_ns = now_ns() + TRIAL_LOOK_NS};
-    struct rlimit no_core = {0, 0};
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    setrlimit(RLIMIT_CORE, &no_core);
-    for (int s = SIGHUP; s <= SIGTERM; s++)
-        signal(s, SIG_DFL); /* death tells the parent more than any handler */
-    sigemptyset(&none);
-    pthread_sigmask(SIG_SETMASK, &none, NULL);
-    alarm(TRIAL_SECONDS);
-    dup2(say, TRIAL_FD);
-    close_range(TRIAL_FD + 1, ~0u, 0); /* the members' locks are the parent's alone */
-    enum err e = store_lmdb_try(directory, trial_look, &t);
-    uint8_t verdict = (uint8_t)(t.bad ? ERR_CORRUPT : e);
-    ssize_t n = write(TRIAL_FD, &verdict, 1);
-    _exit(n == 1 ? 0 : 1);
-}
-
-/* ERR_OK, ERR_NOT_FOUND, ERR_CORRUPT; else it could not be tried. */
-static enum err trial(const char *directory)
-{
-    int say[2];
-    uint8_t verdict;
-    ssize_t n;
-    if (pipe2(say, O_CLOEXEC) != 0)
-        return ERR_NO_FD;
-    pid_t child = fork();
-    if (child == 0)
-        trial_child(directory, say[1]);
-    close(say[1]);
-    do
-        n = child < 0 ? -1 : read(say[0], &verdict, 1); /* nothing: it died of it */
-    while (n < 0 && errno == EINTR);
-    close(say[0]);
-    if (child < 0)
+    switch (rc) {
+    case MDB_SUCCESS:
+        return ERR_OK;
+    case MDB_NOTFOUND:
+        return ERR_NOT_FOUND;
+    case MDB_MAP_FULL:
+        return ERR_FULL;
+    case ENOMEM:
         return ERR_NO_MEMORY;
-    while (waitpid(child, NULL, 0) < 0 && errno == EINTR) {} /* whoever ignores SIGCHLD has no status to give */
-    return n == 1 ? (enum err)verdict : ERR_CORRUPT;
-}
-
-/* --- open, in the thread --- */
-
-static void core_drop(struct lmdb_index *l)
-{
-    struct store *store = l->x.core.store;
-    if (!l->core_there)
-        return;
-    l->core_there = false;
-    core_fini(&l->x.core);
-    store_close(store);
-}
-
-static enum err core_make(struct lmdb_index *l, struct uuid pool)
-{
-    struct store *store;
-    enum err e = store_lmdb_open(l->directory, &store);
-    if (e != ERR_OK)
-        return e;
-    e = core_init(&l->x.core, store, pool, &l->x.out);
-    if (e != ERR_OK) {
-        store_close(store);
-        return e;
-    }
-    l->core_there = true;
-    return core_open(&l->x.core);
-}
-
-static bool open_verdict(enum err e)
-{
-    return e == ERR_OK || e == ERR_NOT_FOUND || e == ERR_CORRUPT;
-}
-
-/* ERR_OK, ERR_NOT_FOUND, ERR_CORRUPT (and now it is empty); else not now. */
-static enum err open_once(struct lmdb_index *l, struct uuid pool)
-{
-    enum err e = trial(l->directory);
-    if (e == ERR_OK)
-        e = core_make(l, pool);
-    if (l->core_there && (e == ERR_OK || e == ERR_NOT_FOUND))
-        return e;
-    core_drop(l);
-    if (!open_verdict(e))
-        return e;
-    pthread_mutex_lock(&l->x.out.lock);
-    l->x.out.damaged = false; /* nobody has used it yet */
-    pthread_mutex_unlock(&l->x.out.lock);
-    enum err made = file_remove(l->directory, STORE_FILE);
-    if (made == ERR_OK)
-        made = core_make(l, pool);
-    if (made != ERR_NOT_FOUND) {
-        core_drop(l);
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+        return ERR_MEMBER_FULL;
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return ERR_DENIED;
+    case MDB_TXN_FULL:
+    case MDB_MAP_RESIZED:
+    case MDB_PANIC:
         return ERR_SYSTEM;
+    case EIO:
+        return ERR_IO;
+    default:
+        return rc < 0 ? ERR_CORRUPT : ERR_SYSTEM;
     }
-    return e;
 }
 
-static bool thread_pause(struct lmdb_index *l, uint64_t ns)
+static MDB_val val_of(struct bytes b)
 {
-    struct pollfd p = {.fd = l->wake_fd, .events = POLLIN};
-    struct timespec t = {(time_t)(ns / (1000 * NS_PER_MS)), (long)(ns % (1000 * NS_PER_MS))};
-    ppoll(&p, 1, &t, NULL);
-    if (p.revents)
-        event_clear(l->wake_fd);
-    atomic_store(&l->woken, false);
-    return !atomic_load(&l->stop);
+    return (MDB_val){.mv_size = b.len, .mv_data = (void *)(uintptr_t)b.at};
 }
 
-static bool thread_open(struct lmdb_index *l)
+/* --- the environment --- */
+
+static void env_close(struct store_lmdb *m)
 {
-    const struct uuid pool = l->x.core.pool;
-    while (flock(l->lock_fd, LOCK_EX | LOCK_NB) != 0) /* the process before us is still going */
-        if (!thread_pause(l, RETRY_NS / 10))
-            return false;
-    enum err e = open_once(l, pool);
-    while (!open_verdict(e)) {
-        if (!thread_pause(l, RETRY_NS))
-            return false;
-        e = open_once(l, pool);
+    if (m->env)
+        mdb_env_close(m->env);
+    if (m->witness > 0)
+        close(m->witness);
+    m->env = NULL;
+    m->witness = 0;
+    m->have_dbi = false;
+}
+
+static int env_open(struct store_lmdb *m, unsigned extra)
+{
+    struct stat st;
+    size_t map = MAP_BYTES_MIN;
+    if (stat(m->path, &st) == 0)
+        while (map < (size_t)st.st_size * 2 && map < MAP_BYTES_MAX)
+            map *= 2;
+    int rc = mdb_env_create(&m->env);
+    if (rc == MDB_SUCCESS)
+        rc = mdb_env_set_mapsize(m->env, map);
+    if (rc == MDB_SUCCESS)
+        rc = mdb_env_open(m->env, m->path, LMDB_FLAGS | extra, 0600);
+    if (rc == MDB_SUCCESS && (m->witness = open(m->path, O_RDONLY | O_CLOEXEC)) < 0)
+        rc = errno;
+    if (rc != MDB_SUCCESS)
+        env_close(m);
+    return rc;
+}
+
+/* LMDB-3 */
+static enum err written(struct store_lmdb *m, int rc)
+{
+    enum err e = verdict(rc);
+    if (e != ERR_IO)
+        return e;
+    return fdatasync(m->witness) == 0 ? ERR_MEMBER_FULL : ERR_CORRUPT;
+}
+
+static enum err lmdb_begin(struct store *s, bool write)
+{
+    struct store_lmdb *m = lmdb(s);
+    ASSERT(!m->txn);
+    int rc = m->env ? MDB_SUCCESS : env_open(m, 0);
+    if (rc == MDB_SUCCESS)
+        rc = mdb_txn_begin(m->env, NULL, write ? 0 : MDB_RDONLY, &m->txn);
+    if (rc == MDB_PANIC) { /* a meta page could not be written: LMDB wants to be opened anew */
+        env_close(m);
+        rc = env_open(m, 0);
+        if (rc == MDB_SUCCESS)
+            rc = mdb_txn_begin(m->env, NULL, write ? 0 : MDB_RDONLY, &m->txn);
     }
-    l->behind = e == ERR_OK ? key_of(1) : (struct key){0};
-    port_opened(&l->x, e);
-    event_set(l->x.event_fd);
-    return true;
-}
-
-/* --- the loop --- */
-
-/* One slice of the full check, when nothing else is to be done. */
-static void thread_look_behind(struct lmdb_index *l)
-{
-    struct core *c = &l->x.core;
-    struct bytes key, value, body;
-    struct key last = {0};
-    enum err e = store_begin(c->store, false);
-    if (e != ERR_OK)
-        return;
-    e = store_seek(c->store, key_bytes(&l->behind), &key, &value);
-    for (uint32_t n = 0; e == ERR_OK && n < BEHIND_ROWS; n++) {
-        last.len = (uint8_t)key.len;
-        memcpy(last.b, key.at, key.len);
-        e = value_open(key, value, &body);
-        if (e == ERR_OK)
-            e = store_next(c->store, &key, &value);
+    if (rc == MDB_SUCCESS && !m->have_dbi) {
+        rc = mdb_dbi_open(m->txn, NULL, 0, &m->dbi);
+        m->have_dbi = rc == MDB_SUCCESS;
     }
-    store_abort(c->store);
-    l->behind = e == ERR_OK ? key_after(&last) : (struct key){0};
-    if (e != ERR_OK && e != ERR_NOT_FOUND)
-        core_damage(c, "the full check found a row that fails its check");
-}
-
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-static void thread_wait(struct lmdb_index *l)
-{
-    struct core *c = &l->x.core;
-    uint64_t now = now_ns(), until = UINT64_MAX;
-    if (core_pending(c))
-        until = l->flush_at_ns;
-    if (l->dirty)
-        until = earlier(until, l->sync_at_ns);
-    if (l->behind.len && !c->damaged)
-        until = earlier(until, l->behind_at_ns);
-    if (l->retry_at_ns)
-        until = l->retry_at_ns;
-    atomic_store(&l->idle, !core_pending(c));
-    bool nothing = l->retry_at_ns || (ring_used(&l->x.ring) == 0 && !port_asked(&l->x));
-    struct pollfd p = {.fd = l->wake_fd, .events = POLLIN};
-    uint64_t left = until > now ? until - now : 0;
-    struct timespec t = {(time_t)(left / (1000 * NS_PER_MS)), (long)(left % (1000 * NS_PER_MS))};
-    if (nothing && !atomic_load(&l->stop))
-        ppoll(&p, 1, until == UINT64_MAX ? NULL : &t, NULL);
-    atomic_store(&l->idle, false);
-    if (p.revents)
-        event_clear(l->wake_fd);
-    atomic_store(&l->woken, false);
-}
-
-/* When the gathered must be in the store, and when the file synced. */
-static void thread_note(struct lmdb_index *l, uint64_t now)
-{
-    struct core *c = &l->x.core;
-    bool flushed = c->batches != l->batches;
-    l->batches = c->batches;
-    if (flushed && !l->dirty) {
-        l->dirty = true;
-        l->sync_at_ns = now + SYNC_AFTER_NS;
+    if (rc == MDB_SUCCESS)
+        rc = mdb_cursor_open(m->txn, m->dbi, &m->cursor);
+    if (rc != MDB_SUCCESS && m->txn) {
+        mdb_txn_abort(m->txn);
+        m->txn = NULL;
     }
-    if (core_pending(c) && (flushed || !l->gathering))
-        l->flush_at_ns = now + FLUSH_AFTER_NS;
-    l->gathering = core_pending(c);
+    m->writing = write;
+    return verdict(rc);
 }
 
-static void thread_turn(struct lmdb_index *l)
+static void cursor_close(struct store_lmdb *m)
 {
-    struct core *c = &l->x.core;
-    uint64_t now = now_ns();
-    if (l->retry_at_ns && now < l->retry_at_ns)
-        return;
-    enum err e = port_drain(&l->x);
-    thread_note(l, now);
-    if (e == ERR_OK && core_pending(c) && now >= l->flush_at_ns)
-        e = core_flush(c);
-    if (e == ERR_OK)
-        e = port_answer(&l->x);
-    thread_note(l, now);
-    if (e == ERR_OK && l->dirty && now >= l->sync_at_ns) {
-        l->dirty = false;
-        if ((e = store_sync(c->store)) == ERR_CORRUPT)
-            core_damage(c, "the file could not be synced");
+    if (m->cursor)
+        mdb_cursor_close(m->cursor);
+    m->cursor = NULL;
+}
+
+static enum err lmdb_commit(struct store *s)
+{
+    struct store_lmdb *m = lmdb(s);
+    ASSERT(m->txn && m->writing);
+    cursor_close(m);
+    int rc = mdb_txn_commit(m->txn);
+    m->txn = NULL;
+    return written(m, rc);
+}
+
+static void lmdb_abort(struct store *s)
+{
+    struct store_lmdb *m = lmdb(s);
+    ASSERT(m->txn);
+    cursor_close(m);
+    mdb_txn_abort(m->txn);
+    m->txn = NULL;
+}
+
+/* --- data --- */
+
+static enum err lmdb_get(struct store *s, struct bytes key, struct bytes *value_out)
+{
+    struct store_lmdb *m = lmdb(s);
+    MDB_val k = val_of(key), v;
+    int rc = mdb_get(m->txn, m->dbi, &k, &v);
+    if (rc == MDB_SUCCESS)
+        *value_out = (struct bytes){v.mv_data, v.mv_size};
+    return verdict(rc);
+}
+
+static enum err lmdb_put(struct store *s, struct bytes key, struct bytes value)
+{
+    struct store_lmdb *m = lmdb(s);
+    MDB_val k = val_of(key), v = val_of(value);
+    return verdict(mdb_put(m->txn, m->dbi, &k, &v, 0));
+}
+
+static enum err lmdb_del(struct store *s, struct bytes key)
+{
+    struct store_lmdb *m = lmdb(s);
+    MDB_val k = val_of(key);
+    return verdict(mdb_del(m->txn, m->dbi, &k, NULL));
+}
+
+static bool behind_last(const struct store_lmdb *m, const MDB_val *k)
+{
+    size_t both = k->mv_size < m->last.len ? k->mv_size : m->last.len;
+    int c = memcmp(k->mv_data, m->last.b, both);
+    return c > 0 || (c == 0 && k->mv_size > m->last.len);
+}
+
+static enum err cursor_get(struct store_lmdb *m, MDB_val *k, MDB_cursor_op op, struct bytes *key_out,
+                           struct bytes *value_out)
+{
+    MDB_val v;
+    int rc = mdb_cursor_get(m->cursor, k, &v, op);
+    if (rc != MDB_SUCCESS)
+        return verdict(rc);
+    *key_out = (struct bytes){k->mv_data, k->mv_size};
+    *value_out = (struct bytes){v.mv_data, v.mv_size};
+    if (key_out->len > STORE_KEY_BYTES_MAX || (op == MDB_NEXT && !behind_last(m, k)))
+        return ERR_CORRUPT;
+    memcpy(m->last.b, k->mv_data, k->mv_size);
+    m->last.len = k->mv_size;
+    return ERR_OK;
+}
+
+static enum err lmdb_seek(struct store *s, struct bytes key, struct bytes *key_out, struct bytes *value_out)
+{
+    MDB_val k = val_of(key);
+    return cursor_get(lmdb(s), &k, MDB_SET_RANGE, key_out, value_out);
+}
+
+static enum err lmdb_next(struct store *s, struct bytes *key_out, struct bytes *value_out)
+{
+    MDB_val k;
+    return cursor_get(lmdb(s), &k, MDB_NEXT, key_out, value_out);
+}
+
+static enum err lmdb_clear(struct store *s)
+{
+    struct store_lmdb *m = lmdb(s);
+    ASSERT(m->writing);
+    return verdict(mdb_drop(m->txn, m->dbi, 0));
+}
+
+static enum err lmdb_sync(struct store *s)
+{
+    struct store_lmdb *m = lmdb(s);
+    ASSERT(!m->txn);
+    return m->env ? written(m, mdb_env_sync(m->env, 1)) : ERR_SYSTEM;
+}
+
+/* LMDB-2. Doubles. */
+static enum err lmdb_grow(struct store *s)
+{
+    struct store_lmdb *m = lmdb(s);
+    MDB_envinfo info;
+    ASSERT(!m->txn);
+    if (!m->env || mdb_env_info(m->env, &info) != MDB_SUCCESS || info.me_mapsize >= MAP_BYTES_MAX)
+        return ERR_MEMBER_FULL;
+    return verdict(mdb_env_set_mapsize(m->env, info.me_mapsize * 2));
+}
+
+static void lmdb_close(struct store *s)
+{
+    struct store_lmdb *m = lmdb(s);
+    ASSERT(!m->txn);
+    env_close(m);
+    free(m);
+}
+
+static const struct store_ops lmdb_ops = {
+    .begin = lmdb_begin, .commit = lmdb_commit, .abort = lmdb_abort, .get = lmdb_get, .put = lmdb_put,
+    .del = lmdb_del, .seek = lmdb_seek, .next = lmdb_next, .clear = lmdb_clear, .sync = lmdb_sync, .grow = lmdb_grow,
+    .close = lmdb_close,
+};
+
+static struct store_lmdb *lmdb_new(const char *directory)
+{
+    struct store_lmdb *m = calloc(1, sizeof *m);
+    if (m) {
+        m->store.ops = &lmdb_ops;
+        snprintf(m->path, sizeof m->path, "%s/%s", directory, STORE_FILE);
     }
-    if (e == ERR_OK && l->behind.len && !c->damaged && now >= l->behind_at_ns) {
-        thread_look_behind(l);
-        l->behind_at_ns = now + BEHIND_PAUSE_NS;
-    }
-    l->retry_at_ns = e == ERR_OK ? 0 : now_ns() + RETRY_NS; /* THREAD-2 */
-    if (port_has_news(&l->x))
-        event_set(l->x.event_fd);
+    return m;
 }
 
-static void *thread_main(void *arg)
+enum err store_lmdb_open(const char *directory, struct store **store_out)
 {
-    struct lmdb_index *l = arg;
-    if (!thread_open(l))
-        return NULL;
-    while (!atomic_load(&l->stop)) {
-        thread_wait(l);
-        thread_turn(l);
-    }
-    if (port_drain(&l->x) == ERR_OK && core_flush(&l->x.core) == ERR_OK && !l->x.core.damaged &&
-        store_sync(l->x.core.store) != ERR_OK)
-        l->dirty = true; /* the next mount replays what is missing */
-    core_drop(l);
-    return NULL;
-}
-
-/* --- the doors --- */
-
-static void lmdb_wake(struct index *x, bool now)
-{
-    struct lmdb_index *l = owner_of(x);
-    bool wanted = now || atomic_load(&l->idle) || ring_room(&x->ring) < INDEX_RING_BYTES / 2;
-    if (wanted && !atomic_exchange(&l->woken, true))
-        event_set(l->wake_fd);
-}
-
-static void lmdb_work(struct index *x)
-{
-    event_clear(x->event_fd);
-}
-
-static void lmdb_stop(struct index *x)
-{
-    struct lmdb_index *l = owner_of(x);
-    if (l->started) {
-        atomic_store(&l->stop, true);
-        event_set(l->wake_fd);
-        pthread_join(l->thread, NULL);
-    }
-    core_drop(l);
-    close(l->wake_fd);
-    close(l->lock_fd);
-    close(x->event_fd);
-}
-
-static enum err lmdb_files(struct lmdb_index *l, const char *directory)
-{
-    if (strlen(directory) >= sizeof l->directory)
-        return ERR_TOO_LARGE;
-    snprintf(l->directory, sizeof l->directory, "%s", directory);
-    if (mkdir(directory, 0700) != 0 && errno != EEXIST)
-        return errno == EACCES || errno == EROFS ? ERR_DENIED : ERR_SYSTEM;
-    l->lock_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    l->x.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return l->lock_fd >= 0 && l->wake_fd >= 0 && l->x.event_fd >= 0 ? ERR_OK : ERR_SYSTEM;
-}
-
-static enum err lmdb_start(struct lmdb_index *l)
-{
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are the engine's thread's */
-    int rc = pthread_create(&l->thread, NULL, thread_main, l);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    l->started = rc == 0;
-    return rc == 0 ? ERR_OK : ERR_NO_MEMORY;
-}
-
-enum err index_lmdb_open(const char *directory, struct uuid pool, const struct index_callbacks *cb,
-                         struct index **index_out)
-{
-    struct lmdb_index *l = calloc(1, sizeof *l);
-    if (!l)
+    struct store_lmdb *m = lmdb_new(directory);
+    if (!m)
         return ERR_NO_MEMORY;
-    l->wake_fd = l->lock_fd = -1;
-    l->x.wake = lmdb_wake;
-    l->x.work = lmdb_work;
-    l->x.stop = lmdb_stop;
-    enum err e = port_init(&l->x, cb);
-    l->x.core.pool = pool; /* for the thread */
-    if (e == ERR_OK)
-        e = lmdb_files(l, directory);
-    if (e == ERR_OK)
-        e = lmdb_start(l);
-    struct index *x = &l->x;
-    if (e != ERR_OK)
-        index_close(&x);
-    else
-        *index_out = x;
+    int rc = env_open(m, 0);
+    if (rc != MDB_SUCCESS) {
+        free(m);
+        return verdict(rc);
+    }
+    *store_out = &m->store;
+    return ERR_OK;
+}
+
+/* --- the trial, in a process that may die of it --- */
+
+/* The pages LMDB takes for free must be pages of the file. */
+static enum err try_free_list(MDB_txn *txn, size_t pages)
+{
+    MDB_cursor *cursor;
+    MDB_val k, v;
+    int rc = mdb_cursor_open(txn, 0, &cursor);
+    if (rc != MDB_SUCCESS)
+        return verdict(rc);
+    enum err e = ERR_OK;
+    while (e == ERR_OK && (rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) == MDB_SUCCESS) {
+        size_t count = 0, page = 0, before = pages;
+        if (k.mv_size != sizeof(size_t) || v.mv_size < sizeof count)
+            e = ERR_CORRUPT;
+        else
+            memcpy(&count, v.mv_data, sizeof count);
+        if (e == ERR_OK && count > v.mv_size / sizeof page - 1)
+            e = ERR_CORRUPT;
+        for (size_t i = 1; e == ERR_OK && i <= count; i++) {
+            memcpy(&page, (const uint8_t *)v.mv_data + i * sizeof page, sizeof page);
+            if (page < 2 || page >= before)
+                e = ERR_CORRUPT; /* they descend */
+            before = page;
+        }
+    }
+    mdb_cursor_close(cursor);
+    return e == ERR_OK && rc != MDB_NOTFOUND ? ERR_CORRUPT : e;
+}
+
+static enum err try_rows(struct store_lmdb *m, size_t entries,
+                         bool (*look)(struct bytes key, struct bytes value, void *arg), void *arg)
+{
+    struct bytes key, value;
+    MDB_val k;
+    enum err e = cursor_get(m, &k, MDB_FIRST, &key, &value);
+    size_t count = 0;
+    for (; e == ERR_OK; count++) {
+        if (!look(key, value, arg))
+            return ERR_OK;
+        e = cursor_get(m, &k, MDB_NEXT, &key, &value);
+    }
+    if (e == ERR_NOT_FOUND)
+        return count == entries ? ERR_OK : ERR_CORRUPT;
     return e;
+}
+
+enum err store_lmdb_try(const char *directory, bool (*look)(struct bytes key, struct bytes value, void *arg), void *arg)
+{
+    struct store_lmdb *m = lmdb_new(directory);
+    struct stat st;
+    MDB_envinfo info;
+    MDB_stat stat_of;
+    if (!m)
+        return ERR_NO_MEMORY;
+    if (lstat(m->path, &st) != 0)
+        return errno == ENOENT ? ERR_NOT_FOUND : ERR_SYSTEM;
+    if (!S_ISREG(st.st_mode) || st.st_size == 0)
+        return ERR_CORRUPT;
+    if (env_open(m, MDB_RDONLY) != MDB_SUCCESS || mdb_env_info(m->env, &info) != MDB_SUCCESS ||
+        mdb_env_stat(m->env, &stat_of) != MDB_SUCCESS)
+        return ERR_CORRUPT;
+    if ((uint64_t)st.st_size / stat_of.ms_psize < (uint64_t)info.me_last_pgno + 1)
+        return ERR_CORRUPT; /* shorter than it says: reading it would be SIGBUS */
+    enum err e = lmdb_begin(&m->store, false);
+    if (e == ERR_OK)
+        e = try_free_list(m->txn, info.me_last_pgno + 1);
+    return e == ERR_OK ? try_rows(m, stat_of.ms_entries, look, arg) : e; /* nothing is freed: the process ends */
 }

@@ -43,7 +43,9 @@ enum err index_mem_open(struct uuid pool, const struct index_callbacks *cb, stru
     x->work = mem_work;
     x->stop = mem_stop;
     enum err e = port_init(x, cb);
-    if (e == ERR_OK && (e = store_mem_open(&store)) == ERR_OK && (e = core_init(&x->core, store, pool, &x->out)) != ERR_OK)
+    if (e == ERR_OK)
+        e = store_mem_open(&store);
+    if (e == ERR_OK && (e = core_init(&x->core, store, pool, &x->out)) != ERR_OK)
         store_close(store);
     if (e != ERR_OK) {
         port_fini(x);

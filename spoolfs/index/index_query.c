@@ -426,8 +426,12 @@ enum err core_answer(struct core *c, struct index_query *q)
 {
     if (c->damaged)
         return ERR_CORRUPT;
-    if (q->kind == INDEX_BARRIER)
-        return q->sync ? store_sync(c->store) : ERR_OK;
+    if (q->kind == INDEX_BARRIER) {
+        enum err synced = q->sync ? store_sync(c->store) : ERR_OK;
+        if (synced == ERR_CORRUPT)
+            core_damage(c, "the file could not be synced");
+        return synced;
+    }
     q->result = result_new();
     if (!q->result)
         return ERR_NO_MEMORY;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: what becomes of a message's results when another MARK is seen. Invariant IDX-2: the outcome is the same in
- * whatever order MARKs come: a final result beats a deferral, and of two equals the one with the higher sequence wins. */
+ * whatever order MARKs come: a final result beats a deferral, and of two equals the one with the higher sequence
+ * wins. */
 #include "core.h"
 
 #include <base/assert.h>

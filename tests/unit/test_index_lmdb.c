@@ -5,6 +5,7 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #define MESSAGES 300u
@@ -320,6 +321,57 @@ static void the_map_grows(void **state)
     world_end(&w);
 }
 
+/* Feeds frame after frame until it is killed. */
+static void feed_for_ever(struct world *w)
+{
+    world_open(w);
+    live(w);
+    for (uint64_t i = 0;; i++) {
+        struct made m = message(i + 1, 1, i);
+        m.r.payload = m.payload;
+        m.r.sequence = i + 1;
+        while (index_room(w->index) < 4096)
+            index_dispatch(w->index);
+        assert_int_equal(index_feed(w->index, &m.r), ERR_OK);
+        assert_int_equal(index_watermark(w->index, seg(1), (i + 1) * 4096, seg(0)), ERR_OK);
+        if (i % 500 == 499)
+            settle(w);
+    }
+}
+
+static void what_the_watermark_covers_is_there_after_a_kill(void **state)
+{
+    (void)state;
+    struct world w;
+    struct prng p = {5};
+    uint64_t covered = 0;
+    for (uint32_t round = 0; round < 6; round++) {
+        world_start(&w, LMDB);
+        index_close(&w.index);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            feed_for_ever(&w);
+            _exit(0);
+        }
+        nanosleep(&(struct timespec){.tv_nsec = 50000000 + (long)prng_below(&p, 300000000)}, NULL);
+        kill(child, SIGKILL);
+        assert_int_equal(waitpid(child, NULL, 0), child);
+        world_open(&w);
+        assert_int_equal(w.open_error, ERR_OK);
+        uint64_t watermark = w.segment_count ? w.segments[0].watermark / 4096 : 0;
+        struct index_counts n = summary(&w);
+        assert_true(n.messages >= watermark);
+        for (uint64_t i = 1; i <= watermark; i++) {
+            struct index_entry e;
+            assert_int_equal(lookup(&w, i, &e), ERR_OK);
+        }
+        covered += watermark;
+        world_end(&w);
+    }
+    assert_true(covered > 0);
+}
+
 static void two_processes_do_not_share_a_directory(void **state)
 {
     (void)state;
@@ -353,6 +405,7 @@ int main(void)
         cmocka_unit_test(damage_while_it_runs_is_told_and_not_answered_from),
         cmocka_unit_test(a_full_file_system_fills_the_ring_and_loses_nothing),
         cmocka_unit_test(the_map_grows),
+        cmocka_unit_test(what_the_watermark_covers_is_there_after_a_kill),
         cmocka_unit_test(two_processes_do_not_share_a_directory),
     };
     return cmocka_run_group_tests_name("index_lmdb", tests, NULL, NULL);

@@ -173,7 +173,8 @@ struct made { struct index_record r; uint8_t payload[2048]; };
 static inline struct made record(enum record_type type, uint64_t q, uint64_t s, uint64_t frame)
 {
     struct made m = {.r = {.type = type, .qid = qid(q)}};
-    m.r.place = (struct place){.segment = seg(s), .frame = frame * 4096, .frame_blocks = 1, .record = 64, .length = 1000};
+    m.r.place = (struct place){.segment = seg(s), .frame = frame * 4096, .frame_blocks = 1, .record = 64,
+                               .length = 1000};
     m.r.digest = (struct digest){q, type};
     return m;
 }
@@ -201,7 +202,8 @@ static inline struct made mark(uint64_t q, uint64_t s, uint64_t about, uint32_t 
                                uint64_t until)
 {
     struct made m = record(RECORD_MARK, q, s, 500);
-    struct mark one = {.recipient = recipient, .status = status, .deferred_until_ms = until, .reason = "why", .reason_len = 3};
+    struct mark one = {.recipient = recipient, .status = status, .deferred_until_ms = until, .reason = "why",
+                       .reason_len = 3};
     m.r.message_segment = seg(about);
     assert_int_equal(mark_encode(m.payload, sizeof m.payload, &one, 1, &m.r.payload_bytes), ERR_OK);
     return m;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the LMDB store has beyond store.h. */
-#ifndef INDEX_STORE_LMDB_H
-#define INDEX_STORE_LMDB_H
+#ifndef INDEX_INDEX_LMDB_H
+#define INDEX_INDEX_LMDB_H
 
 #include "store.h"
 
