@@ -118,28 +118,26 @@ int cmd_diagnose(struct tool *t, int argc, char **argv)
     return code;
 }
 
-static void explain_recipient(const struct doc *m, const struct doc *r)
+static void explain_recipient(const struct doc *r)
 {
     const char *reason = doc_text(r, "delay_reason"), *status = doc_text(r, "status");
     printf("  %s: %s%s%s\n", doc_text(r, "address"), *status ? status : *reason ? "deferred" : "not tried yet",
            *reason ? ": " : "", reason);
-    (void)m;
 }
 
 static void explain_tell(const struct doc *m)
 {
-    char age[OUT_TEXT], size[OUT_TEXT], when[OUT_TEXT];
+    char size[OUT_TEXT], when[OUT_TEXT];
     const char *queue = doc_text(m, "queue_name"), *sender = doc_text(m, "sender");
     printf("%s from %s, %s, arrived %s\n", doc_text(m, "queue_id"), *sender ? sender : "<>",
            out_bytes(doc_count(m, "message_size"), size), out_time(doc_count(m, "arrival_time") * 1000, when));
     for (size_t i = 0; i < doc_length(m, "recipients"); i++)
-        explain_recipient(m, doc_item(m, "recipients", i));
+        explain_recipient(doc_item(m, "recipients", i));
     if (strcmp(queue, "hold") == 0)
         printf("It is held by the administrator.\nnext: spooltool queue release %s\n", doc_text(m, "queue_id"));
     else if (strcmp(queue, "deferred") == 0)
-        printf("It is tried again%s%s.\nnext: spooltool queue retry %s, once the reason above is gone\n",
-               doc_number(m, "next_due_seconds") > 0 ? " in " : " when its destination's back-off ends",
-               doc_number(m, "next_due_seconds") > 0 ? out_age(doc_number(m, "next_due_seconds"), age) : "",
+        printf("It is tried again at %s.\nnext: spooltool queue retry %s, once the reason above is gone\n",
+               *doc_text(m, "next_attempt") ? doc_text(m, "next_attempt") : "the end of its destination's back-off",
                doc_text(m, "queue_id"));
     else
         puts("It is being delivered, or is next in line.");

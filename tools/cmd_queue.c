@@ -223,6 +223,13 @@ static void change_one(void *owner, const struct doc *line, const char *raw)
         printf("%s  %s\n", doc_text(line, "queue_id"), doc_text(line, "result"));
 }
 
+static void print_line(const struct doc *d)
+{
+    char *line = doc_line(d);
+    puts(line);
+    free(line);
+}
+
 static int queue_change(struct tool *t, int argc, char **argv, const char *command, const char *done)
 {
     struct queue q = {.tool = t};
@@ -245,7 +252,7 @@ static int queue_change(struct tool *t, int argc, char **argv, const char *comma
     code = ask_lines(a, &q, change_one, &end);
     if (code == TOOL_DONE) {
         if (t->json)
-            doc_print(end, stdout);
+            print_line(end);
         else if (q.dry_run)
             printf("-- %s messages match; nothing was changed\n", out_count(doc_count(end, "matched"), count));
         else

@@ -215,6 +215,11 @@ class Ironspool:
     def queued(self):
         return self.status()["queue"]["messages"]
 
+    def drained(self):
+        """Nothing waits, and the index knows it."""
+        queue = self.status()["queue"]
+        return queue["index_ready"] and queue["messages"] == 0
+
     def check(self):
         """pool check with the daemon down: (exit code, report)."""
         code, out, err = self.tool("pool", "check", "--json")

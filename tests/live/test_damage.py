@@ -15,7 +15,7 @@ COUNT = 80
 
 class Damage(unittest.TestCase):
     def setUp(self):
-        self.relay = harness.Ironspool(transport="hold:")
+        self.relay = harness.Ironspool(transport="hold")
         self.addCleanup(self.relay.close)
         self.relay.start()
         self.sent = {}
@@ -43,11 +43,10 @@ class Damage(unittest.TestCase):
         relay = self.relay
         relay.write_config(transport="maildir:%s/mail" % relay.dir)
         relay.start()
-        wait_for("the whole queue", lambda: relay.queued() >= len(self.sent))
-        code, out, err = relay.tool("queue", "release", "--all")
+        code, out, err = relay.tool("queue", "retry", "--all")
         self.assertEqual(code, 0, out + err)
         try:
-            wait_for("an empty queue", lambda: relay.queued() == 0)
+            wait_for("an empty queue", relay.drained)
         except AssertionError as e:
             raise AssertionError("%s\n%s\n%s" % (e, relay.tool("queue", "list")[1][-2000:], relay.log()[-3000:])) from None
         arrived = [(subject_of(m), body_of(m)) for m in relay.delivered("d@test.example")]
@@ -131,10 +130,10 @@ class Damage(unittest.TestCase):
         shutil.copyfile(self.path(), relay.dir + "/old")
         relay.write_config(transport="maildir:%s/mail" % relay.dir)
         relay.start()
-        relay.tool("queue", "release", "--all")
-        wait_for("an empty queue", lambda: relay.queued() == 0)
+        relay.tool("queue", "retry", "--all")
+        wait_for("an empty queue", relay.drained)
         self.assertEqual(relay.stop(), 0)
-        relay.write_config(transport="hold:")
+        relay.write_config(transport="hold")
         relay.start()
         before = dict(self.sent)
         self.fill("second", 20)

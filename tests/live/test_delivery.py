@@ -77,7 +77,7 @@ class Delivery(unittest.TestCase):
             sent["out-%d" % i] = body_of(text)
         relay.send("s@test.example", "r@out.example", message("out-dots", b".\r\n..x\r\n.\r\n"))
         sent["out-dots"] = b".\r\n..x\r\n.\r\n"
-        wait_for("an empty queue", lambda: relay.queued() == 0)
+        wait_for("an empty queue", relay.drained)
         found = wait_for("six messages", lambda: len(sink.messages()) == 6 and sink.messages())
         self.assertEqual({subject_of(m): sink_body(m).rstrip(b"\r\n") for m in found},
                          {s: b.rstrip(b"\r\n") for s, b in sent.items()})
@@ -91,7 +91,7 @@ class Delivery(unittest.TestCase):
             relay.send("s@test.example", "r%d@down.example" % i, message("down-%d" % i))
         wait_for("deferred mail", lambda: relay.status()["queue"]["deferred"] == 30)
         again = self.sink(port=port)
-        wait_for("an empty queue", lambda: relay.queued() == 0)
+        wait_for("an empty queue", relay.drained)
         self.assertEqual({subject_of(m) for m in again.messages()}, {"down-%d" % i for i in range(30)})
 
     def test_a_soft_refusal_defers_and_says_why(self):
@@ -117,12 +117,12 @@ class Delivery(unittest.TestCase):
         self.assertIn(b"nobody@hard.example", back)
         self.assertIn(b"multipart/report", back)
         self.assertIn(b"Action: failed", back)
-        wait_for("an empty queue", lambda: relay.queued() == 0)
+        wait_for("an empty queue", relay.drained)
 
     def test_a_bounce_is_never_bounced(self):
         relay = self.relay_to(self.sink("-f", "rcpt"))
         relay.send("", "nobody@hard.example", message("null"))
-        wait_for("an empty queue", lambda: relay.queued() == 0)
+        wait_for("an empty queue", relay.drained)
 
     def test_lmtp_has_an_answer_for_every_recipient(self):
         sink = self.sink("-L")
@@ -130,7 +130,7 @@ class Delivery(unittest.TestCase):
         self.addCleanup(relay.close)
         relay.start()
         relay.send("s@test.example", ["a@l.example", "b@l.example", "c@l.example"], message("lmtp", size=4000))
-        wait_for("an empty queue", lambda: relay.queued() == 0)
+        wait_for("an empty queue", relay.drained)
         self.assertGreaterEqual(len(sink.messages()), 1)
 
     def test_kills_while_delivering_lose_nothing(self):
@@ -141,7 +141,7 @@ class Delivery(unittest.TestCase):
             if i % 50 == 25:
                 relay.kill("relay" if i < 60 else "spool")
                 relay.wait_ready()
-        wait_for("an empty queue", lambda: relay.queued() == 0)
+        wait_for("an empty queue", relay.drained)
         self.assertEqual({subject_of(m) for m in sink.messages()}, {"kill-%d" % i for i in range(150)})
 
     def test_mail_that_waited_leaves_after_a_restart(self):
@@ -154,7 +154,7 @@ class Delivery(unittest.TestCase):
         self.assertEqual(relay.stop(), 0)
         again = self.sink(port=port)
         relay.start()
-        wait_for("an empty queue", lambda: relay.queued() == 0)
+        wait_for("an empty queue", relay.drained)
         self.assertEqual({subject_of(m) for m in again.messages()}, {"later-%d" % i for i in range(20)})
 
 

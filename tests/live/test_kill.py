@@ -68,7 +68,7 @@ class Kill(unittest.TestCase):
             before = load.count()
             wait_for("10 more messages after the last kill", lambda: load.count() >= before + 10)
             load.stop()
-            wait_for("an empty queue", lambda: relay.queued() == 0)
+            wait_for("an empty queue", relay.drained)
             arrived = {}
             for stored in relay.delivered("load@test.example"):
                 arrived.setdefault(subject_of(stored), []).append(body_of(stored))
@@ -96,7 +96,7 @@ class Kill(unittest.TestCase):
 
 class Waiting(unittest.TestCase):
     def test_what_waits_in_the_queue_outlives_every_kill(self):
-        with harness.Ironspool(transport="hold:") as relay:
+        with harness.Ironspool(transport="hold") as relay:
             relay.start()
             sent = {"wait-%d" % i: message("wait-%d" % i, size=300 + 997 * i) for i in range(60)}
             for text in sent.values():
@@ -108,7 +108,7 @@ class Waiting(unittest.TestCase):
             self.assertEqual(relay.stop(), 0)
             relay.write_config(transport="maildir:%s/mail" % relay.dir)
             relay.start()
-            code, out, err = relay.tool("queue", "release", "--all")
+            code, out, err = relay.tool("queue", "retry", "--all")
             self.assertEqual(code, 0, out + err)
             wait_for("60 messages", lambda: len(relay.delivered("wait@test.example")) == 60)
             arrived = {subject_of(m): body_of(m) for m in relay.delivered("wait@test.example")}

@@ -111,7 +111,7 @@ class Smtp(unittest.TestCase):
                               capture_output=True, text=True, timeout=300, check=False)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.arrived("load@test.example", 300)
-        wait_for("an empty queue", lambda: self.relay.queued() == 0)
+        wait_for("an empty queue", self.relay.drained)
         self.assertEqual(len(self.relay.delivered("load@test.example")), 300)
 
     def test_who_may_not_relay_is_told_so(self):

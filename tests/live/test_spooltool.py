@@ -105,7 +105,7 @@ class Create(unittest.TestCase):
 class Look(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.relay = harness.Ironspool(transport="hold:")
+        cls.relay = harness.Ironspool(transport="hold")
         cls.addClassCleanup(cls.relay.close)
         cls.relay.start()
 
@@ -191,13 +191,15 @@ class Look(unittest.TestCase):
 
 class Queue(unittest.TestCase):
     def setUp(self):
-        self.relay = harness.Ironspool(transport="hold:")
+        self.relay = harness.Ironspool(transport="hold")
         self.addCleanup(self.relay.close)
         self.relay.start()
         self.ids = {}
         for i in range(12):
             sender, to = "s%d@test.example" % (i % 3), "q%d@d%d.example" % (i, i % 2)
             self.ids[self.relay.send(sender, [to, "also@d%d.example" % (i % 2)], message("q%d" % i, size=2000 + i))] = (sender, to)
+        wait_for("12 messages", lambda: self.relay.queued() == 12)
+        self.assertEqual(self.relay.tool("queue", "hold", "--all")[0], 0)
         wait_for("12 messages on hold", lambda: self.relay.status()["queue"]["hold"] == 12)
 
     def listed(self, *words):
@@ -235,7 +237,7 @@ class Queue(unittest.TestCase):
         self.assertEqual(self.relay.tool("explain", qid)[0], 0)
 
     def test_what_is_not_there_is_exit_code_five(self):
-        gone = "0" * 21
+        gone = next(iter(self.ids))[:13] + "ZZZZZZZZ"
         for words in (["queue", "show", gone], ["explain", gone], ["queue", "delete", gone]):
             self.assertEqual(self.relay.tool(*words)[0], 5, words)
 
@@ -261,7 +263,7 @@ class Queue(unittest.TestCase):
         self.assertEqual(self.relay.tool("queue", "delete", "--sender", "s1@test.example")[0], 0)
         self.assertEqual({m["sender"] for m in self.listed().values()} & {"s1@test.example"}, set())
         self.assertEqual(self.relay.tool("queue", "delete", "--all")[0], 0)
-        wait_for("an empty queue", lambda: self.relay.queued() == 0)
+        wait_for("an empty queue", self.relay.drained)
 
     def test_deleted_mail_stays_deleted_after_a_restart(self):
         some = sorted(self.ids)[:5]
@@ -281,7 +283,7 @@ class Deferred(unittest.TestCase):
             wait_for("a deferred message", lambda: relay.status()["queue"]["deferred"] == 1)
             self.assertEqual(relay.tool("queue", "hold", qid)[0], 0)
             wait_for("it on hold", lambda: relay.status()["queue"]["hold"] == 1)
-            self.assertIn("hold", relay.tool("explain", qid)[1])
+            self.assertIn("held", relay.tool("explain", qid)[1])
             self.assertEqual(relay.stop(), 0)
             relay.write_config(transport="maildir:%s/mail" % relay.dir)
             relay.start()
@@ -290,7 +292,7 @@ class Deferred(unittest.TestCase):
             self.assertEqual(relay.tool("queue", "release", qid)[0], 0)
             self.assertEqual(relay.tool("queue", "retry", "--all")[0], 0)
             wait_for("the mail", lambda: relay.delivered("later@test.example"))
-            wait_for("an empty queue", lambda: relay.queued() == 0)
+            wait_for("an empty queue", relay.drained)
 
 
 if __name__ == "__main__":
