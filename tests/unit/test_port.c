@@ -721,6 +721,59 @@ static void a_relay_that_does_not_come_back_loses_its_leases(void **state)
     assert_false(spool_leased(w.pool, i->qid));
 }
 
+static bool all_due(void) { return w.due_count >= w.count && is_quiet(); }
+
+static void release_all_and_take_them_back(void)
+{
+    for (int i = 0; i < 20; i++)
+        append(100);
+    run_until(is_quiet);
+    for (uint32_t i = 0; i < w.count; i++)
+        mark(w.items[i].mail, false, true);
+    port_want_due(w.port, 100);
+    run_until(all_due);
+    assert_int_equal(w.due_count, w.count);
+}
+
+static void due_mail_held_over_a_restart_of_the_spool_is_not_handed_out_again(void **state)
+{
+    (void)state;
+    release_all_and_take_them_back();
+    for (int n = 0; n < 3; n++) {
+        crash_spool();
+        attach();
+        run_until(is_idle_and_ready);
+        for (int k = 0; k < 3000; k++)
+            spool_turn(); /* seconds of the spool's time: it looks for due mail all along */
+        run_until(is_quiet);
+        assert_int_equal(w.due_count, w.count);
+    }
+    for (uint32_t i = 0; i < w.due_count; i++)
+        mark(w.due[i], true, false);
+    assert_int_equal(messages_in_queue(), 0);
+    assert_int_equal(w.violations, 0);
+}
+
+static void a_new_relay_is_given_what_the_old_one_held(void **state)
+{
+    (void)state;
+    const struct port_callbacks cb = {.on_due = keep_due, .on_status = on_status, .on_room = on_room,
+                                      .on_recall = on_recall, .on_flush = on_flush};
+    for (int i = 0; i < 20; i++)
+        append(100);
+    run_until(is_quiet);
+    port_close(&w.port); /* kill -9 */
+    assert_int_equal(port_open(w.loop, &cb, &w.port), ERR_OK);
+    attach();
+    port_want_due(w.port, 100);
+    run_until(all_due);
+    assert_int_equal(w.due_count, w.count);
+    for (uint32_t i = 0; i < w.due_count; i++)
+        mark(w.due[i], true, false);
+    assert_int_equal(messages_in_queue(), 0);
+    assert_int_equal(w.violations, 0);
+}
+
 static bool was_recalled(void) { return w.recalls > 0 && w.flushes > 0; }
 static bool has_document(void) { return w.documents > 0; }
 static void on_document_bytes(void *owner, enum err e, const char *bytes, uint32_t len)
@@ -820,6 +873,8 @@ int main(void)
         T(an_append_without_an_answer_fails_and_is_taken_back_when_it_was_stored),
         T(ids_taken_before_a_restart_of_the_spool_may_be_appended_after_it),
         T(a_relay_that_does_not_come_back_loses_its_leases),
+        T(due_mail_held_over_a_restart_of_the_spool_is_not_handed_out_again),
+        T(a_new_relay_is_given_what_the_old_one_held),
         T(the_administrator_and_the_status_page_are_served),
         T(reservations_are_admitted_only_as_far_as_there_is_space),
         T(what_breaks_the_rules_is_dropped),
