@@ -28,7 +28,6 @@
 #define RETRY_NS (3000 * NS_PER_MS)       /* a pool below policy: how soon its members are opened again */
 #define REJOIN_NS (5000 * NS_PER_MS)
 #define REJOIN_AFTER_NS (60000 * NS_PER_MS) /* a member that flaps costs one remount a minute */
-#define COUNTS_FRESH_NS (500 * NS_PER_MS)
 #define WIRE_STOP_NS (2000 * NS_PER_MS)
 #define SERVICE "spool"
 
@@ -110,10 +109,8 @@ static void counts_came(struct index_query *q, enum err e)
 {
     struct spool_process *sp = q->owner;
     sp->summary_running = false;
-    if (e == ERR_OK) {
+    if (e == ERR_OK)
         sp->counts = q->counts;
-        sp->counts_at_ns = io_now_ns(sp->io);
-    }
     index_query_fini(q);
     counts_tell(sp);
 }
@@ -121,8 +118,7 @@ static void counts_came(struct index_query *q, enum err e)
 void spool_counts_ask(struct spool_process *sp, struct counts_wait *w)
 {
     struct index *index = sp->pool ? spool_index(sp->pool) : NULL;
-    bool fresh = sp->counts_at_ns && io_now_ns(sp->io) - sp->counts_at_ns < COUNTS_FRESH_NS;
-    if (!index || sp->stop || (fresh && !sp->summary_running)) {
+    if (!index || sp->stop) {
         w->done(w);
         return;
     }

@@ -39,11 +39,11 @@ struct spool_process {
     struct index_query summary;
     bool summary_running;
     struct index_counts counts;
-    uint64_t counts_at_ns;
     struct link waits;
 };
 
-/* The queue's counters, at most half a second old: done comes at once or later. */
+/* The queue's counters, asked anew; askers that come while a question is under way share its answer. done comes at once
+ * (the pool is not mounted) or later. */
 struct counts_wait {
     struct link link;
     void (*done)(struct counts_wait *w);
