@@ -9,7 +9,6 @@
 #include "tls.h"
 
 #include <base/assert.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,7 +35,6 @@ enum err attempts_open(struct loop *loop, struct port *port, const struct settin
     a->loop = loop;
     a->port = port;
     a->settings = settings;
-    snprintf(a->hostname, sizeof a->hostname, "%s", settings->hostname);
     a->cb = *cb;
     link_init(&a->running);
     link_init(&a->sessions);
@@ -66,19 +64,6 @@ void attempts_close(struct attempts **attempts)
     tls_context_unref(&a->tls);
     free(a);
     *attempts = NULL;
-}
-
-enum err attempts_configure(struct attempts *a, const struct settings *settings)
-{
-    struct tls_context *tls = NULL;
-    enum err e = open_tls(settings, &tls);
-    if (e)
-        return e;
-    tls_context_unref(&a->tls);
-    a->tls = tls;
-    a->settings = settings;
-    snprintf(a->hostname, sizeof a->hostname, "%s", settings->hostname);
-    return ERR_OK;
 }
 
 uint32_t attempts_connections(const struct attempts *a)

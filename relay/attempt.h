@@ -28,7 +28,6 @@ struct attempt_callbacks {
 enum err attempts_open(struct loop *loop, struct port *port, const struct settings *settings,
                        const struct attempt_callbacks *cb, struct attempts **attempts_out) MUST_CHECK;
 void attempts_close(struct attempts **attempts); /* drops all; no callback follows */
-enum err attempts_configure(struct attempts *attempts, const struct settings *settings) MUST_CHECK;
 
 /* The job is in no list, its lane's `busy` counts it. */
 void attempt_start(struct attempts *attempts, struct job *job);
@@ -45,7 +44,6 @@ struct attempts {
     struct port *port;
     const struct settings *settings;
     struct attempt_callbacks cb;
-    char hostname[256];         /* of the settings, but stays where it is over a reload */
     struct maildir_out *maildir;
     struct link running;        /* attempt_maildir.c */
     struct dns *dns;

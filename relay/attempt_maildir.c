@@ -193,7 +193,7 @@ static void start_recipient(struct maildir_attempt *ma)
         .root = job->lane->route.host, .recipient = r->address, .recipient_len = r->len,
         .sender = m->envelope.sender, .sender_len = m->envelope.sender_len,
         .qid = m->qid, .recipient_index = r->index, .arrival_ms = m->envelope.arrival_ms,
-        .hostname = ma->attempts->hostname, .again = !m->fresh || m->attempts > 0,
+        .hostname = ma->attempts->settings->hostname, .again = !m->fresh || m->attempts > 0,
         .done = step_done, .owner = ma, .fd = -1,
     };
     const uint8_t *body = attempt_body(job);

@@ -401,7 +401,7 @@ static void conn_connected(void *owner)
     else if (strcmp(settings->smtp_tls_security_level, "may") == 0)
         tls = s->plaintext ? SMTP_OUT_TLS_NONE : SMTP_OUT_TLS_MAY;
     s->started = true;
-    smtp_out_init(&s->machine, &machine_callbacks, s, s->attempts->hostname, tls, s->lane->route.kind == ROUTE_LMTP);
+    smtp_out_init(&s->machine, &machine_callbacks, s, settings->hostname, tls, s->lane->route.kind == ROUTE_LMTP);
     touch(s, REPLY_MS);
 }
 
@@ -605,8 +605,8 @@ void attempt_smtp_start(struct attempts *a, struct job *job)
         begin_job(s);
         return;
     }
-    uint32_t most = a->settings->deliveries_max * 2;
-    if (a->session_count >= most && !link_empty(&a->idle)) /* idle connections are a courtesy, not a right */
+    /* descriptors are counted for deliveries_max connections: idle ones make room */
+    if (a->session_count >= a->settings->deliveries_max && !link_empty(&a->idle))
         quit(CONTAINER_OF(a->idle.next, struct session, idle_link));
     struct session *s = open_session(a, job);
     if (!s) {

@@ -514,16 +514,6 @@ enum err schedule_open(struct loop *loop, struct port *port, const struct settin
     return ERR_OK;
 }
 
-enum err schedule_configure(struct schedule *s, const struct settings *settings)
-{
-    enum err e = attempts_configure(s->attempts, settings);
-    if (e)
-        return e;
-    set_limits(s, settings);
-    schedule_pump_soon(s);
-    return ERR_OK;
-}
-
 static void drop_item(struct schedule *s, struct item *item)
 {
     LINK_EACH_SAFE(l, next, &item->jobs) {

@@ -25,13 +25,11 @@
 
 struct schedule;
 
-/* `settings` must live until schedule_configure or schedule_close. Starts the worker threads and the resolver. */
+/* `settings` must live until schedule_close. Starts the worker threads and the resolver. */
 enum err schedule_open(struct loop *loop, struct port *port, const struct settings *settings,
                        struct schedule **schedule_out) MUST_CHECK;
 /* Drops attempts and mail; leases end with the spool's connection. Before port_close. Nobody's callback follows. */
 void schedule_close(struct schedule **schedule);
-/* After a reload. Attempts in flight finish as they began; the old settings may go once this has returned. */
-enum err schedule_configure(struct schedule *schedule, const struct settings *settings) MUST_CHECK;
 
 /* Mail that has just been acknowledged to its sender. Takes the caller's reference. */
 void schedule_fresh(struct schedule *schedule, struct mail *mail);
