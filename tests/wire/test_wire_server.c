@@ -50,14 +50,14 @@ static void on_log(void *owner, const char *line)
     w.dropped += strstr(line, "dropped") != NULL;
 }
 
-static int setup(void **state)
+static int setup_world(bool index)
 {
-    (void)state;
     const struct wire_server_hooks hooks = {.on_log = on_log};
     memset(&w, 0, sizeof w);
     ram_io_open(&w.ram, 2, MEMBER_BYTES);
     w.config = (struct pool_config){.copies = 2, .min_copies = 1, .degrade_after_ns = UINT64_C(2000000000),
-                                    .member_count = 2, .sink = {.emit = on_event}, .index = {.open = open_index}};
+                                    .member_count = 2, .sink = {.emit = on_event}};
+    w.config.index.open = index ? open_index : NULL;
     snprintf(w.config.members[0].name, sizeof w.config.members[0].name, "a");
     snprintf(w.config.members[1].name, sizeof w.config.members[1].name, "b");
     struct pool_create_options o = {.segment_bytes = SEGMENT};
@@ -67,6 +67,18 @@ static int setup(void **state)
     assert_int_equal(pool_mount(&w.ram.io, &w.config, &w.pool, &text), ERR_OK);
     assert_int_equal(wire_server_open(&w.ram.io, w.pool, &hooks, &w.s), ERR_OK);
     return 0;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    return setup_world(true);
+}
+
+static int setup_without_index(void **state)
+{
+    (void)state;
+    return setup_world(false);
 }
 
 static int teardown(void **state)
@@ -414,6 +426,32 @@ static void an_envelope_that_lies_is_refused(void **state)
     assert_int_equal(w.dropped, 0);
 }
 
+static void what_only_the_index_can_judge_is_answered_later_while_there_is_none(void **state)
+{
+    (void)state;
+    connect_only();
+    uint8_t row[WIRE_HELD_BYTES];
+    wire_held_put(row, 0, (struct queue_id){7, 7}, (struct segment_id){7, 1});
+    say(&(struct wire_message){.type = WIRE_HELD, .marks = {row, sizeof row}});
+    say(&(struct wire_message){.type = WIRE_PRESENTED});
+    struct wire_message m = append_of((struct queue_id){7, 8}, "b@example.net", 100); /* of an earlier spool */
+    m.flags = WIRE_AGAIN;
+    say(&m);
+    say(&(struct wire_message){.type = WIRE_MARK, .qid = {7, 7}, .flags = WIRE_AGAIN | WIRE_RETIRE | WIRE_ENDS});
+    turns(100);
+    assert_int_equal(w.heard[WIRE_MARKED], 1);
+    assert_int_equal(w.last_error, ERR_BUSY); /* where it lies is not known: the relay tries again */
+    assert_int_equal(w.heard[WIRE_APPENDED], 0);
+    store("c@example.net", 100); /* new mail is not held up */
+    uint32_t before = w.heard[WIRE_APPENDED];
+    for (int i = 0; i < 40000 && w.heard[WIRE_APPENDED] == before; i++)
+        turn();
+    assert_int_equal(w.heard[WIRE_APPENDED], before + 1);
+    assert_int_equal(w.last_error, ERR_INDEX_LAG);
+    assert_int_equal(w.s->again_bytes, 0);
+    assert_int_equal(w.dropped, 0);
+}
+
 /* --- noise: nothing it says breaks the spool, and what honest relays stored is still there --- */
 
 static struct wire_message some_message(struct prng *p)
@@ -506,6 +544,8 @@ int main(void)
         T(a_full_engine_stops_the_reading_and_loses_nothing),
         T(who_does_not_read_stops_being_heard_and_costs_bounded_memory),
         T(an_envelope_that_lies_is_refused),
+        cmocka_unit_test_setup_teardown(what_only_the_index_can_judge_is_answered_later_while_there_is_none,
+                                        setup_without_index, teardown),
         T(noise_breaks_nothing),
     };
     if (getenv("ONLY"))
