@@ -81,7 +81,8 @@ static bool superblock_sane(const struct superblock *s)
     return s->member_number < MEMBERS_MAX && s->slot_count >= 1 && s->slot_count <= SLOTS_PER_MEMBER_MAX &&
            s->slot_bytes >= SEGMENT_BYTES_MIN && s->slot_bytes <= SEGMENT_BYTES_MAX &&
            s->slot_bytes % BLOCK_BYTES == 0 && s->slots_offset >= 2 * SUPERBLOCK_BYTES &&
-           s->slots_offset % BLOCK_BYTES == 0 && slots_end + 2 * SUPERBLOCK_BYTES <= s->member_bytes &&
+           s->slots_offset % BLOCK_BYTES == 0 && s->slots_offset <= INT64_MAX && s->member_bytes <= INT64_MAX &&
+           slots_end + 2 * SUPERBLOCK_BYTES <= s->member_bytes &&
            s->copies >= 1 && s->copies <= COPIES_MAX && s->members[s->member_number].used &&
            uuid_equal(s->members[s->member_number].uuid, s->member);
 }
@@ -156,6 +157,8 @@ enum err superblock_load(struct io *io, uint16_t target, struct superblock *s_ou
         enum err one = reads[c].result ? reads[c].result : superblock_decode(reads[c].buffer, &s);
         if (one == ERR_OK && s.copy != c)
             one = ERR_IDENTITY;
+        if (one == ERR_OK && s.member_bytes > bytes)
+            one = ERR_CORRUPT; /* a member that was cut off, or copied to a smaller disk */
         if (one != ERR_OK) {
             if (e != ERR_OK && one != ERR_NOT_FOUND)
                 e = one;
