@@ -312,14 +312,16 @@ void atlas_before_mount(struct world *w)
     sim_io_count_fault(w->sim, SIM_FAULT_index_lost); /* the memory index never survives a mount */
 }
 
-void atlas_heal(struct world *w)
+void atlas_stop(struct world *w)
 {
     w->faults_off = true;
     victim_returns(w);
-    for (uint16_t t = 0; t < w->plan.members; t++) {
+    for (uint16_t t = 0; t < w->plan.members; t++)
         sim_io_slow(w->sim, t, 1);
+    if (w->plan.level != PLAN_BEYOND)
+        return;
+    for (uint16_t t = 0; t < w->plan.members; t++)
         sim_disk_heal(sim_io_disk(w->sim, t));
-    }
 }
 
 /* ATL-2. Between two mounts, after an audit of the last one said all is well. */

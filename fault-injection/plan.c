@@ -85,7 +85,7 @@ static void plan_faults(struct plan *plan, struct prng *prng)
     bool cruel = plan->level >= PLAN_CRUEL;
     uint32_t per_run = plan->ops * 4; /* about as many operations reach the disks as actions are begun, times four */
     plan->crash_one_in = per_run / between(prng, cruel ? 8 : 3, cruel ? 24 : 8) + 1;
-    plan->mount_crash_one_in = cruel ? between(prng, 40, 200) : between(prng, 200, 1000);
+    plan->mount_crash_one_in = cruel ? between(prng, 100, 800) : between(prng, 500, 3000);
     plan_op_faults(plan, prng, cruel ? 60 : 600);
     plan->rest_every_ns = (uint64_t)between(prng, 1, cruel ? 4 : 20) * 100000000;
     plan->rest_weight[SIM_FAULT_bit_rot] = 6;

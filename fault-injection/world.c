@@ -8,12 +8,15 @@
 #include "world.h"
 
 #include <base/assert.h>
+#include <spoolfs/upkeep.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define TURN_NS UINT64_C(20000000)               /* the spool process's longest sleep */
+#define RESTORE_NS (UINT64_C(7200) * 1000000000) /* redundancy is whole again, by itself, after the faults stopped */
+#define RESTORE_PASSES_MAX 6u
 #define READY_NS (UINT64_C(300) * 1000000000)    /* index complete after a mount */
 #define DRAIN_TURNS_MAX 100000u
 #define RESTARTS_MAX 200u                        /* power cuts in a row during mounts */
@@ -277,9 +280,9 @@ static void world_look_for_era(struct world *w)
 static void world_stop_now_and_then(struct world *w)
 {
     uint64_t draw = prng_below(&w->work, 100000);
-    if (w->plan.level != PLAN_NONE && draw < 20)
+    if (w->plan.level != PLAN_NONE && draw < 60)
         world_look_for_era(w);
-    else if (draw < 20u + w->plan.unmount_percent)
+    else if (draw < 60u + w->plan.unmount_percent)
         world_unmount(w);
 }
 
@@ -312,6 +315,62 @@ static void world_final_check(struct world *w)
     w->config.read_only = false;
 }
 
+/* One scrub pass from now on; how many errors it found. */
+static uint64_t world_scrub(struct world *w, uint64_t until)
+{
+    struct upkeep_status before, now;
+    upkeep_status(w->pool, &before);
+    scrub_start(w->pool);
+    do {
+        world_turn(w);
+        upkeep_status(w->pool, &now);
+        if (io_now_ns(w->io) > until)
+            world_fail(w, "P5: a scrub pass does not end");
+    } while (now.scrub.passes == before.scrub.passes && !world_failed(w));
+    return now.scrub.errors_found - before.scrub.errors_found;
+}
+
+/* With the faults stopped and nothing healed, the pool finds the damage and gets whole by itself. */
+static void world_restores(struct world *w)
+{
+    static struct pool_status s;
+    uint64_t until = io_now_ns(w->io) + RESTORE_NS;
+    for (uint32_t n = 0; n < RESTORE_PASSES_MAX && !world_failed(w); n++) {
+        uint64_t found = world_scrub(w, until);
+        do {
+            if (world_failed(w))
+                return;
+            world_turn(w);
+            pool_status(w->pool, &s);
+            if (io_now_ns(w->io) > until)
+                world_fail(w, "redundancy is not restored in %u s: %llu messages and %u segments below copies",
+                           (uint32_t)(RESTORE_NS / 1000000000), (unsigned long long)s.messages_below_copies,
+                           s.segments_degraded);
+        } while (s.messages_below_copies > 0 || s.segments_degraded > 0);
+        world_say(w, "pass %u found %llu errors", n + 1, (unsigned long long)found);
+        if (found == 0 && n > 0)
+            return;
+    }
+    if (!world_failed(w))
+        world_fail(w, "P5: scrub still finds errors in its pass %u though nothing fails any more", RESTORE_PASSES_MAX);
+}
+
+/* Any one member can be lost now. */
+static void world_end_whole(struct world *w)
+{
+    if (w->plan.level == PLAN_BEYOND || w->plan.level == PLAN_NONE)
+        return;
+    world_restores(w);
+    if (world_failed(w))
+        return;
+    sim_io_power_cut(w->sim);
+    world_after_crash(w);
+    for (uint32_t t = 0; t < w->plan.members && !world_failed(w); t++)
+        audit_copy(w, 1u << t);
+    if (!world_failed(w))
+        world_restart(w);
+}
+
 static void world_end(struct world *w)
 {
     w->paused = true;
@@ -319,9 +378,12 @@ static void world_end(struct world *w)
         world_unmount(w);
     if (world_failed(w))
         return;
-    atlas_heal(w);
     w->plan.audit_percent = 100;
+    atlas_stop(w);
     if (!world_restart(w))
+        return;
+    world_end_whole(w);
+    if (world_failed(w))
         return;
     world_unmount(w);
     if (!world_failed(w))
