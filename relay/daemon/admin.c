@@ -57,9 +57,22 @@ void admin_fail(struct admin_client *c, enum err e, const char *text)
     admin_finish(c);
 }
 
+/* Bytes left unread when a socket is closed would cost the peer the answer it has not read yet (ECONNRESET). */
+static void drop_input(struct admin_client *c)
+{
+    char bytes[4096];
+    for (unsigned got = 0; got < ADMIN_REQUEST_BYTES_MAX;) {
+        ssize_t n = recv(c->watch.fd, bytes, sizeof bytes, MSG_DONTWAIT);
+        if (n <= 0)
+            return;
+        got += (unsigned)n;
+    }
+}
+
 static void close_client(struct admin_client *c)
 {
     struct io *io = c->spool->io;
+    drop_input(c);
     if (c->drop)
         c->drop(c);
     spool_counts_forget(&c->counts);
