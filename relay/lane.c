@@ -127,7 +127,9 @@ void lane_configure(struct lane *lane, const struct lane_limits *limits)
 
 bool lane_can_start(const struct lane *lane, enum lane_class class)
 {
-    return lane->dead_until_ms == 0 && lane->busy < lane->limit && !link_empty(&lane->queue[class]);
+    if (lane->dead_until_ms || lane->busy >= lane->limit || link_empty(&lane->queue[class]))
+        return false;
+    return class == LANE_FRESH || lane->busy_of[LANE_BACKLOG] < lane->limit - lane->limit / LANE_FRESH_SHARE; /* LAN-4 */
 }
 
 void lane_succeeded(struct lane *lane)

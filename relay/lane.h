@@ -4,9 +4,10 @@
  *
  *      alive --every host failed, nothing works [lane_failed]--> dead --dead_until_ms passed, or flush [lane_revive]--> alive
  *
- *  LAN-1  busy <= limit <= the configured limit; a dead lane starts nothing.
+ *  LAN-1  limit <= the configured limit; at busy >= limit nothing starts; a dead lane starts nothing.
  *  LAN-2  a lane with an attempt, a queued job or a connection is never freed.
- *  LAN-3  a lane stands in the ready list of a class exactly when it is alive, busy < limit and that class waits. */
+ *  LAN-3  a lane stands in the ready list of a class exactly when that class waits and lane_can_start says so.
+ *  LAN-4  backlog never holds the last limit / LANE_FRESH_SHARE attempts of its lane. */
 #ifndef RELAY_LANE_H
 #define RELAY_LANE_H
 
@@ -18,6 +19,8 @@
 
 #define LANES_MAX 16384u     /* destinations with mail in memory, or dead, at one time */
 #define LANE_KEY_BYTES 520u  /* kind, nexthop and domain */
+#define LANE_FRESH_SHARE 4u  /* backlog leaves a quarter of the lane's connections to mail that has just come: what is
+                                slow here is slow for minutes, and a connection that is taken cannot be taken back */
 #define LANE_RETRIES_MAX 2u  /* a job whose connection died under it goes to another one, so often, before it is deferred */
 
 enum lane_class { LANE_FRESH, LANE_BACKLOG, LANE_CLASSES };
@@ -76,7 +79,7 @@ struct lane {
     struct job *filling;               /* while a mail is being sorted: its job here */
     struct lane *filling_next;
     bool in_filling, paused;           /* paused: the spool hands out nothing for this domain */
-    uint32_t queued, busy;
+    uint32_t queued, busy, busy_of[LANE_CLASSES];
     uint32_t sessions;                 /* connections, being made or made */
     uint32_t working;                  /* connections that got through their handshake */
     uint32_t limit, limit_max;

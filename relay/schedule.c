@@ -195,6 +195,11 @@ static void log_active(const struct mail *m)
              m->envelope.sender, (unsigned long long)m->body_bytes, m->envelope.recipient_count);
 }
 
+static bool memory_is_full(const struct schedule *s)
+{
+    return mail_memory_bytes() > s->settings->fresh_bytes_max + SCHEDULE_MEMORY_MAX;
+}
+
 static void take(struct schedule *s, struct mail *mail, enum lane_class class, bool due)
 {
     struct item *item = find_item(s, mail->qid) ? NULL : make_item(s, mail, class, due);
@@ -202,7 +207,8 @@ static void take(struct schedule *s, struct mail *mail, enum lane_class class, b
         mail_unref(&mail);
         return;
     }
-    bool back = s->draining || (!due && (mail->envelope.flags & ENVELOPE_HOLD)) || (!due && s->fresh_items > SCHEDULE_FRESH_MAX);
+    bool too_many = s->fresh_items > SCHEDULE_FRESH_MAX || memory_is_full(s);
+    bool back = s->draining || (!due && (too_many || (mail->envelope.flags & ENVELOPE_HOLD)));
     if (back) { /* SCH-3; and mail that arrives held is the spool's */
         item->staying = 1;
         mark_release(s, item);
@@ -260,6 +266,7 @@ static struct job *next_job(struct schedule *s)
 static void start(struct schedule *s, struct job *job)
 {
     job->lane->busy++;
+    job->lane->busy_of[job->class]++;
     dequeue(s, job);
     job->state = JOB_ACTIVE;
     job->started_ms = loop_now_ms(s->loop);
@@ -275,6 +282,7 @@ static void stopped(struct schedule *s, struct job *job)
     struct lane *lane = job->lane;
     ASSERT(job->state == JOB_ACTIVE && lane->busy > 0 && s->active > 0);
     lane->busy--;
+    lane->busy_of[job->class]--;
     s->active--;
     s->active_of[job->class]--;
     update_ready(s, lane);
@@ -283,10 +291,13 @@ static void stopped(struct schedule *s, struct job *job)
 
 static void want_due(struct schedule *s)
 {
-    uint32_t have = s->due_held + s->due_asked;
-    if (s->draining || s->blocked || have > WIRE_DUE_CREDIT_MAX - WIRE_DUE_CREDIT_MAX / 8)
-        return; /* in helpings of an eighth: one query of the index serves 256 mails */
-    uint32_t count = WIRE_DUE_CREDIT_MAX - have;
+    uint32_t room = WIRE_DUE_CREDIT_MAX - s->due_held;
+    uint32_t ask = room < SCHEDULE_HELPING ? room : SCHEDULE_HELPING;
+    if (s->draining || s->blocked || memory_is_full(s) || s->due_asked > ask / 2)
+        return;
+    uint32_t count = ask - s->due_asked;
+    if (count == 0)
+        return;
     s->due_asked += count;
     port_want_due(s->port, count);
 }

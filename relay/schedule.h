@@ -19,6 +19,10 @@
 #define SCHEDULE_BACKLOG_TURN 4u        /* choice: an outage's backlog keeps a quarter of the starts */
 #define SCHEDULE_FRESH_SHARE 4u         /* a quarter of deliveries_max stays free for mail that has just come */
 #define SCHEDULE_FRESH_MAX 16384u       /* about ten seconds of the fastest accepting we measured */
+#define SCHEDULE_MEMORY_MAX (UINT64_C(64) * 1024 * 1024) /* of envelopes and bodies, beside fresh_bytes_max; beyond it
+                                           nothing due is asked for and fresh mail goes back to the spool */
+#define SCHEDULE_HELPING 256u           /* due mail asked for at a time: one query of the index; their envelopes are what
+                                           may come on top of SCHEDULE_MEMORY_MAX */
 #define SCHEDULE_JOB_RECIPIENTS_MAX 50u /* recipients in one transaction, whatever the setting: all of them must fit
                                            one bounce of BODY_INLINE_MAX */
 #define SCHEDULE_EXPIRY_ATTEMPTS 3u     /* nothing expires before it was tried so often */

@@ -281,14 +281,35 @@ static void backlog_and_fresh_mail_both_move(void **state)
         mail_unref(&fresh[i]);
 }
 
+static void one_destinations_backlog_does_not_fill_the_window(void **state)
+{
+    (void)state;
+    open_world("smtp");
+    for (uint32_t i = 0; i < 250; i++)
+        schedule_on_due(g.schedule, make_mail("x@b.example"));
+    assert_int_equal(g.pauses, 0);
+    for (uint32_t i = 0; i < 250; i++)
+        schedule_on_due(g.schedule, make_mail("x@b.example"));
+    assert_int_equal(g.pauses, 1);
+    assert_true(g.last_pause_until > 0);
+}
+
 static void the_window_over_due_mail_is_bounded(void **state)
 {
     (void)state;
     open_host_world("smtp");
+    h.greeting = ""; /* it never speaks: what comes, stays */
     run_a_while(10);
+    assert_int_equal(g.wanted, SCHEDULE_HELPING); /* nothing came: nothing more is asked for */
+    for (uint32_t came = 0, round = 0; round < 30; round++) {
+        for (; came < g.wanted; came++)
+            schedule_on_due(g.schedule, make_mail("x@b.test"));
+        run_a_while(1);
+    }
     assert_int_equal(g.wanted, WIRE_DUE_CREDIT_MAX);
-    run_a_while(10);
-    assert_int_equal(g.wanted, WIRE_DUE_CREDIT_MAX);
+    struct schedule_counters c;
+    schedule_counters(g.schedule, &c);
+    assert_int_equal(c.mails, WIRE_DUE_CREDIT_MAX);
 }
 
 static void on_drained(void *owner)
@@ -335,6 +356,7 @@ int main(void)
         T(a_recalled_mail_goes_back_without_an_attempt),
         T(the_hold_transport_defers_and_never_expires),
         T(backlog_and_fresh_mail_both_move),
+        T(one_destinations_backlog_does_not_fill_the_window),
         T(the_window_over_due_mail_is_bounded),
         T(draining_waits_for_what_is_in_flight),
     };
