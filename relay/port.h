@@ -62,6 +62,7 @@ struct port_append {
     struct link link;        /* private */
     uint64_t scratch[4];
 };
+/* Else than ERR_OK done() does not come: ERR_SPOOL_GONE, ERR_TOO_LARGE, or what failed one of its CHUNKs. */
 enum err port_append(struct port *port, struct port_append *a) MUST_CHECK;
 /* One CHUNK of a large message, copied at once. Not acknowledged by itself: the MESSAGE's append fails when a CHUNK
  * did (or when the spool restarted in between). ERR_BUSY: out of credit. */
@@ -82,6 +83,8 @@ struct port_mark {
     void (*bounce_done)(void *owner, struct mail *bounce, enum err e);
     void *owner;
 };
+/* ERR_BUSY: wait for on_room. ERR_NOT_FOUND: not leased to us (any more). ERR_TOO_LARGE: the bounce. The bounce's reference
+ * is taken with ERR_OK only. bounce_done(ERR_CANCELED): the message was no longer live, so is the bounce. */
 enum err port_mark(struct port *port, const struct port_mark *m) MUST_CHECK;
 
 /* The body of a leased message, in order, in pieces of at most CHUNK_BYTES_MAX. `on_bytes` returning false pauses

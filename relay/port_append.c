@@ -198,6 +198,8 @@ void append_on_answer(struct port *p, const struct wire_message *m)
     struct wire_held *h = m->error == ERR_OK ? wire_table_add(&p->held, m->qid) : NULL;
     if (h)
         h->locator = m->locator;
+    else if (m->error == ERR_OK) /* no memory to hold it: it is due by itself */
+        port_say(p, &(struct wire_message){.type = WIRE_RELEASE, .qid = m->qid});
     if (!a) { /* PAP-1: its sender was told 451; what was stored after all is taken back */
         tag_free(p, m->tag);
         if (h)

@@ -444,4 +444,6 @@ void wire_server_step(struct wire_server *s)
         documents_step(s);
         status_step(s);
     }
+    if (s->blocked || !link_empty(&s->streams_waiting))
+        server_wake_at(s, server_now_ns(s) + SERVER_BLOCKED_MS * SERVER_NS_PER_MS);
 }

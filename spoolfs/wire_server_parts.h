@@ -27,6 +27,7 @@
 #define SERVER_AGAIN_WAIT_MS 25000u            /* then "later": before the relay's own 30 s are over */
 #define SERVER_DUE_BATCH 256u
 #define SERVER_DUE_POLL_MS 1000u               /* nothing was due: when to ask again; due times are minutes */
+#define SERVER_BLOCKED_MS 5u                   /* the engine had no room and nothing of it may be in flight: look again */
 #define SERVER_STATUS_MS 500u
 #define SERVER_STATUS_SOON_MS 20u              /* after a refusal; a pool of many segments takes a while to sum up */
 #define SERVER_READS_MAX 16u                   /* what the engine has in flight (READS_IN_FLIGHT_MAX) */
