@@ -17,7 +17,7 @@ static void good_superblock(uint8_t bytes[SUPERBLOCK_BYTES])
         s.members[i].used = s.members[i].in_sync = true;
         s.members[i].uuid.b[0] = (uint8_t)(2 + i);
         s.members[i].slot_count = 40;
-        memcpy(s.members[i].name, "abc" + i, 1);
+        s.members[i].name[0] = (char)('a' + i);
     }
     superblock_encode(&s, bytes);
 }
