@@ -19,10 +19,11 @@ enum err core_init(struct core *c, struct store *store, struct uuid pool, struct
     c->payloads = malloc(PENDING_BYTES_MAX);
     c->value = malloc(VALUE_BYTES_MAX);
     c->destinations = calloc(RECIPIENTS_PER_MESSAGE_MAX, sizeof *c->destinations);
+    c->destinations_old = calloc(RECIPIENTS_PER_MESSAGE_MAX, sizeof *c->destinations_old);
     c->merge_marks = calloc(RECIPIENTS_PER_MESSAGE_MAX, sizeof *c->merge_marks);
     c->merge_sequences = calloc(RECIPIENTS_PER_MESSAGE_MAX, sizeof *c->merge_sequences);
-    if (c->records && c->sorted && c->marks && c->payloads && c->value && c->destinations && c->merge_marks &&
-        c->merge_sequences)
+    if (c->records && c->sorted && c->marks && c->payloads && c->value && c->destinations && c->destinations_old &&
+        c->merge_marks && c->merge_sequences)
         return ERR_OK;
     core_fini(c);
     return ERR_NO_MEMORY;
@@ -36,6 +37,7 @@ void core_fini(struct core *c)
     free(c->payloads);
     free(c->value);
     free(c->destinations);
+    free(c->destinations_old);
     free(c->merge_marks);
     free(c->merge_sequences);
     free(c->batch.deps);
@@ -256,17 +258,21 @@ static int record_compare(const void *a, const void *b)
     return 0;
 }
 
+struct flush { uint32_t from, to, count; }; /* of c->sorted: what this transaction applied, and all */
+
 static enum err flush_step(struct core *c, void *arg)
 {
-    (void)arg;
+    struct flush *f = arg;
     enum err e = ERR_OK;
-    for (uint32_t i = 0, n; i < c->record_count && e == ERR_OK; i += n) {
+    uint32_t at = f->from;
+    for (uint32_t n; at < f->count && e == ERR_OK && !batch_large(c); at += n) {
         n = 1;
-        while (i + n < c->record_count && queue_id_equal(c->sorted[i]->r.qid, c->sorted[i + n]->r.qid))
+        while (at + n < f->count && queue_id_equal(c->sorted[at]->r.qid, c->sorted[at + n]->r.qid))
             n++;
-        e = apply_group(c, c->sorted + i, n);
+        e = apply_group(c, (const struct pending_record *const *)c->sorted + at, n);
     }
-    for (uint32_t i = 0; i < c->mark_count && e == ERR_OK; i++) {
+    f->to = at;
+    for (uint32_t i = 0; i < c->mark_count && e == ERR_OK && at == f->count; i++) { /* CORE-4 */
         const struct pending_mark *m = &c->marks[i];
         struct segment_touched *s;
         e = batch_segment(c, m->segment, &s);
@@ -278,15 +284,29 @@ static enum err flush_step(struct core *c, void *arg)
     return e;
 }
 
+static uint32_t flush_sort(struct core *c)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < c->record_count; i++)
+        if (!c->records[i].done)
+            c->sorted[count++] = &c->records[i];
+    if (count)
+        qsort(c->sorted, count, sizeof *c->sorted, record_compare);
+    return count;
+}
+
 enum err core_flush(struct core *c)
 {
     if (c->damaged || !core_pending(c))
         return ERR_OK;
-    for (uint32_t i = 0; i < c->record_count; i++)
-        c->sorted[i] = &c->records[i];
-    if (c->record_count)
-        qsort(c->sorted, c->record_count, sizeof *c->sorted, record_compare);
-    enum err e = core_transact(c, flush_step, NULL);
+    struct flush f = {.count = flush_sort(c)};
+    enum err e = ERR_OK;
+    do {
+        f.from = f.to;
+        e = core_transact(c, flush_step, &f);
+        for (uint32_t i = f.from; i < f.to && e == ERR_OK; i++)
+            c->sorted[i]->done = true; /* a later transaction may fail, and then only the rest is tried again */
+    } while (e == ERR_OK && f.to < f.count);
     if (e == ERR_OK) {
         c->record_count = c->mark_count = c->payload_bytes = 0;
         map_clear(&c->retiring);

@@ -7,10 +7,11 @@
  *
  *  CORE-1  pending records are kept until the transaction with their effects is committed: a store that is full or
  *          fails for a while delays and forgets nothing.
- *          A query may end a batch inside a frame; the frame's watermark then comes with the next one, and after a
- *          crash between the two its records are fed again: that changes nothing but the count of attempts.
  *  CORE-2  what a batch tells the engine, it tells after its commit.
- *  CORE-3  damage is told once; from then on records are dropped and queries end in ERR_CORRUPT. */
+ *  CORE-3  damage is told once; from then on records are dropped and queries end in ERR_CORRUPT.
+ *  CORE-4  a watermark is never ahead of the effects of the records below it. A large batch takes several transactions,
+ *          the watermarks are in the last; after a crash between them records are fed again, which changes nothing but
+ *          a count of attempts. */
 #ifndef INDEX_CORE_H
 #define INDEX_CORE_H
 
@@ -30,6 +31,10 @@
 #define PENDING_RECORDS_ENOUGH 16384u                /* a second of the peers' best intake */
 #define PENDING_BYTES_ENOUGH (PENDING_BYTES_MAX - FRAME_BYTES_MAX)
 _Static_assert(PENDING_RECORDS_MAX - PENDING_RECORDS_ENOUGH > FRAME_BYTES_MAX / RECORD_HEAD_BYTES, "a frame fits");
+/* A transaction ends behind the queue id that brings it here: LMDB holds every page it writes in memory until then. */
+#define BATCH_WRITES_MAX 16384u
+#define BATCH_WRITES_REBUILD_MAX 65536u              /* keys rise then, and pages are shared */
+#define BATCH_BYTES_MAX ((uint64_t)(16 * MIB))
 #define ITEMS_MAX 8u                                 /* messages with one queue id that are told apart */
 #define TOMBS_MAX 16u                                /* segments that RETIREs of one queue id name */
 #define CONFLICTS_MAX 256u                           /* told at one time; the rest is in the log anyway */
@@ -71,6 +76,8 @@ struct batch {
     struct conflict conflicts[CONFLICTS_MAX];
     uint32_t conflict_count;
     struct link events;
+    uint32_t writes;
+    uint64_t bytes;
     struct key resume;                               /* for a step that runs in slices */
 };
 
@@ -89,7 +96,7 @@ struct command {
     bool flag;                                       /* REPLAY_BEGIN: rebuild; LEASE: leased */
 };
 
-struct pending_record { struct index_record r; bool abort; uint32_t order; };
+struct pending_record { struct index_record r; bool abort, done; uint32_t order; };
 struct pending_mark { struct segment_id segment, moved_from; uint64_t offset; };
 
 struct core {
@@ -97,11 +104,11 @@ struct core {
     struct out *out;
     struct uuid pool;
     struct counts_row counts;                        /* as committed */
-    bool replaying, replayed, damaged, framed;       /* framed: the last command ended a frame */
+    bool replaying, rebuilding, replayed, damaged, framed;       /* framed: the last command ended a frame */
     uint64_t incarnation, batches;                   /* batches: committed */
     struct map leases, retiring;                     /* retiring: a RETIRE is pending; not due any more */
     struct pending_record *records;
-    const struct pending_record **sorted;
+    struct pending_record **sorted;
     uint32_t record_count;
     struct pending_mark *marks;
     uint32_t mark_count;
@@ -110,7 +117,7 @@ struct core {
     struct batch batch;
     struct key due_cursor;                           /* the head row served last: round robin over answers */
     uint8_t *value;                                  /* VALUE_BYTES_MAX */
-    struct destination_due *destinations;            /* RECIPIENTS_PER_MESSAGE_MAX */
+    struct destination_due *destinations, *destinations_old; /* RECIPIENTS_PER_MESSAGE_MAX */
     struct mark *merge_marks;
     uint64_t *merge_sequences;
 };
@@ -150,6 +157,7 @@ enum err batch_dep(struct core *c, struct segment_id segment, struct segment_id 
 void batch_conflict(struct core *c, struct queue_id qid, struct place second);
 enum err row_put(struct core *c, const struct key *k, struct bytes value) MUST_CHECK;
 enum err row_delete(struct core *c, const struct key *k) MUST_CHECK;
+bool batch_large(const struct core *c);
 enum err row_delete_all(struct core *c, const struct key *prefix, uint32_t max, uint32_t *count_out) MUST_CHECK;
 
 /* index_apply.c: all pending records of one queue id, in order of arrival */

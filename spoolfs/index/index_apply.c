@@ -6,11 +6,11 @@
  *   rows of the queue id -> items -> each record in order -> changed items taken out and put back -> rows
  *
  * IDX-2 holds by these rules. During a replay there is a tombstone for each segment that a RETIRE of the queue id is
- * about, and for each segment that holds a copy of a message besides the place it is known by. It knows which
- * messages lie there. A RETIRE hits the messages in its segment at once; when the queue id has one message only, it hits
- * that one at the end of the replay, wherever it lies (index_replay.c). Of two places of one message one of this mount wins, then
- * a copy made by compaction, then the later segment. Messages with one queue id and different digests are all kept, and
- * lose the results that came before: a duplicate is better than a loss.
+ * about, and for each segment that holds a copy of a message besides the place it is known by. It knows which messages
+ * lie there. A RETIRE hits the messages in its segment at once; when the queue id has one message only, it hits that
+ * one at the end of the replay, wherever it lies (index_replay.c). Of two places of one message one of this mount wins,
+ * then a copy made by compaction, then the later segment. Messages with one queue id and different digests are all
+ * kept, and lose the results that came before: a duplicate is better than a loss.
  * APPLY-1: rows that follow from a message (due, arrival, counts) are there exactly while its row is. */
 #include "core.h"
 
@@ -19,7 +19,7 @@
 #include <string.h>
 
 struct item {
-    struct message m;
+    struct message m, before;      /* before: as stored, once it changed */
     uint8_t *row, *results;        /* what m points into, when it is ours */
     bool stored, changed, dead;
 };
@@ -46,53 +46,90 @@ struct group {
 
 /* --- rows of one message --- */
 
-static enum err item_rows(struct core *c, const struct message *m, bool put)
+static enum err due_row_change(struct core *c, const struct message *m, const struct destination_due *d,
+                               uint64_t arrival, bool put)
 {
-    struct message_view v;
     uint8_t buffer[SMALL_VALUE_BYTES];
-    message_look(m, &v, c->destinations);
-    struct due_row row = {.arrival_ms = v.arrival_ms};
+    struct due_row row = {.arrival_ms = arrival, .recipients = d->recipients};
+    struct key k = key_due(d->destination, d->due_ms, m->qid, m->digest);
+    enum err e = batch_destination(c, d->destination);
+    if (e != ERR_OK)
+        return e;
+    return put ? row_put(c, &k, due_encode(&row, &k, buffer)) : row_delete(c, &k);
+}
+
+/* From the due rows of `old` to those of `m`, both in order of destination; only what differs is touched. */
+static enum err due_rows_change(struct core *c, const struct message *m, const struct message_view *old,
+                                const struct message_view *now)
+{
+    const struct destination_due *a = c->destinations_old, *b = c->destinations;
+    const struct destination_due *a_end = a + old->destination_count, *b_end = b + now->destination_count;
     enum err e = ERR_OK;
-    for (uint32_t i = 0; i < v.destination_count && e == ERR_OK; i++) {
-        const struct destination_due *d = &c->destinations[i];
-        struct key k = key_due(d->destination, d->due_ms, m->qid, m->digest);
-        row.recipients = d->recipients;
-        e = batch_destination(c, d->destination);
-        if (e == ERR_OK)
-            e = put ? row_put(c, &k, due_encode(&row, &k, buffer)) : row_delete(c, &k);
+    while (e == ERR_OK && (a < a_end || b < b_end)) {
+        bool only_a = b == b_end || (a < a_end && a->destination < b->destination);
+        bool only_b = a == a_end || (b < b_end && b->destination < a->destination);
+        bool moved = !only_a && !only_b && a->due_ms != b->due_ms;
+        bool same = !only_a && !only_b && !moved && a->recipients == b->recipients;
+        if (only_a || moved)
+            e = due_row_change(c, m, a, old->arrival_ms, false);
+        if (!only_a && !same && e == ERR_OK)
+            e = due_row_change(c, m, b, now->arrival_ms, true);
+        a += !only_b;
+        b += !only_a;
     }
-    struct key a = key_arrival(v.arrival_ms, m->qid, m->digest);
-    if (e == ERR_OK)
-        e = put ? row_put(c, &a, value_seal(&a, buffer, NULL, 0)) : row_delete(c, &a);
-    if (e == ERR_OK)
-        e = batch_count_message(c, m, put ? 1 : -1);
-    struct counts_row *n = &c->batch.counts;
-    uint64_t one = put ? 1 : UINT64_MAX; /* unsigned: minus one */
-    n->messages += one;
-    n->recipients += one * v.recipients;
-    n->bytes += one * v.body_bytes;
-    *(v.state == INDEX_HOLD ? &n->hold : v.attempts ? &n->deferred : &n->active) += one;
     return e;
 }
 
-/* Before a stored message changes: everything that follows from it goes. */
-static enum err item_change(struct core *c, struct item *it)
+static void counts_change(struct counts_row *n, const struct message_view *v, uint64_t by)
 {
-    if (!it->stored || it->changed)
-        return ERR_OK;
+    n->messages += by;
+    n->recipients += by * v->recipients;
+    n->bytes += by * v->body_bytes;
+    *(v->state == INDEX_HOLD ? &n->hold : v->attempts ? &n->deferred : &n->active) += by;
+}
+
+/* What follows from a message, from how it was to how it is; NULL: it was not, or is not any more. */
+static enum err message_rows_change(struct core *c, const struct message *old, const struct message *now)
+{
+    struct message_view was = {0}, is = {0};
+    const struct message *m = now ? now : old;
+    uint8_t buffer[SMALL_VALUE_BYTES];
+    if (old) {
+        message_look(old, &was, c->destinations_old);
+        counts_change(&c->batch.counts, &was, UINT64_MAX); /* unsigned: minus one */
+    }
+    if (now) {
+        message_look(now, &is, c->destinations);
+        counts_change(&c->batch.counts, &is, 1);
+    }
+    enum err e = due_rows_change(c, m, &was, &is);
+    struct key a = key_arrival(old ? was.arrival_ms : is.arrival_ms, m->qid, m->digest); /* never changes */
+    if (e == ERR_OK && !old)
+        e = row_put(c, &a, value_seal(&a, buffer, NULL, 0));
+    if (e == ERR_OK && !now)
+        e = row_delete(c, &a);
+    if (e == ERR_OK && old)
+        e = batch_count_message(c, old, -1);
+    return e == ERR_OK && now ? batch_count_message(c, now, 1) : e;
+}
+
+/* Call before a message changes. */
+static void item_change(struct item *it)
+{
+    if (it->stored && !it->changed)
+        it->before = it->m;
     it->changed = true;
-    return item_rows(c, &it->m, false);
 }
 
 static enum err item_write(struct core *c, const struct item *it)
 {
-    if (it->stored && !it->changed)
-        return ERR_OK;
     struct key k = key_message(it->m.qid, it->m.digest);
-    if (it->dead)
-        return it->stored ? row_delete(c, &k) : ERR_OK;
-    enum err e = row_put(c, &k, message_encode(&it->m, &k, c->value));
-    return e == ERR_OK ? item_rows(c, &it->m, true) : e;
+    if (it->stored ? !it->changed : it->dead)
+        return ERR_OK;
+    enum err e = it->dead ? row_delete(c, &k) : row_put(c, &k, message_encode(&it->m, &k, c->value));
+    if (e != ERR_OK)
+        return e;
+    return message_rows_change(c, it->stored ? &it->before : NULL, it->dead ? NULL : &it->m);
 }
 
 static enum err group_load_items(struct group *g)
@@ -195,7 +232,8 @@ static uint32_t group_alive(const struct group *g)
     return alive;
 }
 
-/* With the last message its CHUNKs go, those of this batch first. */
+/* With the last message its CHUNKs go, those of this batch first. Not in a replay: another message of this id may still
+ * come, and the end of the replay looks. */
 static void group_purge(struct group *g)
 {
     if (group_alive(g) > 0)
@@ -204,25 +242,17 @@ static void group_purge(struct group *g)
     g->purge = true;
 }
 
-/* In a replay another message of this id may still come: then the replay's end looks. */
-static void group_retired(struct group *g)
-{
-    if (!g->core->replaying)
-        group_purge(g);
-}
-
-static enum err item_in_conflict(struct group *g, struct item *it)
+static void item_in_conflict(struct item *it)
 {
     if (it->m.conflict || it->dead)
-        return ERR_OK;
-    enum err e = item_change(g->core, it);
+        return;
+    item_change(it);
     it->m.conflict = true;
     it->m.results = (struct results){0};
-    return e;
 }
 
 /* Another message of this id is known, alive or hit by a tombstone: what MARKs said cannot be told apart. */
-static enum err group_check_conflict(struct group *g, struct digest digest, const struct place *place)
+static void group_check_conflict(struct group *g, struct digest digest, const struct place *place)
 {
     bool conflict = false;
     for (uint32_t i = 0; i < g->item_count; i++)
@@ -231,27 +261,24 @@ static enum err group_check_conflict(struct group *g, struct digest digest, cons
         for (uint32_t h = 0; h < g->tombs[i].hit_count; h++)
             conflict = conflict || !digest_equal(g->tombs[i].hits[h], digest);
     if (!conflict)
-        return ERR_OK;
+        return;
     batch_conflict(g->core, g->qid, *place);
-    enum err e = ERR_OK;
-    for (uint32_t i = 0; i < g->item_count && e == ERR_OK; i++)
-        e = item_in_conflict(g, &g->items[i]);
-    return e;
+    for (uint32_t i = 0; i < g->item_count; i++)
+        item_in_conflict(&g->items[i]);
 }
 
-static enum err item_move(struct core *c, struct item *it, const struct index_record *r)
+static void item_move(struct item *it, const struct index_record *r)
 {
-    enum err e = item_change(c, it);
+    item_change(it);
     it->m.place = r->place;
     it->m.moved = r->moved;
-    return e;
 }
 
-static enum err item_new(struct group *g, const struct index_record *r)
+static void item_new(struct group *g, const struct index_record *r)
 {
     if (g->item_count == ITEMS_MAX) { /* the log keeps it, and the event says so */
         batch_conflict(g->core, g->qid, r->place);
-        return ERR_OK;
+        return;
     }
     struct item *it = &g->items[g->item_count++];
     *it = (struct item){.m = {.qid = r->qid, .digest = r->digest, .place = r->place, .moved = r->moved,
@@ -262,7 +289,7 @@ static enum err item_new(struct group *g, const struct index_record *r)
         g->side_there = false;
         g->side_changed = true;
     }
-    return group_check_conflict(g, r->digest, &r->place);
+    group_check_conflict(g, r->digest, &r->place);
 }
 
 static bool tomb_has_hit(const struct tomb *t, struct digest digest)
@@ -314,29 +341,39 @@ static bool tombs_hit(struct group *g, const struct index_record *r)
     return hit;
 }
 
-static enum err apply_message(struct group *g, const struct index_record *r)
+static void item_die(struct item *it)
+{
+    if (it->dead)
+        return;
+    item_change(it);
+    it->dead = true;
+}
+
+static void apply_message(struct group *g, const struct index_record *r)
 {
     struct core *c = g->core;
     struct item *it = group_item(g, r->digest);
     if (c->replaying && tombs_hit(g, r)) {
-        enum err e = group_check_conflict(g, r->digest, &r->place);
-        if (it && !it->dead && e == ERR_OK)
-            e = item_change(c, it);
+        group_check_conflict(g, r->digest, &r->place);
         if (it)
-            it->dead = true;
-        return e;
+            item_die(it);
+        return;
     }
     if (it && !it->dead) {
-        bool same = memcmp(&it->m.place.segment, &r->place.segment, sizeof r->place.segment) == 0 &&
-                    it->m.place.frame == r->place.frame && it->m.place.record == r->place.record;
-        bool wins = c->replaying ? place_wins(c, &r->place, r->moved, &it->m.place, it->m.moved) : r->moved;
-        if (!same)
-            group_note_copy(g, wins ? it->m.place.segment : r->place.segment, r->digest);
-        return wins && !same ? item_move(c, it, r) : ERR_OK;
+        bool same = segment_id_equal(it->m.place.segment, r->place.segment) && it->m.place.frame == r->place.frame &&
+                    it->m.place.record == r->place.record;
+        bool wins = r->moved;
+        if (c->replaying)
+            wins = place_wins(c, &r->place, r->moved, &it->m.place, it->m.moved);
+        if (same)
+            return;
+        group_note_copy(g, wins ? it->m.place.segment : r->place.segment, r->digest);
+        if (wins)
+            item_move(it, r);
+        return;
     }
-    if (it || (r->moved && !c->replaying))
-        return ERR_OK; /* retired meanwhile */
-    return item_new(g, r);
+    if (!it && (!r->moved || c->replaying)) /* else it was retired meanwhile */
+        item_new(g, r);
 }
 
 /* --- RETIRE, MARK, STATE --- */
@@ -346,24 +383,20 @@ static struct segment_id record_about(const struct index_record *r)
     return segment_id_is_none(r->message_segment) ? r->place.segment : r->message_segment;
 }
 
-static enum err tomb_add(struct group *g, struct segment_id about)
+static void tomb_add(struct group *g, struct segment_id about)
 {
     struct tomb *t = group_tomb(g, about);
-    enum err e = ERR_OK;
     if (t && !t->retired)
         t->retired = t->changed = true;
-    for (uint32_t i = 0; i < g->item_count && e == ERR_OK; i++) {
+    for (uint32_t i = 0; i < g->item_count; i++) {
         struct item *it = &g->items[i];
         bool here = segment_id_equal(it->m.place.segment, about) || (t && tomb_has_hit(t, it->m.digest));
         if (it->dead || !here)
             continue;
         if (t)
             tomb_note_hit(t, it->m.digest);
-        e = item_change(g->core, it);
-        it->dead = true;
-        group_retired(g);
+        item_die(it);
     }
-    return e;
 }
 
 /* Of several messages the first that lies where the record says; else the first. */
@@ -384,17 +417,17 @@ static struct item *group_meant(struct group *g, struct segment_id about)
 static enum err apply_retire(struct group *g, const struct index_record *r)
 {
     struct core *c = g->core;
-    if (c->replaying)
-        return tomb_add(g, record_about(r));
+    if (c->replaying) {
+        tomb_add(g, record_about(r));
+        return ERR_OK;
+    }
     struct item *it = group_meant(g, record_about(r));
     if (!it)
         return ERR_OK;
     /* found elsewhere than the RETIRE says: it is needed as long as that place is, too */
     enum err e = batch_dep(c, r->place.segment, it->m.place.segment);
-    if (e == ERR_OK)
-        e = item_change(c, it);
-    it->dead = true;
-    group_retired(g);
+    item_die(it);
+    group_purge(g);
     return e;
 }
 
@@ -407,12 +440,11 @@ static enum err apply_mark(struct group *g, const struct index_record *r)
         return ERR_OK;
     if (!it && !c->replaying)
         return ERR_OK;
-    enum err e = it ? item_change(c, it) : ERR_OK;
-    if (e == ERR_OK)
-        e = results_merge(c, it ? &it->m.results : &g->side.results, r, &merged);
+    enum err e = results_merge(c, it ? &it->m.results : &g->side.results, r, &merged);
     if (e != ERR_OK)
         return e;
     if (it) {
+        item_change(it);
         it->m.results = merged.results;
         if (merged.bytes) {
             free(it->results);
@@ -429,16 +461,15 @@ static enum err apply_mark(struct group *g, const struct index_record *r)
     return ERR_OK;
 }
 
-static enum err apply_state(struct group *g, const struct index_record *r)
+static void apply_state(struct group *g, const struct index_record *r)
 {
-    enum err e = ERR_OK;
     if (r->arg < RECORD_STATE_HOLD || r->arg > RECORD_STATE_RETRY)
-        return ERR_OK; /* of a later version: says nothing to us */
-    for (uint32_t i = 0; i < g->item_count && e == ERR_OK; i++) {
+        return; /* of a later version: says nothing to us */
+    for (uint32_t i = 0; i < g->item_count; i++) {
         struct item *it = &g->items[i];
         if (it->dead || it->m.results.state_sequence > r->sequence || (it->m.conflict && g->core->replaying))
             continue;
-        e = item_change(g->core, it);
+        item_change(it);
         it->m.results.state = r->arg;
         it->m.results.state_sequence = r->sequence;
     }
@@ -447,7 +478,6 @@ static enum err apply_state(struct group *g, const struct index_record *r)
         g->side.results.state_sequence = r->sequence;
         g->side_there = g->side_changed = true;
     }
-    return e;
 }
 
 /* --- CHUNK --- */
@@ -574,13 +604,16 @@ static enum err apply_one(struct group *g, const struct pending_record *p, bool 
         return e; /* a copy: only its place counts */
     switch (r->type) {
     case RECORD_MESSAGE:
-        return apply_message(g, r);
+        apply_message(g, r);
+        return ERR_OK;
     case RECORD_CHUNK:
         return apply_chunk(g, r);
     case RECORD_MARK:
         return dies ? ERR_OK : apply_mark(g, r);
     case RECORD_STATE:
-        return dies ? ERR_OK : apply_state(g, r);
+        if (!dies)
+            apply_state(g, r);
+        return ERR_OK;
     case RECORD_RETIRE:
         return apply_retire(g, r);
     default:
@@ -615,11 +648,8 @@ enum err apply_drop(struct core *c, struct queue_id qid, struct digest digest)
     struct group g = {.core = c, .qid = qid};
     enum err e = group_load_items(&g);
     struct item *it = e == ERR_OK ? group_item(&g, digest) : NULL;
-    if (it) {
-        e = item_change(c, it);
-        it->dead = true;
-        group_retired(&g);
-    }
+    if (it)
+        item_die(it);
     if (e == ERR_OK)
         e = group_write(&g);
     group_fini(&g);

@@ -14,7 +14,15 @@
 
 enum err row_put(struct core *c, const struct key *k, struct bytes value)
 {
+    c->batch.writes++;
+    c->batch.bytes += value.len;
     return store_put(c->store, key_bytes(k), value);
+}
+
+bool batch_large(const struct core *c)
+{
+    return c->batch.writes >= (c->rebuilding ? BATCH_WRITES_REBUILD_MAX : BATCH_WRITES_MAX) ||
+           c->batch.bytes >= BATCH_BYTES_MAX;
 }
 
 static enum err row_put_empty(struct core *c, const struct key *k)
@@ -27,6 +35,7 @@ static enum err row_put_empty(struct core *c, const struct key *k)
 enum err row_delete(struct core *c, const struct key *k)
 {
     enum err e = store_del(c->store, key_bytes(k));
+    c->batch.writes++;
     return e == ERR_NOT_FOUND ? ERR_CORRUPT : e;
 }
 
@@ -272,7 +281,8 @@ static void batch_reset(struct core *c)
 {
     map_free_values(&c->batch.segments);
     map_free_values(&c->batch.destinations);
-    c->batch.dep_count = c->batch.conflict_count = 0;
+    c->batch.dep_count = c->batch.conflict_count = c->batch.writes = 0;
+    c->batch.bytes = 0;
     c->batch.counts = c->counts;
     for (struct link *l; (l = link_pop(&c->batch.events));)
         free(CONTAINER_OF(l, struct segment_event, link));

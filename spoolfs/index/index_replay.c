@@ -6,7 +6,7 @@
 #include <base/assert.h>
 #include <string.h>
 
-#define SLICE_IDS 2048u      /* queue ids settled in one transaction */
+#define SLICE_IDS 1024u      /* queue ids settled in one transaction */
 #define SLICE_ROWS 8192u
 
 /* --- freed --- */
@@ -77,6 +77,7 @@ enum err core_replay_begin(struct core *c, bool rebuild)
     enum err e = rebuild ? core_transact(c, rebuild_step, NULL) : ERR_OK;
     if (e == ERR_OK)
         c->replaying = true;
+    c->rebuilding = c->rebuilding || (e == ERR_OK && rebuild);
     return e;
 }
 
@@ -214,7 +215,7 @@ enum err core_replay_end(struct core *c)
     for (struct orphans o = {key_of('c'), true}; o.more && e == ERR_OK; o.at = c->batch.resume)
         e = core_transact(c, orphans_step, &o);
     if (e == ERR_OK) {
-        c->replaying = false;
+        c->replaying = c->rebuilding = false;
         c->replayed = true;
     }
     return e;
