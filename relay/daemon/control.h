@@ -22,9 +22,9 @@ struct control_message {
     char text[160];
 };
 
-/* Exit codes of children beyond 0 (asked to stop). */
+/* Exit codes of children beyond 0 (asked to stop). 1 is none of them: a sanitizer ends a crashed process with it. */
 enum child_exit {
-    CHILD_FAILED = 1,
+    CHILD_FAILED = 70,
     CHILD_AGAIN = 75,    /* start me again at once: I have waited already */
     CHILD_INDEX = 76,    /* start me again with the index discarded */
 };

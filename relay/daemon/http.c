@@ -1,70 +1,82 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* HTTP over libevent's evhttp. See http.h. A request whose client went away is still ours until it is answered
- * (evhttp drops the answer then). */
+/* A very small HTTP/1.1 server over conn.h: one request a connection, the head only, four documents. See http.h.
+ *
+ *   reading [whole head] -> asking (the spool) -> writing [on_drained] -> closed
+ *
+ * By hand instead of evhttp, which has no bound on connections: this port must not be able to take the descriptors mail
+ * needs. A visitor that leaves while the spool is asked keeps its place until the answer has come. */
 #include "http.h"
 
 #include "board.h"
 
-#include <event2/buffer.h>
-#include <event2/http.h>
-#include <event2/keyvalq_struct.h>
+#include <conn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
-#define HEADERS_MAX 8192   /* more is not a browser, a scraper or a probe */
-#define TIMEOUT_S 10
+#define TIMEOUT_MS 10000u
+
+struct visitor {
+    struct http *http;
+    struct conn *conn;         /* NULL: gone, or the place is free */
+    const char *kind;          /* of the document that was asked for */
+    bool used, asking, answered, head_only;
+};
 
 struct http {
-    struct evhttp *server;
+    struct loop *loop;
     struct port *port;
     struct board *board;
-    struct link waiting;   /* of struct page: asked, not yet answered */
+    struct loop_watch watch;
+    struct visitor visitors[HTTP_VISITORS_MAX];
+    uint32_t count;
 };
 
-struct page {
-    struct link link;
-    struct http *http;
-    struct evhttp_request *request;
-    const char *kind;
-    const char *type;
-    bool html;
-};
-
-static void answer(struct evhttp_request *r, int code, const char *type, struct evbuffer *body)
+static void leave(struct visitor *v)
 {
-    struct evkeyvalq *headers = evhttp_request_get_output_headers(r);
-    evhttp_add_header(headers, "Content-Type", type);
-    evhttp_add_header(headers, "Cache-Control", "no-store");
-    evhttp_add_header(headers, "X-Content-Type-Options", "nosniff");
-    evhttp_add_header(headers, "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'");
-    evhttp_send_reply(r, code, code == 200 ? "OK" : code == 404 ? "Not Found" : "Service Unavailable", body);
+    struct http *h = v->http;
+    if (v->conn)
+        conn_close(&v->conn, v->answered);
+    if (v->asking)
+        return;
+    *v = (struct visitor){.http = h};
+    if (h->count-- == HTTP_VISITORS_MAX)
+        loop_watch_change(&h->watch, true, false);
 }
 
-static void answer_text(struct evhttp_request *r, int code, const char *text)
+/* --- answers --- */
+
+static const char *reason(int code)
 {
-    struct evbuffer *body = evbuffer_new();
-    if (body)
-        evbuffer_add_printf(body, "%s\n", text);
-    answer(r, code, "text/plain; charset=utf-8", body);
-    if (body)
-        evbuffer_free(body);
+    return code == 200 ? "OK" : code == 400 ? "Bad Request" : code == 404 ? "Not Found"
+           : code == 405 ? "Method Not Allowed" : code == 431 ? "Request Header Fields Too Large" : "Service Unavailable";
 }
 
-static void add_escaped(struct evbuffer *body, const char *bytes, uint32_t len)
+static void answer(struct visitor *v, int code, const char *type, const char *body, size_t len)
 {
-    for (uint32_t i = 0, from = 0; i <= len; i++) {
-        const char *as = i == len ? "" : bytes[i] == '<' ? "&lt;" : bytes[i] == '>' ? "&gt;"
-                         : bytes[i] == '&' ? "&amp;" : NULL;
-        if (!as)
-            continue;
-        evbuffer_add(body, bytes + from, i - from);
-        evbuffer_add(body, as, strlen(as));
-        from = i + 1;
-    }
+    char head[512];
+    if (!v->conn)
+        return;
+    int n = snprintf(head, sizeof head,
+                     "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\nCache-Control: no-store\r\n"
+                     "X-Content-Type-Options: nosniff\r\nContent-Security-Policy: default-src 'none'; style-src "
+                     "'unsafe-inline'\r\n%s\r\n", code, reason(code), type, len, code == 405 ? "Allow: GET, HEAD\r\n" : "");
+    v->answered = true;
+    conn_write(v->conn, head, (size_t)n);
+    if (!v->head_only)
+        conn_write(v->conn, body, len);
 }
 
-static void add_page(struct evbuffer *body, const char *bytes, uint32_t len)
+static void answer_text(struct visitor *v, int code, const char *text)
+{
+    char line[512];
+    int n = snprintf(line, sizeof line, "%.500s\n", text);
+    answer(v, code, "text/plain; charset=utf-8", line, (size_t)n);
+}
+
+static void answer_page(struct visitor *v, const char *bytes, uint32_t len)
 {
     static const char begin[] =
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"5\">"
@@ -73,110 +85,181 @@ static void add_page(struct evbuffer *body, const char *bytes, uint32_t len)
         "<body><pre>";
     static const char end[] = "</pre><p><a href=\"/status\">/status</a> <a href=\"/metrics\">/metrics</a> "
                               "<a href=\"/healthz\">/healthz</a></p></body></html>\n";
-    evbuffer_add(body, begin, sizeof begin - 1);
-    add_escaped(body, bytes, len);
-    evbuffer_add(body, end, sizeof end - 1);
-}
-
-static void page_came(void *owner, enum err e, const char *bytes, uint32_t len)
-{
-    struct page *p = owner;
-    struct evbuffer *body = evbuffer_new();
-    char *posted = NULL;
-    link_remove(&p->link);
-    if (e == ERR_SPOOL_GONE && board_read(p->http->board, p->kind, &posted, &len) == ERR_OK) {
-        bytes = posted;
-        e = ERR_OK;
-    }
-    if (e != ERR_OK || !body) {
-        answer_text(p->request, 503, e == ERR_OK ? "out of memory" : err_text(e));
-    } else {
-        if (p->html)
-            add_page(body, bytes, len);
-        else
-            evbuffer_add(body, bytes, len);
-        answer(p->request, 200, p->type, body);
-    }
-    if (body)
-        evbuffer_free(body);
-    free(posted);
-    free(p);
-}
-
-static void ask(struct http *h, struct evhttp_request *r, const char *kind, const char *type, bool html)
-{
-    struct page *p = calloc(1, sizeof *p);
-    if (!p) {
-        answer_text(r, 503, "out of memory");
+    char *page = malloc(sizeof begin + sizeof end + (size_t)len * 5); /* the longest escape is "&amp;" */
+    if (!page) {
+        answer_text(v, 503, "out of memory");
         return;
     }
-    *p = (struct page){.http = h, .request = r, .kind = kind, .type = type, .html = html};
-    link_push(&h->waiting, &p->link);
-    enum err e = port_document(h->port, kind, p, page_came);
-    if (e != ERR_OK)
-        page_came(p, e, NULL, 0);
+    char *to = stpcpy(page, begin);
+    for (uint32_t i = 0; i < len; i++) {
+        if (bytes[i] == '<' || bytes[i] == '>' || bytes[i] == '&')
+            to = stpcpy(to, bytes[i] == '<' ? "&lt;" : bytes[i] == '>' ? "&gt;" : "&amp;");
+        else
+            *to++ = bytes[i];
+    }
+    to = stpcpy(to, end);
+    answer(v, 200, "text/html; charset=utf-8", page, (size_t)(to - page));
+    free(page);
 }
 
-static void health(struct http *h, struct evhttp_request *r)
+static void answer_document(struct visitor *v, const char *bytes, uint32_t len)
 {
-    struct port_status s = port_status(h->port);
+    if (strcmp(v->kind, "text") == 0)
+        answer_page(v, bytes, len);
+    else
+        answer(v, 200, strcmp(v->kind, "status") == 0 ? "application/json" : "text/plain; version=0.0.4; charset=utf-8",
+               bytes, len);
+}
+
+static void document_came(void *owner, enum err e, const char *bytes, uint32_t len)
+{
+    struct visitor *v = owner;
+    char *posted = NULL;
+    v->asking = false;
+    if (!v->conn) {
+        leave(v);
+        return;
+    }
+    if (e == ERR_SPOOL_GONE && board_read(v->http->board, v->kind, &posted, &len) == ERR_OK)
+        answer_document(v, posted, len);
+    else if (e != ERR_OK)
+        answer_text(v, 503, err_text(e));
+    else
+        answer_document(v, bytes, len);
+    free(posted);
+}
+
+static void ask(struct visitor *v, const char *kind)
+{
+    v->kind = kind;
+    v->asking = true;
+    enum err e = port_document(v->http->port, kind, v, document_came);
+    if (e != ERR_OK)
+        document_came(v, e, NULL, 0);
+}
+
+static void answer_health(struct visitor *v)
+{
+    struct port_status s = port_status(v->http->port);
     char *posted;
     uint32_t len;
-    if (!s.connected && board_read(h->board, "health", &posted, &len) == ERR_OK) {
-        answer_text(r, 503, posted);
+    if (s.connected) {
+        answer_text(v, s.accepting == ERR_OK ? 200 : 503, s.accepting == ERR_OK ? "ok" : err_text(s.accepting));
+    } else if (board_read(v->http->board, "health", &posted, &len) == ERR_OK) {
+        answer_text(v, 503, posted);
         free(posted);
-        return;
+    } else {
+        answer_text(v, 503, err_text(ERR_SPOOL_GONE));
     }
-    if (!s.connected)
-        answer_text(r, 503, "the spool process is restarting");
-    else if (s.accepting != ERR_OK)
-        answer_text(r, 503, err_text(s.accepting));
-    else
-        answer_text(r, 200, "ok");
 }
 
-static void on_request(struct evhttp_request *r, void *owner)
+/* --- requests --- */
+
+static void serve(struct visitor *v, const char *head, size_t len)
 {
-    struct http *h = owner;
-    const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(r);
-    const char *path = uri ? evhttp_uri_get_path(uri) : NULL;
-    if (!path || !path[0] || strcmp(path, "/") == 0)
-        ask(h, r, "text", "text/html; charset=utf-8", true);
-    else if (strcmp(path, "/status") == 0)
-        ask(h, r, "status", "application/json", false);
-    else if (strcmp(path, "/metrics") == 0)
-        ask(h, r, "metrics", "text/plain; version=0.0.4; charset=utf-8", false);
+    char method[8], path[64];
+    char line[96];
+    snprintf(line, sizeof line, "%.*s", (int)(len < sizeof line - 1 ? len : sizeof line - 1), head);
+    if (sscanf(line, "%7[A-Z] %63[^ ?\r\n]", method, path) != 2) {
+        answer_text(v, 400, "that is not HTTP");
+        return;
+    }
+    v->head_only = strcmp(method, "HEAD") == 0;
+    if (!v->head_only && strcmp(method, "GET") != 0)
+        answer_text(v, 405, "this page only shows");
+    else if (strcmp(path, "/") == 0)
+        ask(v, "text");
+    else if (strcmp(path, "/status") == 0 || strcmp(path, "/metrics") == 0)
+        ask(v, path[1] == 's' ? "status" : "metrics");
     else if (strcmp(path, "/healthz") == 0)
-        health(h, r);
+        answer_health(v);
     else
-        answer_text(r, 404, "there is / and /status, /metrics, /healthz");
+        answer_text(v, 404, "there is / and /status, /metrics, /healthz");
+}
+
+static size_t on_bytes(void *owner, const uint8_t *bytes, size_t len)
+{
+    struct visitor *v = owner;
+    if (v->asking || v->answered)
+        return len; /* a body, or a second request: not read */
+    if (memmem(bytes, len, "\r\n\r\n", 4) || memmem(bytes, len, "\n\n", 2)) {
+        serve(v, (const char *)bytes, len);
+        return len;
+    }
+    if (len < HTTP_HEAD_BYTES_MAX)
+        return 0;
+    answer_text(v, 431, "the request's head is too large");
+    return len;
+}
+
+static void on_drained(void *owner)
+{
+    struct visitor *v = owner;
+    if (v->answered)
+        leave(v);
+}
+
+static void on_closed(void *owner, enum err e, const char *text)
+{
+    struct visitor *v = owner;
+    (void)e;
+    (void)text;
+    v->answered = false; /* nothing to wait for */
+    leave(v);
+}
+
+static void on_connection(struct loop_watch *w, bool readable, bool writable)
+{
+    static const struct conn_callbacks callbacks = {.on_bytes = on_bytes, .on_drained = on_drained, .on_closed = on_closed};
+    struct http *h = w->owner;
+    (void)readable;
+    (void)writable;
+    while (h->count < HTTP_VISITORS_MAX) {
+        int fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0)
+            return; /* none, or none to be had now: level triggered, it comes again */
+        struct visitor *v = h->visitors;
+        while (v->used)
+            v++;
+        *v = (struct visitor){.http = h};
+        if (conn_accept(h->loop, fd, &callbacks, v, &v->conn) != ERR_OK) {
+            close(fd);
+            continue;
+        }
+        v->used = true;
+        h->count++;
+        conn_set_timeout_ms(v->conn, TIMEOUT_MS, TIMEOUT_MS);
+    }
+    loop_watch_change(w, false, false); /* HTP-1: the rest waits in the listen queue */
 }
 
 enum err http_open(struct loop *loop, struct port *port, struct board *board, int fd, struct http **http_out)
 {
     struct http *h = calloc(1, sizeof *h);
-    if (h)
-        h->server = evhttp_new(loop_base(loop));
-    if (!h || !h->server) {
+    enum err e = ERR_NO_MEMORY;
+    if (h) {
+        h->loop = loop;
+        h->port = port;
+        h->board = board;
+        h->watch = (struct loop_watch){.fd = fd, .ready = on_connection, .owner = h};
+        e = loop_watch_add(loop, &h->watch, true, false);
+    }
+    if (e != ERR_OK) {
         free(h);
         close(fd);
-        return ERR_NO_MEMORY;
-    }
-    h->port = port;
-    h->board = board;
-    link_init(&h->waiting);
-    evhttp_set_allowed_methods(h->server, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
-    evhttp_set_max_headers_size(h->server, HEADERS_MAX);
-    evhttp_set_max_body_size(h->server, 0);
-    evhttp_set_timeout(h->server, TIMEOUT_S);
-    evhttp_set_gencb(h->server, on_request, h);
-    if (evhttp_accept_socket(h->server, fd) != 0) {
-        close(fd);
-        http_close(&h);
-        return ERR_SYSTEM;
+        return e;
     }
     *http_out = h;
     return ERR_OK;
+}
+
+void http_stop(struct http *h)
+{
+    if (!h || h->watch.fd < 0)
+        return;
+    loop_watch_remove(&h->watch);
+    close(h->watch.fd);
+    h->watch.fd = -1;
 }
 
 void http_close(struct http **http)
@@ -185,12 +268,9 @@ void http_close(struct http **http)
     *http = NULL;
     if (!h)
         return;
-    struct link *l;
-    while ((l = link_pop(&h->waiting)) != NULL) {
-        struct page *p = CONTAINER_OF(l, struct page, link);
-        answer_text(p->request, 503, "stopping");
-        free(p);
-    }
-    evhttp_free(h->server);
+    http_stop(h);
+    for (uint32_t i = 0; i < HTTP_VISITORS_MAX; i++)
+        if (h->visitors[i].conn)
+            conn_close(&h->visitors[i].conn, false);
     free(h);
 }

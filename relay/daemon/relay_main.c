@@ -183,7 +183,7 @@ static void begin_stop(struct relay *r, uint32_t grace_ms)
     if (r->stopping)
         return;
     r->stopping = true;
-    http_close(&r->http);
+    http_stop(r->http);
     loop_timer_set(&r->grace, grace_ms);
     server_stop(r->server, grace_ms, server_stopped, r);
     schedule_drain(r->schedule, schedule_drained, r);
@@ -291,13 +291,13 @@ static enum err begin(struct relay *r)
 
 static void end(struct relay *r)
 {
-    http_close(&r->http);
     if (r->server)
         server_close(&r->server);
     if (r->schedule)
         schedule_close(&r->schedule);
     if (r->port)
         port_close(&r->port);
+    http_close(&r->http);
     if (r->control.read_event)
         loop_watch_remove(&r->control);
     loop_timer_fini(&r->alive);

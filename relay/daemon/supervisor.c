@@ -169,11 +169,15 @@ static void start_child(struct supervisor *s, enum which which)
 
 /* --- a child's end --- */
 
-static bool crashed_in_index(struct supervisor *s, struct child *c, int sig, uint64_t now)
+static bool crashed(int status)
+{
+    int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    return sig == SIGBUS || sig == SIGSEGV || sig == SIGABRT || (WIFEXITED(status) && WEXITSTATUS(status) == 1);
+}
+
+static bool crashed_in_index(struct supervisor *s, struct child *c, uint64_t now)
 {
     char marker[256];
-    if (sig != SIGBUS && sig != SIGSEGV && sig != SIGABRT)
-        return false;
     memmove(&c->crashes[1], &c->crashes[0], sizeof c->crashes - sizeof c->crashes[0]);
     c->crashes[0] = now;
     index_marker_path(s->config, marker);
@@ -207,7 +211,7 @@ static void reaped(struct supervisor *s, enum which which, int status)
     if (asked || code == CHILD_AGAIN)
         return;
     c->discard = code == CHILD_INDEX ||
-                 (which == SPOOL && WIFSIGNALED(status) && crashed_in_index(s, c, WTERMSIG(status), now));
+                 (which == SPOOL && crashed(status) && crashed_in_index(s, c, now));
     if (code == CHILD_INDEX)
         return;
     plan_restart(c, now);
@@ -230,6 +234,7 @@ static void ask_to_stop(struct child *c, uint64_t grace_ms, uint64_t patience_ms
     if (!c->pid || c->stopping)
         return;
     c->stopping = true;
+    c->ready = false;
     c->kill_at_ms = now_ms() + patience_ms;
     enum err e = control_send(c->control, CONTROL_STOP, (uint32_t)grace_ms, -1, NULL);
     if (e != ERR_OK)
