@@ -131,6 +131,11 @@ static void frame_committed(struct append_frame *f)
     s->length += (uint64_t)f->blocks * BLOCK_BYTES;
     s->previous = f->digest.lo;
     p->count_frames++;
+    if (!segment_id_is_none(f->moved_from)) {
+        s->copies_bytes += (uint64_t)f->blocks * BLOCK_BYTES;
+        if (s->copies_bytes > s->length / 2)
+            s->compact_after_ns = io_now_ns(p->io) + COMPACT_AGAIN_NS;
+    }
     if (s->kind == SEGMENT_MAIL) {
         p->commit_ns_sum += io_now_ns(p->io) - f->submitted_ns;
         p->commit_count++;
@@ -488,6 +493,10 @@ void commit_step(struct pool *p)
             continue;
         if (a->kind == SEGMENT_TABLE && p->table_rewriting)
             continue;
+        if (a->kind == SEGMENT_TABLE && p->table_renew && a->segment && !a->flight && p->mounted && !p->stopping) {
+            p->table_renew = false;
+            commit_close_segment(a); /* the next turn writes a whole TABLE */
+        }
         if (a->flight || (a->building && a->building->frame.record_count > 0))
             appender_start(a);
         else if (a->kind == SEGMENT_TABLE && !a->segment && p->mounted && !p->stopping)

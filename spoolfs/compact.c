@@ -53,7 +53,8 @@ static struct segment *compact_choose(struct pool *p)
     for (uint32_t i = 0; i < p->segment_used; i++) {
         struct segment *s = &p->segments[i];
         if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || !s->counted || s->fed < s->length || s->leased ||
-            s->refs || s->repairing || s->length <= BLOCK_BYTES)
+            s->refs || s->repairing || s->length <= BLOCK_BYTES || s->compacted ||
+            io_now_ns(p->io) < s->compact_after_ns)
             continue;
         bool empty = s->live_messages == 0 && s->live_chunks == 0;
         bool degraded = segment_images_readable(p, s) < p->config.copies && s->live_bytes < s->length / 2;
@@ -76,6 +77,8 @@ static void compact_end(struct compaction *c)
         p->dirty_segments++;
     }
     p->count_compacted += !c->failed;
+    c->victim->compacted = !c->failed;
+    c->victim->compact_after_ns = io_now_ns(p->io) + COMPACT_AGAIN_NS;
     c->running = false;
     c->next_ns = io_now_ns(p->io) + (c->failed ? 10 : 1) * COMPACT_PAUSE_NS;
 }

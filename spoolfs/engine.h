@@ -35,6 +35,8 @@
  * relay's 30 s. Whether it is on disk is then open, as RFC 5321 6.1 allows: the sender tries again. */
 #define COMMIT_GIVE_UP_NS (20 * NS_PER_S)
 #define FRAME_SLOTS (APPENDERS_MAX * 2 + 4) /* building and in flight, and some pinned under late writes */
+/* What a compaction packed is not packed again at once: it holds only what is needed, until segments it is about die. */
+#define COMPACT_AGAIN_NS (60 * NS_PER_S)
 #define READS_IN_FLIGHT_MAX 16u
 #define REPAIRS_MAX 64u              /* waiting at one time; what is not taken is found again by the next read or scrub */
 #define LATENCY_BUCKETS 64u          /* quarter powers of two from 1 us: 64 reach 65 s */
@@ -143,6 +145,9 @@ struct segment {
     bool compacting;
     uint8_t repairing;            /* mask of images a repair writes to: not read meanwhile */
     bool rebuilding;
+    bool compacted;               /* all that was needed of it lies elsewhere: dead whatever its deps say */
+    uint64_t copies_bytes;        /* of it that a compaction wrote */
+    uint64_t compact_after_ns;    /* not a victim before */
     bool suspicious;              /* a read failed here: the scrub looks soon */
     uint64_t scrubbed_pass;
     bool unread;                  /* bytes of it were bad on every image that was here: an absent one may hold them */
@@ -299,6 +304,7 @@ struct pool {
     struct superblock_wait table_wait;
     struct link table_queue;         /* of struct table_group, not yet in a frame */
     uint64_t table_retry_ns;
+    bool table_renew;             /* something the table should say changed without a record of its own */
     bool table_rewriting;
     uint64_t clean_flag;
 

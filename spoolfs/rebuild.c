@@ -63,7 +63,7 @@ static bool image_given_up(const struct pool *p, const struct segment *s, uint32
 static uint32_t rebuild_wants(const struct pool *p, const struct segment *s)
 {
     if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->compacting || s->repairing ||
-        s->length <= BLOCK_BYTES || images_counting(p, s) >= p->config.copies)
+        s->length <= BLOCK_BYTES || segment_images_readable(p, s) == 0 || images_counting(p, s) >= p->config.copies)
         return UINT32_MAX;
     bool more = s->image_count < p->config.copies;
     for (uint32_t i = 0; i < s->image_count; i++) {

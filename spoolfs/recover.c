@@ -456,6 +456,23 @@ static void recover_flush(struct pool *p, uint32_t mask)
     }
 }
 
+/* What nobody could read before may be there now: the index learns of it by reading everything. */
+static void recover_unread(struct pool *p)
+{
+    for (uint32_t i = 0; i < p->segment_used; i++) {
+        struct segment *s = &p->segments[i];
+        if (s->state == SEGMENT_UNUSED || !s->unread)
+            continue;
+        uint32_t here = 0;
+        for (uint32_t k = 0; k < s->image_count; k++)
+            here += member_readable(&p->members[s->images[k].member]);
+        if (here < s->image_count)
+            continue;
+        s->unread = false;
+        p->index_discard = true;
+    }
+}
+
 enum err recover_tails(struct pool *p)
 {
     enum err e = ERR_OK;
@@ -476,5 +493,6 @@ enum err recover_tails(struct pool *p)
     }
     if (e == ERR_OK && !p->read_only)
         recover_flush(p, walked);
+    recover_unread(p);
     return e;
 }

@@ -133,8 +133,15 @@ static void replay_on_frame(struct walk *w, const struct frame_view *f)
 static void replay_on_lost(struct walk *w, uint64_t offset, uint64_t bytes)
 {
     struct pool *p = w->owner;
-    p->count_lost++;
+    if (!w->segment->unread)
+        p->table_renew = true;
     w->segment->unread = true;
+    if (segment_images_readable(p, w->segment) == 0) {
+        pool_event(p, EVENT_segment_absent, NULL, "segment %llu: %llu bytes at %llu wait for a member that is not here",
+                   (unsigned long long)w->segment->id.counter, (unsigned long long)bytes, (unsigned long long)offset);
+        return;
+    }
+    p->count_lost++;
     pool_event(p, EVENT_record_lost, NULL, "segment %llu: %llu bytes at %llu are bad on every image that is here",
                (unsigned long long)w->segment->id.counter, (unsigned long long)bytes, (unsigned long long)offset);
 }

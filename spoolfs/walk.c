@@ -162,6 +162,12 @@ static void walk_salvage(struct walk *w)
     bool any = false;
     for (uint32_t i = 0; i < w->segment->image_count; i++)
         any = any || w->window_bytes[i] > 0;
+    if (!any && segment_images_readable(w->pool, w->segment) == 0) { /* all on members that are not here */
+        uint64_t from = w->offset;
+        w->offset = w->end;
+        w->on_lost(w, from, w->end - from);
+        return;
+    }
     if (e == ERR_NO_MEMORY || !any || (e != ERR_OK && w->late_mask)) { /* says nothing about what is on the members */
         w->unreadable = true;
         return;
