@@ -178,7 +178,8 @@ static void rest_now(struct world *w, enum sim_fault fault, uint16_t target)
     if (late)
         w->atlas.calm_until_ns = sim_io_now(w->sim) + CALM_NS;
     if (fault == SIM_FAULT_slow) {
-        sim_io_slow(w->sim, target, 10u + (uint32_t)prng_below(&w->hurt, 200));
+        w->atlas.slow_factor = 10u + (uint32_t)prng_below(&w->hurt, 200);
+        sim_io_slow(w->sim, target, w->atlas.slow_factor);
         w->atlas.slow_until_ns = sim_io_now(w->sim) + prng_below(&w->hurt, 20) * 1000000000;
     } else if (fault == SIM_FAULT_stall) {
         sim_io_stall(w->sim, target, LATE_NS_MIN + prng_below(&w->hurt, LATE_NS_MAX));
@@ -309,6 +310,8 @@ void atlas_before_mount(struct world *w)
         sim_io_jump_wall(w->sim, prng_below(&w->hurt, 5) ? by : by * 20000);
         mount_fault(w, SIM_FAULT_clock_jump);
     }
+    for (uint16_t t = 0; t < w->plan.members; t++) /* slowness goes with its disk */
+        sim_io_slow(w->sim, t, t == a->victim && a->slow_until_ns > sim_io_now(w->sim) ? a->slow_factor : 1);
     sim_io_count_fault(w->sim, SIM_FAULT_index_lost); /* the memory index never survives a mount */
 }
 

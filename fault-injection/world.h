@@ -31,6 +31,7 @@ struct atlas {
     struct sim_disk *aside;    /* its own disk, while another is in its place */
     struct sim_disk *snapshot; /* an older copy of it */
     struct sim_disk *foreign;  /* of another pool */
+    uint32_t slow_factor;
     uint64_t next_rest_ns, slow_until_ns, calm_until_ns; /* calm: no new slowness or stall before this */
 };
 
