@@ -50,6 +50,8 @@ static const struct command {
     {"rebuild status", cmd_rebuild_status, "", "how much is left"},
     {"rebuild pause", cmd_rebuild_pause, "", "until resumed"},
     {"rebuild resume", cmd_rebuild_resume, "", "go on"},
+    {"export", cmd_export, "[--since QUEUE_ID] [--out FILE]", "undelivered mail, verified, as a tar.zst of .eml and .json"},
+    {"import", cmd_import, "[--from FILE]", "the mail of an export into the running relay, while it serves"},
     {"check nagios", cmd_check_nagios, "", "a monitoring plugin: exit 0 to 3, with performance data"},
     {"metrics", cmd_metrics, "[--textfile DIR]", "Prometheus text format"},
 };

@@ -9,7 +9,7 @@ import unittest
 import urllib.request
 
 import harness
-from harness import contents, message, wait_for
+from harness import body_of, contents, message, subject_of, wait_for
 
 
 class Create(unittest.TestCase):
@@ -271,6 +271,48 @@ class Queue(unittest.TestCase):
         self.assertEqual(self.relay.stop(), 0)
         self.relay.start()
         wait_for("7 messages", lambda: self.relay.queued() == 7)
+
+
+class Export(unittest.TestCase):
+    def test_what_is_exported_arrives_from_another_pool(self):
+        with harness.Ironspool(transport="hold") as old, harness.Ironspool() as new:
+            old.start()
+            sent = {}
+            for i, size in enumerate((1, 300, 5000, 70_000, 1_000_000)):
+                text = message("x-%d" % i, size=size)
+                old.send("s@test.example", ["one@x.example", "two@x.example"], text)
+                sent["x-%d" % i] = body_of(text)
+            archive = old.dir + "/export.tar.zst"
+            code, _, err = old.tool("export", "--out", archive)
+            self.assertEqual(code, 0, err)
+            names = subprocess.run("zstd -dc %s | tar -tf -" % archive, shell=True, capture_output=True, text=True, timeout=60,
+                                   check=True).stdout.split()
+            self.assertEqual(len(names), 11)
+            self.assertEqual(names[-1], "export.json")
+            new.start()
+            code, out, err = new.tool("import", "--from", archive)
+            self.assertEqual(code, 0, out + err)
+            wait_for("an empty queue", new.drained)
+            for person in ("one@x.example", "two@x.example"):
+                self.assertEqual({subject_of(m): body_of(m) for m in new.delivered(person)}, sent)
+            self.assertNotEqual(old.tool("export", "--out", archive)[0], 0, "an archive was overwritten")
+            last = names[-2].split(".")[0]
+            code, _, err = old.tool("export", "--since", last, "--out", old.dir + "/nothing.tar.zst")
+            self.assertEqual(code, 0, err)
+            self.assertEqual(new.tool("import", "--from", old.dir + "/nothing.tar.zst", "--json")[1], '{"messages": 0}\n')
+
+    def test_an_archive_that_is_cut_or_no_archive_is_said_to_be(self):
+        with harness.Ironspool(transport="hold") as relay:
+            relay.start()
+            for i in range(5):
+                relay.send("s@test.example", "cut@x.example", message("cut-%d" % i, size=50_000))
+            archive = relay.dir + "/export.tar.zst"
+            self.assertEqual(relay.tool("export", "--out", archive)[0], 0)
+            whole = contents(archive)
+            for bad in (whole[:len(whole) // 2], b"", b"no archive at all" * 100):
+                with open(archive, "wb") as f:
+                    f.write(bad)
+                self.assertEqual(relay.tool("import", "--from", archive)[0], 1)
 
 
 class Deferred(unittest.TestCase):
