@@ -84,7 +84,8 @@ struct port_mark {
     void *owner;
 };
 /* ERR_BUSY: wait for on_room. ERR_NOT_FOUND: not leased to us (any more). ERR_TOO_LARGE: the bounce. The bounce's reference
- * is taken with ERR_OK only. bounce_done(ERR_CANCELED): the message was no longer live, so is the bounce. */
+ * is taken with ERR_OK only. bounce_done(ERR_CANCELED): the message was no longer live; a bounce that was stored is due
+ * by itself. */
 enum err port_mark(struct port *port, const struct port_mark *m) MUST_CHECK;
 
 /* The body of a leased message, in order, in pieces of at most CHUNK_BYTES_MAX. `on_bytes` returning false pauses

@@ -155,7 +155,7 @@ static bool again_submit(struct server_again *a)
     struct wire_server *s = a->server;
     enum err e = ERR_OK;
     const struct wire_held *h = a->kind == AGAIN_MARK ? wire_table_find(&s->held, a->message.qid) : NULL;
-    if (!server_can_hold(s) || (h && mark_must_wait(h)))
+    if (!server_can_hold(s) || (h && mark_must_wait(s, h)))
         again_answer(a, ERR_INDEX_LAG, (struct segment_id){0});
     else if (a->kind == AGAIN_MARK && (!h || (h->flags & HELD_GHOST)))
         mark_answer(s, a->connection, &a->message, ERR_OK, ERR_CANCELED, (struct segment_id){0});

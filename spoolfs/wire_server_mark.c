@@ -112,10 +112,13 @@ static bool mark_lawful(struct wire_server *s, const struct wire_message *m, con
     return !why;
 }
 
-/* A mark names the segment of its MESSAGE: not before that is certain and held fast by a lease. */
-bool mark_must_wait(const struct wire_held *h)
+/* A mark names the segment of its MESSAGE: not before that is certain and held fast by a lease. While the index replays
+ * there is no compaction, and the relay's word is good. */
+bool mark_must_wait(struct wire_server *s, const struct wire_held *h)
 {
     bool certain = (h->flags & HELD_LEASED) || !(h->flags & (HELD_PRESENTED | HELD_UNSURE));
+    if ((h->flags & HELD_PRESENTED) && (h->flags & HELD_ASKED) && server_index_usable(s))
+        certain = false;
     return !certain || (h->flags & HELD_ENDING);
 }
 
@@ -127,7 +130,7 @@ static bool mark_settled(struct wire_server *s, const struct wire_message *m, co
         mark_is_past(s, m);
     else if (bounce && wire_table_find(&s->held, m->bounce))
         mark_is_past(s, m); /* the group was committed: its answer was lost */
-    else if (mark_must_wait(h))
+    else if (mark_must_wait(s, h))
         mark_answer(s, s->connection, m, ERR_BUSY, ERR_BUSY, (struct segment_id){0});
     else if (bounce && (id == ID_FORGOTTEN || !envelope_fits(m, m->body.len) || !server_can_hold(s))) {
         enum err e = server_can_hold(s) ? ERR_INVALID : ERR_BUSY;

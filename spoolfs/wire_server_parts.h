@@ -230,7 +230,7 @@ enum verdict server_on_mark(struct wire_server *s, const struct wire_message *m)
 enum err mark_submit(struct wire_server *s, const struct wire_message *m) MUST_CHECK;
 void mark_answer(struct wire_server *s, uint32_t connection, const struct wire_message *m, enum err e,
                  enum err bounce_error, struct segment_id bounce_locator);
-bool mark_must_wait(const struct wire_held *h);
+bool mark_must_wait(struct wire_server *s, const struct wire_held *h);
 bool envelope_fits(const struct wire_message *m, uint64_t body_bytes);
 
 /* wire_server_again.c */
