@@ -30,9 +30,12 @@ static void diagnose_pool(const struct doc *s, struct doc *findings)
             if (strcmp(pool_state_word((enum pool_state)i), word) == 0)
                 state = (enum pool_state)i;
         snprintf(what, sizeof what, "the pool is %s: %s", word, pool_state_text(state));
-        snprintf(why, sizeof why, "%llu of %llu messages have fewer than %llu images",
-                 (unsigned long long)doc_count(s, "pool.messages_below_copies"),
-                 (unsigned long long)doc_count(s, "pool.messages"), (unsigned long long)doc_count(s, "pool.copies"));
+        if (doc_count(s, "pool.messages_below_copies"))
+            snprintf(why, sizeof why, "%llu of %llu messages have fewer than %llu images",
+                     (unsigned long long)doc_count(s, "pool.messages_below_copies"),
+                     (unsigned long long)doc_count(s, "pool.messages"), (unsigned long long)doc_count(s, "pool.copies"));
+        else
+            snprintf(why, sizeof why, "every message has its images, but the members in service could not absorb a loss");
         snprintf(page, sizeof page, "docs/runbooks/pool-%s.md", word);
         finding(findings, what, why, *action ? action : pool_state_action(state), page);
     }
@@ -42,7 +45,7 @@ static void diagnose_pool(const struct doc *s, struct doc *findings)
         finding(findings, "mail is lost, unless a member that is absent holds it", why, "spooltool events",
                 "docs/runbooks/event-record_lost.md");
     }
-    if (doc_at(s, "pool.bytes_headroom") && doc_count(s, "pool.bytes_headroom") == 0)
+    if (strcmp(word, "healthy") == 0 && doc_at(s, "pool.bytes_headroom") && doc_count(s, "pool.bytes_headroom") == 0)
         finding(findings, "after the loss of one member there would be no room for all images",
                 "the headroom is zero", "add a member in another failure domain, or let the queue drain",
                 "docs/runbooks/pool-at-risk.md");
