@@ -677,6 +677,33 @@ static void queries_that_wait_at_close_are_never_done(enum kind kind)
     assert_int_equal(answer, ERR_COUNT);
 }
 
+static void a_full_ring_takes_nothing_and_tells_when_there_is_room(void **state)
+{
+    (void)state;
+    struct world w;
+    world_start(&w, MEM);
+    live(&w);
+    uint64_t fed = 0;
+    enum err e = ERR_OK;
+    for (; e == ERR_OK; fed += e == ERR_OK) {
+        struct made m = message(fed + 1, 1, fed);
+        m.r.payload = m.payload;
+        uint32_t room = index_room(w.index);
+        e = index_feed(w.index, &m.r);
+        assert_true(e == ERR_OK || e == ERR_INDEX_LAG);
+        if (room >= m.r.payload_bytes + INDEX_FEED_OVERHEAD)
+            assert_int_equal(e, ERR_OK); /* what index_room promises */
+        if (e != ERR_OK)
+            assert_int_equal(index_room(w.index), room);
+    }
+    assert_int_equal(w.rooms, 0);
+    index_dispatch(w.index);
+    assert_int_equal(w.rooms, 1);
+    assert_int_equal(index_room(w.index), INDEX_RING_BYTES);
+    assert_int_equal(summary(&w).messages, fed);
+    world_end(&w);
+}
+
 #define BOTH(X)                                                                                                        \
     X(a_message_is_found_with_its_place_and_envelope)                                                                  \
     X(a_message_and_its_retire_leave_only_the_watermark)                                                               \
@@ -715,6 +742,8 @@ BOTH(DEFINE)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {BOTH(LIST)};
+    const struct CMUnitTest tests[] = {
+        BOTH(LIST) cmocka_unit_test(a_full_ring_takes_nothing_and_tells_when_there_is_room),
+    };
     return cmocka_run_group_tests_name("index", tests, NULL, NULL);
 }
