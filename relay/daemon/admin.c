@@ -97,6 +97,7 @@ static void send_some(struct admin_client *c)
             break;
         }
         c->sent += (size_t)n;
+        c->begun = true;
         io_timer_set(c->spool->io, &c->idle, io_now_ns(c->spool->io) + ADMIN_IDLE_S * NS_PER_S);
     }
     if (c->sent == c->out.len) {
@@ -446,9 +447,15 @@ void admin_close(struct admin **admin)
     *admin = NULL;
     if (!a)
         return;
-    for (uint32_t i = 0; i < ADMIN_CLIENTS_MAX; i++)
-        if (a->clients[i].used)
-            close_client(&a->clients[i]);
+    for (uint32_t i = 0; i < ADMIN_CLIENTS_MAX; i++) {
+        struct admin_client *c = &a->clients[i];
+        if (!c->used)
+            continue;
+        if (c->out.len == 0 && !c->begun)
+            admin_fail(c, ERR_SPOOL_GONE, err_text(ERR_SPOOL_GONE));
+        send_some(c);
+        close_client(c);
+    }
     io_watch_remove(a->spool->io, &a->watch);
     close(a->watch.fd);
     free(a);

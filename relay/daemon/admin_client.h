@@ -14,6 +14,7 @@ struct admin_client {
     char *request;
     uint32_t request_len;
     bool used, answering;
+    bool begun;                                   /* some of the answer has left */
     bool finished;                                /* all of the answer is in `out`: close when it is sent */
     bool shut;                                    /* the peer sends no more */
     bool broken;                                  /* the peer is gone: close at the end of the turn */

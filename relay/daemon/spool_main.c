@@ -7,7 +7,7 @@
  *
  *  SPM-1  the loop blocks in io_turn only; log lines are written between turns and never waited for.
  *  SPM-2  a pool that cannot be mounted is a state that is shown, never a crash loop.
- *  SPM-3  a member that was not there at the mount joins by a clean remount, at most once a REJOIN_AFTER_S. */
+ *  SPM-3  a member that was not there at the mount joins by a clean remount, at most once in REJOIN_AFTER_NS. */
 #include "admin.h"
 #include "board.h"
 #include "sandbox.h"
@@ -27,7 +27,7 @@
 #define TURN_NS (200 * NS_PER_MS)
 #define RETRY_NS (3000 * NS_PER_MS)       /* a pool below policy: how soon its members are opened again */
 #define REJOIN_NS (5000 * NS_PER_MS)
-#define REJOIN_AFTER_NS (60000 * NS_PER_MS) /* a member that flaps costs one remount a minute */
+#define REJOIN_AFTER_NS (30000 * NS_PER_MS) /* a member that flaps costs two remounts a minute */
 #define WIRE_STOP_NS (2000 * NS_PER_MS)
 #define SERVICE "spool"
 
@@ -291,19 +291,39 @@ static void on_alive(struct io_timer *t)
         check_index(sp);
 }
 
-/* SPM-3. Seen twice in a row: a path that appears is often not yet the whole disk. */
+/* Which configured members are not in service because they are not there: a mask. */
+static uint32_t members_missing(struct spool_process *sp)
+{
+    struct pool_status *status = malloc(sizeof *status);
+    uint32_t missing = 0;
+    if (!status)
+        return 0;
+    pool_status(sp->pool, status);
+    for (uint32_t i = 0; i < sp->members.count; i++) {
+        bool absent = sp->members.why[i][0] != '\0'; /* not opened at the mount */
+        for (uint32_t m = 0; m < status->member_count && !absent; m++)
+            absent = status->members[m].state == MEMBER_ABSENT &&
+                     strcmp(status->members[m].name, sp->config->pool.members[i].name) == 0;
+        missing |= absent ? 1u << i : 0;
+    }
+    free(status);
+    return missing;
+}
+
+/* SPM-3. Seen twice in a row: a path that appears is often not yet the whole disk. One that vanished while we had it can
+ * be locked anew only when it is another file or device node than the one we still hold. */
 static void on_rejoin(struct io_timer *t)
 {
     struct spool_process *sp = t->owner;
     uint64_t now = io_now_ns(sp->io);
     io_timer_set(sp->io, t, now + REJOIN_NS);
-    for (uint32_t i = 0; i < sp->members.count && !sp->exit_at_ns; i++) {
-        if (!sp->members.why[i][0] || !sp->pool)
-            continue; /* it was opened */
-        bool could = members_could_open(&sp->config->pool.members[i]);
-        bool again = could && (sp->rejoin_seen & (1u << i));
-        sp->rejoin_seen = could ? sp->rejoin_seen | (1u << i) : sp->rejoin_seen & ~(1u << i);
-        if (!again || (!sp->members.locked_elsewhere[i] && now - sp->started_ns < REJOIN_AFTER_NS))
+    uint32_t missing = sp->wire && !sp->exit_at_ns ? members_missing(sp) : 0;
+    for (uint32_t i = 0; i < sp->members.count; i++) {
+        uint32_t bit = 1u << i;
+        bool could = (missing & bit) && members_could_open(&sp->config->pool.members[i]);
+        bool again = could && (sp->rejoin_seen & bit);
+        sp->rejoin_seen = could ? sp->rejoin_seen | bit : sp->rejoin_seen & ~bit;
+        if (!again || sp->exit_at_ns || (!sp->members.locked_elsewhere[i] && now - sp->started_ns < REJOIN_AFTER_NS))
             continue;
         log_line(SERVICE, "member \"%s\" is there now: the pool is mounted again with it", sp->config->pool.members[i].name);
         plan_exit(sp, CHILD_AGAIN, 0);
