@@ -2,7 +2,8 @@
 /* The index: derived data about the log, behind the commit path, disposable. One implementation over LMDB with its
  * own thread, one in memory and synchronous (simulator, tests). The engine's thread calls everything here.
  *
- *  IDX-1  the watermark of a segment advances in the same transaction as the effects of the records below it.
+ *  IDX-1  the watermark of a segment never advances in a transaction before that of the effects of the records below it;
+ *         records that are fed twice because of a crash change nothing but a count of attempts.
  *  IDX-2  the result does not depend on the order in which segments are replayed: during a replay a RETIRE or MARK
  *         before its MESSAGE leaves a tombstone; of two STATEs the higher sequence wins; a MESSAGE seen twice (hedge,
  *         compaction) with one digest is one message; with another digest it is a second message (index_on_conflict).
@@ -96,6 +97,8 @@ struct index_entry {
 enum index_query_kind {
     INDEX_LOOKUP,   /* qid -> one entry or ERR_NOT_FOUND */
     INDEX_DUE,      /* due at now_ms, not leased, not held, destination not in skip[]; round robin over destinations */
+                    /* a message stands in the lane of each destination that a pending recipient has: it comes when one
+                     * of them is due and not skipped */
     INDEX_LIST,     /* from cursor on, in order of qid; cursor and `more` come back */
     INDEX_LIVE,     /* qids[]: live[i] says whether that message is in the index */
     INDEX_CHUNKS,   /* qid: places[i] of CHUNKs first.. ; max: how many came back; ERR_LOST: `first` is missing */
