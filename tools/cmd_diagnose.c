@@ -152,9 +152,12 @@ int cmd_explain(struct tool *t, int argc, char **argv)
     int words = tool_options(t, argc, argv, NULL, NULL);
     if (words != 1)
         return words < 0 ? TOOL_USAGE : tool_usage(t, "one queue id is needed");
+    int code = tool_queue_id(argv[0]);
+    if (code != TOOL_DONE)
+        return code;
     struct doc *request = doc_object();
     doc_set_text(request, "id", argv[0]);
-    int code = ask_for(t, "queue-show", request, &m);
+    code = ask_for(t, "queue-show", request, &m);
     if (code == TOOL_NOT_FOUND)
         tool_say(0, "it is not in the queue: delivered, returned to its sender or deleted; the log knows: grep %s", argv[0]);
     if (code != TOOL_DONE)

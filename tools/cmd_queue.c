@@ -92,12 +92,15 @@ static int queue_select(struct queue *q, int argc, char **argv, const struct too
         return tool_usage(q->tool, "which messages? Queue ids, --all, --sender, --domain or --older-than");
     if (words) {
         struct doc *ids = doc_array();
-        for (int i = 0; i < words; i++)
+        int code = TOOL_DONE;
+        for (int i = 0; i < words && code == TOOL_DONE; i++) {
+            code = tool_queue_id(argv[i]);
             doc_append_text(ids, argv[i]);
+        }
         doc_set(q->selector, "ids", ids);
-    } else {
-        doc_set_bool(q->selector, "all", true);
+        return code;
     }
+    doc_set_bool(q->selector, "all", true);
     return TOOL_DONE;
 }
 
@@ -134,6 +137,7 @@ int cmd_queue_list(struct tool *t, int argc, char **argv)
         doc_free(&request);
         return code;
     }
+    bool narrowed = q.narrowed || doc_length(q.selector, "ids") > 0;
     doc_set(request, "selector", q.selector);
     code = ask_open(t, "queue-list", request, &a);
     if (code != TOOL_DONE)
@@ -141,7 +145,8 @@ int cmd_queue_list(struct tool *t, int argc, char **argv)
     code = ask_lines(a, &q, list_one, &end);
     char text[OUT_TEXT];
     if (code == TOOL_DONE && !t->json)
-        printf(q.shown ? "-- %s messages\n" : "The queue is empty.\n", out_count(q.shown, text));
+        printf(q.shown ? "-- %s messages\n" : narrowed ? "No message matches.\n" : "The queue is empty.\n",
+               out_count(q.shown, text));
     doc_free(&end);
     ask_close(&a);
     return code;
@@ -200,11 +205,12 @@ int cmd_queue_show(struct tool *t, int argc, char **argv)
         return TOOL_USAGE;
     if (words != 1)
         return tool_usage(t, "one queue id is needed");
-    if (q.raw)
-        return show_raw(t, argv[0]);
+    int code = tool_queue_id(argv[0]);
+    if (code != TOOL_DONE || q.raw)
+        return code != TOOL_DONE ? code : show_raw(t, argv[0]);
     struct doc *request = doc_object(), *m;
     doc_set_text(request, "id", argv[0]);
-    int code = ask_for(t, "queue-show", request, &m);
+    code = ask_for(t, "queue-show", request, &m);
     if (code != TOOL_DONE)
         return code;
     doc_print(m, stdout); /* for people too: indented, every key named */
@@ -259,7 +265,7 @@ static int queue_change(struct tool *t, int argc, char **argv, const char *comma
             printf("-- %s messages %s%s%s%s\n", out_count(doc_count(end, "count"), count), done,
                    doc_count(end, "failed") ? ", " : "", doc_count(end, "failed") ? out_count(doc_count(end, "failed"), failed) : "",
                    doc_count(end, "failed") ? " failed" : "");
-        code = doc_count(end, "failed") ? TOOL_FAILED : by_id && doc_count(end, "matched") == 0 ? TOOL_NOT_FOUND : TOOL_DONE;
+        code = by_id && doc_count(end, "matched") == 0 ? TOOL_NOT_FOUND : doc_count(end, "failed") ? TOOL_FAILED : TOOL_DONE;
         if (code == TOOL_NOT_FOUND)
             tool_say(0, "no such message; it may have been delivered: spooltool queue list, or the mail log");
     }

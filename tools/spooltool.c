@@ -4,6 +4,7 @@
 
 #include "config.h"
 
+#include <base/ids.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -112,6 +113,14 @@ enum err tool_bytes(const char *text, uint64_t *bytes_out)
         return ERR_INVALID;
     *bytes_out = n;
     return ERR_OK;
+}
+
+int tool_queue_id(const char *text)
+{
+    struct queue_id id;
+    if (queue_id_parse(text, strlen(text), &id) == ERR_OK)
+        return TOOL_DONE;
+    return tool_say(TOOL_NOT_FOUND, "\"%s\" is no queue id; they look as in: spooltool queue list", text);
 }
 
 static const struct tool_option *option_find(const struct tool_option *options, const char *name, size_t len)

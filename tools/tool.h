@@ -59,4 +59,7 @@ int tool_options(struct tool *t, int argc, char **argv, const struct tool_option
 /* "64M" -> bytes; K M G T. */
 enum err tool_bytes(const char *text, uint64_t *bytes_out) MUST_CHECK;
 
+/* TOOL_NOT_FOUND, after having said so, for what can not be the id of any message. */
+int tool_queue_id(const char *text);
+
 #endif
