@@ -111,11 +111,14 @@ static void send_some(struct admin_client *c)
 /* Makes output while there is room, sends, and closes what is over. */
 static void go_on(struct admin_client *c)
 {
+    size_t before = c->out.len;
     if (c->pump && admin_has_room(c))
         c->pump(c);
+    bool made = c->out.len > before;
     if (c->out.failed)
         c->broken = true; /* no memory: the missing end tells the client */
     send_some(c);
+    c->moved = c->moved || (made && admin_has_room(c)); /* there may be more, after the engine had its turn */
     bool over = c->broken || (c->finished && unsent(c) == 0);
     if (over) {
         close_client(c);
@@ -290,7 +293,7 @@ static void run_command(struct admin_client *c, const struct json_in *request)
         admin_fail(c, c->spool->mount_error ? c->spool->mount_error : ERR_BUSY, c->spool->mount_text);
         return;
     }
-    if (!queue_command(c, command, request) && !upkeep_command(c, command, request))
+    if (!queue_command(c, command, request) && !upkeep_command(c, command, request) && !admin_fault(c, command, request))
         admin_fail(c, ERR_INVALID, command[0] ? "this daemon does not know that command" : "no command was given");
 }
 

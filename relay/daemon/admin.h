@@ -30,6 +30,12 @@
  *   member-evacuate | member-clear | member-remove   {"name": MEMBER}
  *                               json   {"done": true}
  *
+ *   fault-add   {"kind", "name": MEMBER, "rate", "factor", "from", "to", "queue_id", "seconds", "seed"}
+ *                               json   the fault, as in status' faults_injected; all but kind and name may be left out
+ *   fault-list                  json   {"faults": [...]}
+ *   fault-clear {"name", "id"}  json   {"cleared": N}: all, or those of one member, or one
+ *                               DENIED unless fault_injection = yes
+ *
  * While the pool is not mounted only the documents and events answer; the rest fails with the mount's error and text.
  *
  * SELECTOR is one object `"selector": {"ids": [...]}` or `{"all": true}`, each narrowed by any of "sender", "domain" (of

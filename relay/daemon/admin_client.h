@@ -41,6 +41,8 @@ void admin_act(struct admin_client *c, const struct json_in *request, const char
 void admin_summary(struct admin_client *c);
 void admin_show(struct admin_client *c, const struct json_in *request);
 void admin_body(struct admin_client *c, const struct json_in *request);
+/* False: not one of fault-add, fault-list, fault-clear. */
+bool admin_fault(struct admin_client *c, const char *command, const struct json_in *request);
 
 /* Which messages are meant. */
 struct admin_selector {

@@ -237,6 +237,8 @@ void metrics_doc(const struct status_view *v, struct json_out *j)
     text_add(j, "ironspool_build_info{version=\"%s\",io_engine=\"%s\"} 1\n", IRONSPOOL_VERSION, label(v->io_engine, engine));
     gauge(j, "uptime_seconds", "Since the spool process began.", v->uptime_seconds);
     gauge(j, "fault_injection_enabled", "1 when faults may be injected: never on a machine that holds mail.", v->fault_injection);
+    gauge(j, "faults_injected", "Injected faults that are active.", v->fault_count);
+    counter(j, "fault_operations_total", "Operations an injected fault has changed.", v->faults_total);
     pool_metrics(v, j);
     members_metrics(v, j);
     upkeep_metrics(v, j);

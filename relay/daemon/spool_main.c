@@ -10,6 +10,7 @@
  *  SPM-3  a member that was not there at the mount joins by a clean remount, at most once in REJOIN_AFTER_NS. */
 #include "admin.h"
 #include "board.h"
+#include "fault_live.h"
 #include "sandbox.h"
 #include "spool_process.h"
 #include "spool_wire.h"
@@ -82,6 +83,7 @@ void spool_view(struct spool_process *sp, struct pool_status *status, struct sta
                                  .uptime_seconds = (double)(io_now_ns(sp->io) - sp->started_ns) / 1e9,
                                  .queue = sp->counts, .relay = sp->relay, .events = sp->events,
                                  .fault_injection = sp->config->fault_injection};
+    fault_live_rows(sp, view);
     if (sp->pool) {
         pool_status(sp->pool, status);
         fill_members(sp, status);
@@ -382,6 +384,9 @@ static enum err open_io(struct spool_process *sp)
         log_line(SERVICE, "fatal: io_engine: %s: %s", err_text(e), sp->io_why ? sp->io_why : "");
         return e;
     }
+    e = fault_live_open(sp);
+    if (e != ERR_OK)
+        return e;
     sp->started_ns = io_now_ns(sp->io);
     sp->control_watch = (struct io_watch){.fd = sp->start->control, .events = EPOLLIN, .ready = on_control, .owner = sp};
     io_timer_init(&sp->alive, on_alive, sp);
@@ -401,7 +406,7 @@ static enum err mount(struct spool_process *sp)
     config.index.open = open_index;
     index_mark(sp, true);
     sp->mount_text = "the pool is being mounted";
-    enum err e = pool_mount(sp->io, &config, &pool, &sp->mount_text);
+    enum err e = pool_mount(fault_live_door(sp), &config, &pool, &sp->mount_text);
     if (e != ERR_OK) {
         index_mark(sp, false);
         return e;
@@ -489,6 +494,7 @@ static void end(struct spool_process *sp)
 {
     if (sp->io)
         io_real_close(&sp->io);
+    inject_io_close(&sp->inject);
     json_in_free(&sp->relay);
     events_log_close(&sp->events);
     log_close();

@@ -9,6 +9,7 @@
 #include "members_open.h"
 #include "status_doc.h"
 
+#include <inject_io.h>
 #include <log.h>
 #include <spoolfs/io_real.h>
 #include <spoolfs/spool.h>
@@ -21,6 +22,8 @@ struct spool_process {
     const struct config *config;
     struct loop *loop;               /* the log's; never run */
     struct io *io;
+    struct inject_io *inject;        /* NULL: fault_injection = no */
+    struct fault_row fault_rows[INJECT_FAULTS_MAX];
     struct pool *pool;               /* NULL: not mounted, mount_text says why */
     struct spool_wire *wire;         /* NULL: not mounted */
     struct admin *admin;

@@ -152,6 +152,34 @@ static void relay_json(const struct status_view *v, struct json_out *j)
     json_object_end(j);
 }
 
+void fault_json(const struct fault_row *f, struct json_out *j)
+{
+    json_object_begin(j, NULL);
+    json_count(j, "id", f->id);
+    json_text(j, "kind", f->kind);
+    json_text(j, "meaning", f->text);
+    json_text(j, "member", f->member);
+    json_number(j, "rate", f->rate);
+    if (f->factor)
+        json_count(j, "factor", f->factor);
+    if (f->from > 0 || f->to < UINT64_MAX) {
+        json_count(j, "from", f->from);
+        json_count(j, "to", f->to);
+    }
+    json_count(j, "seed", f->seed);
+    json_number(j, "seconds_left", f->seconds_left);
+    json_count(j, "injected", f->injected);
+    json_object_end(j);
+}
+
+void faults_json(const struct status_view *v, const char *key, struct json_out *j)
+{
+    json_array_begin(j, key);
+    for (uint32_t i = 0; i < v->fault_count; i++)
+        fault_json(&v->faults[i], j);
+    json_array_end(j);
+}
+
 void status_doc_json(const struct status_view *v, struct json_out *j)
 {
     json_object_begin(j, NULL);
@@ -166,8 +194,7 @@ void status_doc_json(const struct status_view *v, struct json_out *j)
     queue_json(v, j);
     relay_json(v, j);
     json_bool(j, "fault_injection", v->fault_injection);
-    json_array_begin(j, "faults_injected");
-    json_array_end(j);
+    faults_json(v, "faults_injected", j);
     json_object_end(j);
     json_line_end(j);
 }

@@ -12,6 +12,14 @@
 #include <spoolfs/pool.h>
 #include <spoolfs/upkeep.h>
 
+struct fault_row {                    /* an injected fault */
+    uint32_t id, factor;              /* factor 0: not that kind */
+    const char *kind, *text;
+    char member[MEMBER_NAME_BYTES];
+    double rate, seconds_left;
+    uint64_t from, to, seed, injected;
+};
+
 struct status_view {
     const struct pool_status *pool;   /* made by hand while the pool is not mounted */
     bool mounted;
@@ -25,11 +33,16 @@ struct status_view {
     const struct json_in *relay;      /* the relay's last report (relay_main.c), or NULL */
     const struct events_log *events;
     bool fault_injection;
+    const struct fault_row *faults;
+    uint32_t fault_count;
+    uint64_t faults_total;            /* operations faults were injected into */
 };
 
 void status_doc_json(const struct status_view *v, struct json_out *j);
 void status_doc_text(const struct status_view *v, struct json_out *j);
 void status_doc_members(const struct status_view *v, struct json_out *j);
+void fault_json(const struct fault_row *f, struct json_out *j);
+void faults_json(const struct status_view *v, const char *key, struct json_out *j);
 /* Prometheus exposition format; docs/METRICS.md lists them. */
 void metrics_doc(const struct status_view *v, struct json_out *j);
 
