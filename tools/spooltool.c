@@ -53,6 +53,12 @@ static const struct command {
     {"rebuild resume", cmd_rebuild_resume, "", "go on"},
     {"export", cmd_export, "[--since QUEUE_ID] [--out FILE]", "undelivered mail, verified, as a tar.zst of .eml and .json"},
     {"import", cmd_import, "[--from FILE]", "the mail of an export into the running relay, while it serves"},
+    {"fault add", cmd_fault_add,
+     "KIND --member NAME [--rate 0.1] [--factor 100] [--range 0-64M] [--queue-id Q] [--for 60s] [--seed N]",
+     "hurt a member on purpose, where fault_injection = yes: bit-rot torn-write lost-write misdirected-write\n"
+     "      misdirected-read stale-read read-error write-error flush-error flush-lie slow stall vanish return full"},
+    {"fault list", cmd_fault_list, "", "what is injected now"},
+    {"fault clear", cmd_fault_clear, "[--member NAME] [--id N]", "end all, those of one member, or one"},
     {"check nagios", cmd_check_nagios, "", "a monitoring plugin: exit 0 to 3, with performance data"},
     {"metrics", cmd_metrics, "[--textfile DIR]", "Prometheus text format"},
 };
