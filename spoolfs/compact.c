@@ -31,6 +31,7 @@ struct compaction {
     struct record_view record;
     struct index_query query;
     uint32_t at, left, in_flight;
+    bool source_lives;         /* a segment that was compacted into the victim is not dead yet */
     bool running, asking, have_frame, have_record, walked, failed, barrier, stopped;
     struct copy copies[COMPACT_COPIES_IN_FLIGHT_MAX];
     uint64_t next_ns;
@@ -77,7 +78,7 @@ static void compact_end(struct compaction *c)
         p->dirty_segments++;
     }
     p->count_compacted += !c->failed;
-    c->victim->compacted = !c->failed;
+    c->victim->compacted = !c->failed && !c->source_lives;
     c->victim->compact_after_ns = io_now_ns(p->io) + COMPACT_AGAIN_NS;
     c->running = false;
     c->next_ns = io_now_ns(p->io) + (c->failed ? 10 : 1) * COMPACT_PAUSE_NS;
@@ -100,6 +101,11 @@ static struct copy *compact_take(struct compaction *c)
     return NULL;
 }
 
+static uint32_t compact_state(const struct index_entry *e)
+{
+    return e->state == INDEX_HOLD ? RECORD_STATE_HOLD : e->state == INDEX_EXPIRE ? RECORD_STATE_EXPIRE : RECORD_STATE_RELEASE;
+}
+
 /* ERR_BUSY: once more later. */
 static enum err compact_copy(struct compaction *c, const struct index_entry *e)
 {
@@ -113,9 +119,8 @@ static enum err compact_copy(struct compaction *c, const struct index_entry *e)
     if (e && e->marks_bytes)
         copy->records[n++] = (struct spool_record){.type = RECORD_MARK, .qid = c->record.qid,
                                                    .parts = {{e->marks, e->marks_bytes}}};
-    if (e && e->state == INDEX_HOLD)
-        copy->records[n++] = (struct spool_record){.type = RECORD_STATE, .qid = c->record.qid,
-                                                   .arg = RECORD_STATE_HOLD};
+    if (e) /* always: of the STATEs before it some may be gone and others not (CMP-1) */
+        copy->records[n++] = (struct spool_record){.type = RECORD_STATE, .qid = c->record.qid, .arg = compact_state(e)};
     copy->group = (struct spool_group){.records = copy->records, .count = n, .class = SPOOL_COMPACTION,
                                        .done = compact_on_copied, .owner = c, .moved_from = c->victim->id};
     enum err err = spool_submit(c->pool, &copy->group);
@@ -191,6 +196,8 @@ static void compact_on_frame(struct walk *w, const struct frame_view *f)
     struct compaction *c = w->owner;
     c->frame = *f;
     c->have_frame = true;
+    if (!segment_id_is_none(f->moved_from) && segment_find(c->pool, f->moved_from))
+        c->source_lives = true; /* its RETIREs also keep what lies in there from coming back */
     c->at = FRAME_HEAD_BYTES;
     c->left = f->record_count;
 }
@@ -247,6 +254,7 @@ static bool compact_begin(struct compaction *c)
         return false;
     c->victim->compacting = true;
     c->running = true;
+    c->source_lives = false;
     c->have_frame = c->have_record = c->walked = c->failed = c->barrier = false;
     c->walk = (struct walk){.pool = p, .segment = c->victim, .offset = BLOCK_BYTES, .end = c->victim->length,
                             .class = IO_CLASS_COMPACT, .on_frame = compact_on_frame, .on_lost = compact_on_lost,
