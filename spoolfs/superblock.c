@@ -78,6 +78,9 @@ static void superblock_decode_members(const struct superblock_disk *d, struct su
 static bool superblock_sane(const struct superblock *s)
 {
     uint64_t slots_end = s->slots_offset + (uint64_t)s->slot_count * s->slot_bytes;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        if (s->members[i].slot_count > SLOTS_PER_MEMBER_MAX)
+            return false;
     return s->member_number < MEMBERS_MAX && s->slot_count >= 1 && s->slot_count <= SLOTS_PER_MEMBER_MAX &&
            s->slot_bytes >= SEGMENT_BYTES_MIN && s->slot_bytes <= SEGMENT_BYTES_MAX &&
            s->slot_bytes % BLOCK_BYTES == 0 && s->slots_offset >= 2 * SUPERBLOCK_BYTES &&
@@ -291,6 +294,7 @@ void superblock_update(struct pool *p, struct superblock_wait *w)
     }
     p->super.again = false;
     p->super.running = true;
+    p->super.since_ns = io_now_ns(p->io);
     p->update++;
     struct link *l;
     while ((l = link_pop(&p->super.waiters)) != NULL)
@@ -328,10 +332,26 @@ void superblock_read_back(struct pool *p, struct member *m)
         update_end_member(p);
 }
 
+/* Everybody else has it: one member that takes its time for each of the eight ops does not hold the table, and with it
+ * mail, for longer than a stuck one would. */
+static void superblock_leave_stragglers(struct pool *p)
+{
+    if (io_now_ns(p->io) - p->super.since_ns < p->config.degrade_after_ns)
+        return;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        struct member *m = &p->members[i];
+        if (!(p->super.out_mask & (1u << i)) || !member_usable(m) || !member_peers_answer(m))
+            continue;
+        m->slow_count++;
+        member_leave(m, MEMBER_SLOW, "its superblocks take longer than degrade_after while other members are done");
+    }
+}
+
 void superblock_step(struct pool *p)
 {
     if (!p->super.running)
         return;
+    superblock_leave_stragglers(p);
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         uint32_t bit = 1u << i;
         if ((p->super.deferred_mask & bit) && !member_usable(&p->members[i])) {
