@@ -9,6 +9,7 @@
  * frame is copied, its old buffer stays with it as an orphan. */
 #include "engine.h"
 
+#include <base/planted.h>
 #include <string.h>
 
 /* How long a refused placement is not tried again: frees and returning members show up faster than a person. */
@@ -220,6 +221,10 @@ static void commit_replace(struct append_frame *f, uint32_t avoid_mask)
             link_push(&to->groups, l);
         f->orphaned = true;
         io_timer_clear(p->io, &f->deadline);
+        if (PLANTED(buffer_reused)) {
+            f->buffer = to->buffer;
+            to->buffer = to->frame.bytes = f->frame.bytes;
+        }
     }
     to->in_flight = false;
     to->failed = false;
@@ -232,6 +237,10 @@ static void commit_replace(struct append_frame *f, uint32_t avoid_mask)
     if (a->segment == f->segment) {
         a->waits_for_seal = a->kind == SEGMENT_MAIL;
         commit_close_segment(a);
+    }
+    if (PLANTED(hedge_races_seal) && f->orphaned) {
+        a->flight = NULL;
+        frame_fail(to, ERR_OK);
     }
 }
 
@@ -295,7 +304,7 @@ static void commit_on_image(struct member_op *mo)
     f->pending--;
     f->late_mask &= ~(1u << image);
     if (mo->op.result != ERR_OK)
-        f->failed = true;
+        f->failed = f->failed || !PLANTED(ack_lost_image);
     else if (mo->member->state == MEMBER_SUSPECT && mo->op.done_ns - mo->op.submitted_ns < COMMIT_DEADLINE_NS)
         member_set_state(mo->member, MEMBER_HEALTHY, "writes are answered again");
     if (f->orphaned) {
@@ -305,6 +314,13 @@ static void commit_on_image(struct member_op *mo)
     }
     if (!f->in_flight)
         return; /* member_judge has placed it elsewhere already and nothing is out any more */
+    if (PLANTED(enospc_is_full) && mo->op.result == ERR_MEMBER_FULL && f->pending == 0 &&
+        f->appender->kind == SEGMENT_MAIL && f->appender->flight == f && f->appender->segment == f->segment) {
+        f->appender->flight = NULL;
+        commit_close_segment(f->appender);
+        frame_fail(f, ERR_FULL);
+        return;
+    }
     if (f->failed && f->appender->flight == f) {
         /* the failing image decides: do not wait for the others, their late writes stay with the orphan */
         commit_replace(f, 0);
@@ -399,13 +415,16 @@ static void frame_submit(struct append_frame *f)
     f->submitted_ns = io_now_ns(p->io);
     for (uint32_t i = 0; i < s->image_count; i++) {
         f->ops[i] = (struct member_op){.done = commit_on_image, .owner = f};
-        f->ops[i].op = (struct io_op){.kind = IO_WRITE, .class = IO_CLASS_COMMIT, .durable = true,
+        f->ops[i].op = (struct io_op){.kind = IO_WRITE, .class = IO_CLASS_COMMIT,
+                                      .durable = !PLANTED(skip_flush) && (i == 0 || !PLANTED(ack_one_image)),
                                       .length = f->blocks * BLOCK_BYTES, .buffer = f->buffer,
                                       .offset = segment_image_offset(p, &s->images[i]) + f->offset};
     }
     io_timer_set(p->io, &f->deadline, f->submitted_ns + frame_deadline_ns(f));
     for (uint32_t i = 0; i < s->image_count; i++)
         member_submit(&p->members[s->images[i].member], &f->ops[i]);
+    if (PLANTED(feed_before_commit) && s->kind == SEGMENT_MAIL)
+        replay_committed(p, f);
 }
 
 /* Seals the frame for the place it goes to. False: it does not fit the rest of the segment. */

@@ -9,6 +9,7 @@
  * victim, so that the segment it lands in outlives the victim. One compaction at a time. */
 #include "engine.h"
 
+#include <base/planted.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,7 +54,8 @@ static struct segment *compact_choose(struct pool *p)
     bool pressure = compact_pressure(p);
     for (uint32_t i = 0; i < p->segment_used; i++) {
         struct segment *s = &p->segments[i];
-        if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || !s->counted || s->fed < s->length || s->leased ||
+        if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || !s->counted || s->fed < s->length ||
+            (s->leased && !PLANTED(compact_under_lease)) ||
             s->refs || s->repairing || s->length <= BLOCK_BYTES || s->compacted ||
             io_now_ns(p->io) < s->compact_after_ns)
             continue;
@@ -116,10 +118,10 @@ static enum err compact_copy(struct compaction *c, const struct index_entry *e)
     uint32_t n = 1;
     copy->records[0] = (struct spool_record){.type = c->record.type, .qid = c->record.qid, .raw = c->record.bytes,
                                              .raw_bytes = c->record.length};
-    if (e && e->marks_bytes)
+    if (e && e->marks_bytes && !PLANTED(compact_drops_marks))
         copy->records[n++] = (struct spool_record){.type = RECORD_MARK, .qid = c->record.qid,
                                                    .parts = {{e->marks, e->marks_bytes}}};
-    if (e) /* always: of the STATEs before it some may be gone and others not (CMP-1) */
+    if (e && !PLANTED(compact_drops_hold)) /* always: of the STATEs before it some may be gone and others not (CMP-1) */
         copy->records[n++] = (struct spool_record){.type = RECORD_STATE, .qid = c->record.qid, .arg = compact_state(e)};
     copy->group = (struct spool_group){.records = copy->records, .count = n, .class = SPOOL_COMPACTION,
                                        .done = compact_on_copied, .owner = c, .moved_from = c->victim->id};
@@ -166,7 +168,7 @@ static void compact_ask(struct compaction *c, enum index_query_kind kind)
 static bool compact_result_needed(struct compaction *c)
 {
     struct segment *about = segment_find(c->pool, c->record.message_segment);
-    return about && about != c->victim;
+    return about && about != c->victim && !(PLANTED(compact_drops_retire) && c->record.type == RECORD_RETIRE);
 }
 
 static void compact_record(struct compaction *c)
@@ -176,7 +178,10 @@ static void compact_record(struct compaction *c)
         compact_ask(c, INDEX_LOOKUP);
         return;
     case RECORD_CHUNK:
-        compact_ask(c, INDEX_CHUNKS);
+        if (PLANTED(compact_drops_chunks))
+            c->have_record = false;
+        else
+            compact_ask(c, INDEX_CHUNKS);
         return;
     case RECORD_MARK:
     case RECORD_RETIRE:

@@ -287,6 +287,7 @@ struct pool {
     struct {
         bool running, again;
         uint32_t pending;
+        uint64_t since_ns;
         uint32_t out_mask;        /* members with an op under way */
         uint32_t abandoned_mask;  /* of those, the update no longer waits for them */
         uint32_t deferred_mask;   /* members whose update begins when the scrub's read there is back */
@@ -359,6 +360,7 @@ void member_submit(struct member *m, struct member_op *op);
 void member_leave(struct member *m, enum member_state state, const char *why); /* out of service, now */
 void members_watch(struct pool *p);                   /* lateness: suspect, slow, back again */
 void member_fini(struct member *m);
+bool member_peers_answer(const struct member *m);
 bool member_late(const struct member *m);             /* a commit write is out for longer than COMMIT_DEADLINE_NS */
 void latency_note(struct latency *l, uint64_t ns);
 uint64_t latency_percentile(const struct latency *l, uint32_t percent);

@@ -160,7 +160,7 @@ bool member_late(const struct member *m)
 
 /* When the others are late as well it is the load, the controller or the host: leaving would lose redundancy and win
  * nothing. */
-static bool member_peers_answer(const struct member *m)
+bool member_peers_answer(const struct member *m)
 {
     const struct pool *p = m->pool;
     uint32_t domains = 0;
