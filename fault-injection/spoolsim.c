@@ -4,6 +4,7 @@
 #include "world.h"
 
 #include <base/assert.h>
+#include <base/planted.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,12 +117,30 @@ static void print_counts(const struct totals *t)
 #undef N
 }
 
+#ifdef IRONSPOOL_PLANTED
+static bool plant(const char *name)
+{
+    if (strcmp(name, "list") != 0)
+        return planted_choose(name);
+    for (enum planted_bug b = PLANTED_none + 1; b < PLANTED_COUNT; b++)
+        printf("%-22s %s\n", planted_name(b), planted_text(b));
+    exit(0);
+}
+#else
+static bool plant(const char *name)
+{
+    fprintf(stderr, "spoolsim: no bug \"%s\" in this build: configure it with -DIRONSPOOL_PLANTED=ON\n", name);
+    return false;
+}
+#endif
+
 static int usage(void)
 {
     fprintf(stderr, "usage: spoolsim [--seed N] [--seeds COUNT] [--seconds S] [--faults none|realistic|cruel|beyond]\n"
-                    "                [--ops N] [--once] [--verbose] [--list-from OP]\n"
+                    "                [--ops N] [--once] [--verbose] [--list-from OP] [--planted NAME|list]\n"
                     "--seconds: stop beginning seeds after S seconds; --once: do not run each seed twice;\n"
-                    "--list-from: with --verbose, list the operations from this one on\n");
+                    "--list-from: with --verbose, list the operations from this one on;\n"
+                    "--planted: with this known bug (build option IRONSPOOL_PLANTED)\n");
     return 2;
 }
 
@@ -132,6 +151,7 @@ static bool parse(int argc, char **argv, struct options *o)
         {"ops", required_argument, NULL, 'o'},   {"faults", required_argument, NULL, 'f'},
         {"seconds", required_argument, NULL, 't'}, {"verbose", no_argument, NULL, 'v'},
         {"once", no_argument, NULL, '1'}, {"list-from", required_argument, NULL, 'l'},
+        {"planted", required_argument, NULL, 'p'},
               {NULL, 0, NULL, 0}};
     int c;
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
@@ -143,6 +163,10 @@ static bool parse(int argc, char **argv, struct options *o)
         case 'v': o->verbose = true; break;
         case '1': o->once = true; break;
         case 'l': o->list_from = strtoull(optarg, NULL, 0); break;
+        case 'p':
+            if (!plant(optarg))
+                return false;
+            break;
         case 'f':
             if (!plan_level_parse(optarg, &o->level))
                 return false;

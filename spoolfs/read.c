@@ -9,6 +9,7 @@
  * Invariants: SPL-3. RD-1: a buffer whose op is late stays with that op (an orphan); the read goes on with another. */
 #include "engine.h"
 
+#include <base/planted.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -149,7 +150,8 @@ static bool read_proves(const struct spool_read *r, const uint8_t *bytes, uint32
                         enum err *why)
 {
     *why = verify_record(bytes, offset, offset + r->place.length, v);
-    if (*why == ERR_OK && (!digest_equal(v->digest, r->digest) || !queue_id_equal(v->qid, r->qid) || v->type != r->type))
+    if (*why == ERR_OK && ((!digest_equal(v->digest, r->digest) && !PLANTED(deliver_unverified)) ||
+                           !queue_id_equal(v->qid, r->qid) || v->type != r->type))
         *why = ERR_IDENTITY;
     return *why == ERR_OK;
 }
@@ -190,6 +192,12 @@ static void read_frame_finish(struct read_state *s)
     struct record_view v;
     if (e == ERR_OK && r->place.record + r->place.length <= good.records_end &&
         read_proves(r, s->buffer, r->place.record, &v, &e)) {
+        for (uint32_t i = 0; PLANTED(repair_unverified) && bad && i < s->segment->image_count; i++)
+            if (have[i]) {
+                good.bytes = s->frames[i];
+                bad = ((1u << s->segment->image_count) - 1) & ~(1u << i);
+                break;
+            }
         repair_frame(p, s->segment, &good, bad);
         read_end(s, ERR_OK, &v);
         return;

@@ -4,6 +4,7 @@
  * both share salvage_frame. */
 #include "engine.h"
 
+#include <base/planted.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -105,6 +106,8 @@ static void reader_fill(struct reader *r, uint64_t offset, uint32_t bytes)
                 member_leave(reads[n].member, MEMBER_SLOW, "a read is not answered at mount");
             continue;
         }
+        if (PLANTED(short_read_is_end) && reads[n].result == ERR_SHORT)
+            r->limit = offset;
         for (uint32_t b = 0; b < want; b += BLOCK_BYTES)
             if (sync_read_one(r->pool->io, reads[n].target, reads[n].offset + b, r->window[i] + b, BLOCK_BYTES) != ERR_OK)
                 memset(r->window[i] + b, 0, BLOCK_BYTES); /* zeros never verify */

@@ -9,6 +9,7 @@
  * reported by the walk and passed over. RBL-4: tokens of the throttle come before every read. */
 #include "engine.h"
 
+#include <base/planted.h>
 #include <spoolfs/upkeep.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,7 +64,8 @@ static bool image_given_up(const struct pool *p, const struct segment *s, uint32
 static uint32_t rebuild_wants(const struct pool *p, const struct segment *s)
 {
     if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->compacting || s->repairing ||
-        s->length <= BLOCK_BYTES || segment_images_readable(p, s) == 0 || images_counting(p, s) >= p->config.copies)
+        PLANTED(rebuild_never) || s->length <= BLOCK_BYTES || segment_images_readable(p, s) == 0 ||
+        images_counting(p, s) >= p->config.copies)
         return UINT32_MAX;
     bool more = s->image_count < p->config.copies;
     for (uint32_t i = 0; i < s->image_count; i++) {
@@ -193,7 +195,7 @@ static void rebuild_header(struct rebuild *r)
         v.images[i].slot = image->slot;
     }
     image_head_encode(&v, r->buffer);
-    rebuild_submit(r, IO_WRITE, 0, BLOCK_BYTES, true);
+    rebuild_submit(r, IO_WRITE, 0, BLOCK_BYTES, !PLANTED(rebuild_unflushed));
 }
 
 /* gathered frames -> flush -> header -> table: `walked` and what kind of op came back say which. */
@@ -346,6 +348,8 @@ static void rebuild_advance(struct rebuild *r)
         } else if (r->walked && walk_idle(&r->walk)) {
             if (r->gathered)
                 rebuild_submit(r, IO_WRITE, r->buffer_at, r->gathered, false);
+            else if (PLANTED(rebuild_unflushed))
+                rebuild_header(r);
             else
                 rebuild_submit(r, IO_FLUSH, 0, 0, false);
         } else if (r->walk.resting) {

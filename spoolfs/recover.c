@@ -6,6 +6,7 @@
  * not the torn end. */
 #include "engine.h"
 
+#include <base/planted.h>
 #include <base/text.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,9 +76,9 @@ static void recover_member_of_table(struct pool *p, const struct superblock *new
 /* The member a target holds enters service. */
 static void recover_attach(struct pool *p, uint16_t target, const struct found *f, const struct superblock *newest)
 {
-    struct member *m = &p->members[f->s.member_number];
+    struct member *m = &p->members[PLANTED(position_not_identity) ? target : f->s.member_number];
     const struct pool_member_config *c = &p->config.members[target];
-    if (!m->used || !uuid_equal(m->uuid, f->s.member) || m->removed) {
+    if (!m->used || (!uuid_equal(m->uuid, f->s.member) && !PLANTED(position_not_identity)) || m->removed) {
         struct member ghost = {.pool = p};
         snprintf(ghost.name, sizeof ghost.name, "%s", c->name);
         pool_event(p, EVENT_member_foreign, &ghost, "%s was removed from this pool and is refused", c->path);
@@ -412,7 +413,8 @@ static enum err recover_tail(struct pool *p, struct segment *s)
         struct frame_view v;
         enum err one = reader_frame(&r, offset, &v);
         if (one == ERR_OK) {
-            tail_heal(p, s, &r, &v);
+            if (!PLANTED(torn_tail_kept))
+                tail_heal(p, s, &r, &v);
             offset += (uint64_t)v.blocks * BLOCK_BYTES;
             s->previous = v.digest.lo;
             uint64_t after = v.sequence + v.record_count;
@@ -491,7 +493,7 @@ enum err recover_tails(struct pool *p)
             e = recover_tail(p, s);
         }
     }
-    if (e == ERR_OK && !p->read_only)
+    if (e == ERR_OK && !p->read_only && !PLANTED(recovery_unflushed))
         recover_flush(p, walked);
     recover_unread(p);
     return e;

@@ -8,6 +8,7 @@
  * FREED is written, so an index never claims mail in a freed segment. */
 #include "engine.h"
 
+#include <base/planted.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,7 +43,8 @@ static bool segment_empty(const struct pool *p, const struct segment *s)
         return false;
     if (s->length <= BLOCK_BYTES)
         return true; /* it never took a frame */
-    return s->counted && s->fed >= s->length && s->live_messages == 0 && s->live_chunks == 0 &&
+    return s->counted && s->fed >= s->length && s->live_messages == 0 &&
+           (s->live_chunks == 0 || PLANTED(free_live_chunks)) &&
            (s->compacted || !s->deps_overflowed);
 }
 
@@ -54,7 +56,7 @@ static void retire_close(struct pool *p, uint8_t *in)
         changed = false;
         for (uint32_t i = 0; i < p->segment_used; i++) {
             const struct segment *s = &p->segments[i];
-            for (uint32_t d = 0; in[i] && !s->compacted && d < s->dep_count; d++) {
+            for (uint32_t d = 0; in[i] && !s->compacted && !PLANTED(drop_retire_early) && d < s->dep_count; d++) {
                 struct segment *dep = segment_find(p, s->deps[d]);
                 if (dep && !in[segment_index(p, dep)]) {
                     in[i] = 0;
@@ -145,11 +147,13 @@ static void retire_on_barrier(struct index_query *q, enum err e)
     index_query_fini(q);
     r->running = false;
     if (e != ERR_OK || p->stopping || retire_choose_again(p, r) == 0 ||
-        table_submit_freed(p, r->ids, r->count, retire_on_freed) != ERR_OK)
+        (!PLANTED(reuse_before_freed) && table_submit_freed(p, r->ids, r->count, retire_on_freed) != ERR_OK))
         return;
     r->running = true;
     for (uint32_t i = 0; i < r->count; i++)
         segment_find(p, r->ids[i])->state = SEGMENT_FREEING;
+    if (PLANTED(reuse_before_freed))
+        retire_on_freed(&(struct table_group){.pool = p}, ERR_OK);
 }
 
 void retire_step(struct pool *p)

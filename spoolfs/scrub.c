@@ -9,6 +9,7 @@
  * pass covers every segment that was sealed when it began or got sealed meanwhile and is not verified yet. */
 #include "engine.h"
 
+#include <base/planted.h>
 #include <spoolfs/upkeep.h>
 #include <stdlib.h>
 #include <string.h>
@@ -231,7 +232,7 @@ static void scrub_read(struct scrub *c)
     for (uint32_t i = 0; i < s->image_count; i++) {
         struct member *m = &p->members[s->images[i].member];
         c->have[i] = 0;
-        if (!member_readable(m) || image_repairing(s, i))
+        if (!member_readable(m) || image_repairing(s, i) || (PLANTED(scrub_one_image) && i > 0))
             continue;
         c->pending++;
         c->reads[i] = (struct block_read){.member = m, .class = IO_CLASS_SCRUB, .length = bytes, .buffer = c->window[i],

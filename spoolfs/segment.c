@@ -7,6 +7,7 @@
  * Invariants: SEG-1, SEG-2 (engine.h). SEG-3: slot_owner[s] names the segment whose image lies in slot s. */
 #include "engine.h"
 
+#include <base/planted.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -144,7 +145,7 @@ bool slot_find(struct member *m, uint32_t *slot_out)
     for (uint32_t n = 0; n < m->slot_count; n++) {
         uint32_t slot = m->slot_cursor;
         m->slot_cursor = (slot + 1) % m->slot_count;
-        if (m->slot_owner[slot] == 0 && m->slot_busy[slot] == 0) {
+        if (m->slot_owner[slot] == 0 && (m->slot_busy[slot] == 0 || PLANTED(late_write_reused))) {
             *slot_out = slot;
             return true;
         }

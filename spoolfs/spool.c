@@ -2,6 +2,8 @@
 /* Owns: the door for mail: admission and the choice of an appender. What happens behind it is commit.c. */
 #include "engine.h"
 
+#include <base/planted.h>
+
 /* Committed bytes the index may lag behind in a running pool (a replay at mount does not count). */
 #define INDEX_LAG_BYTES_MAX (512 * MIB)
 
@@ -80,7 +82,7 @@ void spool_on_room(struct pool *p, void (*on_room)(void *owner), void *owner)
 
 struct queue_id spool_lend_queue_ids(struct pool *p, uint32_t count)
 {
-    struct queue_id first = {p->incarnation, p->next_queue + 1};
+    struct queue_id first = {PLANTED(reuse_queue_id) ? 1 : p->incarnation, p->next_queue + 1};
     ASSERT(p->next_queue + count <= QUEUE_ID_COUNTER_MAX);
     p->next_queue += count;
     return first;

@@ -7,6 +7,7 @@
  */
 #include "engine.h"
 
+#include <base/planted.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -131,7 +132,7 @@ static int walk_try_one(struct walk *w)
         return -1;
     if (at + (uint64_t)v.blocks * BLOCK_BYTES > w->window_bytes[i])
         return at == 0 ? -1 : 0;
-    if (verify_frame(bytes, &w->pool->uuid, &v, NULL) != ERR_OK)
+    if (verify_frame(bytes, &w->pool->uuid, &v, NULL) != ERR_OK && !PLANTED(walk_unverified))
         return -1;
     walk_give(w, &v);
     return 1;

@@ -4,6 +4,7 @@
 #include "core.h"
 
 #include <base/assert.h>
+#include <base/planted.h>
 #include <string.h>
 
 #define SLICE_IDS 1024u      /* queue ids settled in one transaction */
@@ -114,7 +115,7 @@ static enum err tomb_settle(struct core *c, struct queue_id qid)
     }
     if (e == ERR_OK || e == ERR_NOT_FOUND)
         e = row_delete_all(c, &tombs, UINT32_MAX, &ignored);
-    if (e != ERR_OK || !retired)
+    if (e != ERR_OK || !retired || PLANTED(resurrect_retired))
         return e;
     if (messages_left == 1 && count == 1) {
         e = apply_drop(c, qid, digest);

@@ -5,6 +5,7 @@
 
 #include <base/assert.h>
 #include <base/le.h>
+#include <base/planted.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -482,7 +483,7 @@ void message_look(const struct message *m, struct message_view *v_out, struct de
         d[count++] = (struct destination_due){0, v_out->arrival_ms, 0};
     v_out->destination_count = destinations_join(d, count);
     for (uint32_t i = 0; i < v_out->destination_count; i++) {
-        if (v_out->state == INDEX_HOLD)
+        if (v_out->state == INDEX_HOLD && !PLANTED(hold_is_due))
             d[i].due_ms = DUE_NEVER;
         if (d[i].due_ms < v_out->next_due_ms)
             v_out->next_due_ms = d[i].due_ms;

@@ -1,0 +1,53 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Proves that the hunter can catch: every bug of planted.def, switched on alone, is found within LIMIT seeds, all under
+# one fault profile. A seed that fails without the bug as well does not count as found.
+#   tests/sim/planted.sh SPOOLSIM [NAME...]     SPOOLSIM: of a build with -DIRONSPOOL_PLANTED=ON
+#   LIMIT=100 OPS=600 COUNT=0: seeds, actions per seed, and over how many seeds to count the finds besides the first
+set -u
+sim=${1:?"usage: planted.sh SPOOLSIM [NAME...]"}
+shift
+limit=${LIMIT:-100} ops=${OPS:-600} count=${COUNT:-0} profile=cruel
+work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
+ulimit -c 0
+ulimit -t 120 # seconds of CPU for one seed: a run that never ends is a find, too
+declare -A control
+
+# run NAME SEED: 0 when the seed held; else what was violated is in $said
+run()
+{
+    "$sim" --planted "$1" --seed "$2" --faults "$profile" --ops "$ops" --once >"$work/out" 2>"$work/err"
+    local code=$?
+    [ $code -eq 0 ] && return 0
+    said=$(sed -n 's/^seed [0-9]* FAILED at [^:]*: //p; s/^ironspool: invariant broken: /ASSERT: /p' "$work/out" "$work/err" | head -n 1)
+    [ $code -eq 2 ] && { cat "$work/err" >&2; exit 2; }
+    [ -n "$said" ] || said="ended by signal $((code - 128))"
+    return 1
+}
+
+holds_alone()
+{
+    local keep=$said
+    [ -n "${control[$1]:-}" ] || { control[$1]=yes; run none "$1" || control[$1]=no; }
+    said=$keep
+    [ "${control[$1]}" = yes ]
+}
+
+[ $# -gt 0 ] || set -- $("$sim" --planted list | awk '{print $1}')
+printf '%-22s %5s  %s\n' "planted bug" "seed" "found by"
+missed=0
+for name in "$@"; do
+    first= first_said= finds=0
+    for ((seed = 1; seed <= limit; seed++)); do
+        [ -n "$first" ] && [ $seed -gt "$count" ] && break
+        run "$name" $seed && continue
+        holds_alone $seed || continue
+        finds=$((finds + 1))
+        [ -n "$first" ] || { first=$seed first_said=$said; }
+    done
+    [ "$count" -gt 0 ] && first_said="$finds of $((count > limit ? limit : count)): $first_said"
+    printf '%-22s %5s  %.160s\n' "$name" "${first:--}" "${first_said:-NOT FOUND in $limit seeds}"
+    [ -n "$first" ] || missed=$((missed + 1))
+done
+printf '%d bugs, %d not found within %d seeds (profile %s, %d actions a seed)\n' $# $missed "$limit" "$profile" "$ops"
+[ $missed -eq 0 ]
