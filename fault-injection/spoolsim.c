@@ -102,6 +102,10 @@ static void print_counts(const struct totals *t)
            N(c->unmounts), N(t->power_cuts), N(t->kills), N(c->crashes_in_mount), N(c->eras));
     printf("audits %llu, messages audited %llu, segments compacted %llu, hedges %llu, frames %llu\n", N(c->audits),
            N(c->messages_audited), N(c->compacted), N(c->hedges), N(c->frames));
+    printf("slots used %llu, used again %llu, of these while a member is away %llu; power cuts with an operation of compaction %llu, "
+           "rebuild %llu, repair %llu in flight, before the index was complete %llu; runs given up beyond redundancy %llu\n",
+           N(c->slots_used), N(c->slots_reused), N(c->reused_while_out), N(c->crashes_in_compaction), N(c->crashes_in_rebuild),
+           N(c->crashes_in_repair), N(c->crashes_before_index), N(c->given_up));
     printf("faults:");
     for (enum sim_fault f = SIM_FAULT_none + 1; f < SIM_FAULT_COUNT; f++)
         printf(" %s %llu", sim_fault_word(f), N(t->faults[f]));

@@ -21,11 +21,25 @@
 #define DRAIN_TURNS_MAX 100000u
 #define RESTARTS_MAX 200u                        /* power cuts in a row during mounts */
 
-bool world_failed(const struct world *w) { return w->failure[0] != 0; }
+bool world_failed(const struct world *w) { return w->failure[0] != 0 || w->given_up; }
+
+/* Beyond redundancy only two things are promised: nothing wrong is returned, and nothing that nobody sent appears. */
+static bool world_bears(struct world *w, const char *format)
+{
+    static const char *const kept[] = {"P2", "MOD-3", "promise broken", "seam", "the index answers"};
+    if (w->plan.level != PLAN_BEYOND)
+        return false;
+    for (uint32_t i = 0; i < sizeof kept / sizeof kept[0]; i++)
+        if (strncmp(format, kept[i], strlen(kept[i])) == 0)
+            return false;
+    w->counts.given_up += !w->given_up;
+    w->given_up = true;
+    return true;
+}
 
 void world_fail(struct world *w, const char *format, ...)
 {
-    if (world_failed(w))
+    if (world_failed(w) || world_bears(w, format))
         return;
     int n = snprintf(w->failure, sizeof w->failure, "at %.6f s, op %llu: ", (double)sim_io_now(w->sim) / 1e9,
                      (unsigned long long)sim_io_counts(w->sim)->ops);
@@ -397,7 +411,7 @@ bool world_run(struct world *w)
         return false;
     w->faults_off = false;
     if (!world_restart(w))
-        return false;
+        return w->failure[0] == 0;
     while (!world_failed(w) && (w->begun < w->plan.ops || w->action_count > 0)) {
         world_turn(w);
         if (!world_crashed(w) && w->pool && !world_failed(w))
@@ -405,9 +419,9 @@ bool world_run(struct world *w)
         if (world_crashed(w))
             world_after_crash(w);
         if (!w->pool && !world_failed(w) && !world_restart(w))
-            return false;
+            break;
     }
     if (!world_failed(w))
         world_end(w);
-    return !world_failed(w);
+    return w->failure[0] == 0;
 }

@@ -15,11 +15,14 @@
 #include <spoolfs/spool.h>
 
 #define WORLD_CHUNK_BYTES ((uint32_t)(60 * 1024))
+#define WORLD_SLOTS_MAX 64u
 #define WORLD_LIVENESS_NS (UINT64_C(120) * 1000000000)
 
 struct world_counts {
     uint64_t appends, acked, refused[ERR_COUNT], visits, reads, read_bytes, retires, marks, states, bounces, large;
     uint64_t crashes, crashes_in_mount, mounts, unmounts, audits, messages_audited, eras, lost_said;
+    uint64_t slots_used, slots_reused, reused_while_out, crashes_in_compaction, crashes_in_rebuild, crashes_in_repair;
+    uint64_t crashes_before_index, given_up;
     uint64_t compacted, hedges, frames, most_live, steps, events[EVENT_COUNT];
 };
 
@@ -49,6 +52,7 @@ struct world {
     uint32_t begun;           /* of plan.ops */
     uint64_t resume_ns;       /* no new action before this */
     bool paused, mounting, faults_off;
+    bool given_up;            /* PLAN_BEYOND: more is broken than the pool can bear; the run ends, nothing wrong was shown */
     bool era_due;             /* all is well: the next stop may change the victim */
     uint64_t scripted_cut;    /* op index at which the power goes; UINT64_MAX: none */
     bool scripted_kill;
@@ -56,6 +60,7 @@ struct world {
     uint64_t scripted_fault_at, scripted_fault_target;
     bool scripted_fault_stays;
     struct { struct index_query query; bool done; enum err e; } asked; /* an audit's question: outlives a crash */
+    uint8_t slot_seen[MEMBERS_MAX][WORLD_SLOTS_MAX]; /* an image header was written there: counters only */
     struct world_counts counts;
     char failure[512];
     bool verbose;
