@@ -88,8 +88,14 @@ static const char *ask_next_line(struct ask *a)
 
 static int ask_refused(const struct ask *a)
 {
+    static const struct { const char *error; int code; } codes[] = {
+        {"NOT_FOUND", TOOL_NOT_FOUND}, {"DENIED", TOOL_DENIED}, {"SPOOL_GONE", TOOL_UNREACHABLE},
+        {"STOPPING", TOOL_UNREACHABLE}};
     const char *error = doc_text(a->header, "error"), *text = doc_text(a->header, "text");
-    int code = strcmp(error, "NOT_FOUND") == 0 ? TOOL_NOT_FOUND : strcmp(error, "DENIED") == 0 ? TOOL_DENIED : TOOL_FAILED;
+    int code = TOOL_FAILED;
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+        if (strcmp(error, codes[i].error) == 0)
+            code = codes[i].code;
     return tool_say(code, "%s: %s", a->command, *text ? text : error);
 }
 

@@ -90,17 +90,11 @@ static void set_range(void *owner, const char *value)
 
 static void set_for(void *owner, const char *value)
 {
-    static const char units[] = "smhd";
-    static const uint64_t seconds[] = {1, 60, 3600, 86400};
     struct fault *f = owner;
-    char *end;
-    uint64_t n = strtoull(value, &end, 10);
-    const char *unit = *end ? strchr(units, *end) : units;
-    if (!isdigit((unsigned char)value[0]) || n == 0 || n > 86400 || !unit || (*end && end[1])) {
+    uint64_t seconds = 0;
+    if (tool_seconds(value, &seconds) != ERR_OK || seconds == 0 || seconds > 86400)
         f->bad = "--for is a time of up to a day: 60s, 10m, 1h";
-        return;
-    }
-    doc_set_count(f->request, "seconds", n * seconds[unit - units]);
+    doc_set_count(f->request, "seconds", seconds);
 }
 
 static const struct tool_option add_options[] = {

@@ -4,8 +4,6 @@
 #include "ask.h"
 #include "out.h"
 
-#include <ctype.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,19 +39,10 @@ static void set_queue(void *owner, const char *value)
 
 static void set_older_than(void *owner, const char *value)
 {
-    static const char units[] = "smhdw";
-    static const uint64_t seconds[] = {1, 60, 3600, 86400, 604800};
     struct queue *q = owner;
-    char *end = NULL;
-    errno = 0;
-    uint64_t n = strtoull(value, &end, 10);
-    const char *unit = *end ? strchr(units, *end) : units;
-    if (!isdigit((unsigned char)value[0]) || errno || !unit || (*end && end[1]) ||
-        __builtin_mul_overflow(n, seconds[unit - units], &n) || n > INT64_MAX) {
-        q->bad = true;
-        return;
-    }
-    doc_set_count(q->selector, "older_than_seconds", n);
+    uint64_t seconds = 0;
+    q->bad |= tool_seconds(value, &seconds) != ERR_OK;
+    doc_set_count(q->selector, "older_than_seconds", seconds);
     q->narrowed = true;
 }
 

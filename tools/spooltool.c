@@ -59,6 +59,7 @@ static const struct command {
      "      misdirected-read stale-read read-error write-error flush-error flush-lie slow stall vanish return full"},
     {"fault list", cmd_fault_list, "", "what is injected now"},
     {"fault clear", cmd_fault_clear, "[--member NAME] [--id N]", "end all, those of one member, or one"},
+    {"demo", cmd_demo, "[--pull-disk NAME]", "mail with every disk, without one, and whole again; where fault_injection = yes"},
     {"check nagios", cmd_check_nagios, "", "a monitoring plugin: exit 0 to 3, with performance data"},
     {"metrics", cmd_metrics, "[--textfile DIR]", "Prometheus text format"},
 };
@@ -118,6 +119,21 @@ enum err tool_bytes(const char *text, uint64_t *bytes_out)
     if (errno || *end || __builtin_mul_overflow(n, factor, &n))
         return ERR_INVALID;
     *bytes_out = n;
+    return ERR_OK;
+}
+
+enum err tool_seconds(const char *text, uint64_t *seconds_out)
+{
+    static const char units[] = "smhdw";
+    static const uint64_t seconds[] = {1, 60, 3600, 86400, 604800};
+    char *end = NULL;
+    errno = 0;
+    uint64_t n = strtoull(text, &end, 10);
+    const char *unit = *end ? strchr(units, *end) : units;
+    if (!isdigit((unsigned char)text[0]) || errno || !unit || (*end && end[1]) ||
+        __builtin_mul_overflow(n, seconds[unit - units], &n) || n > INT64_MAX)
+        return ERR_INVALID;
+    *seconds_out = n;
     return ERR_OK;
 }
 

@@ -36,7 +36,7 @@ tool_command cmd_pool_create, cmd_pool_check, cmd_status, cmd_members, cmd_event
     cmd_queue_expire, cmd_check_nagios, cmd_metrics, cmd_scrub_start, cmd_scrub_pause, cmd_scrub_resume, cmd_scrub_status,
     cmd_scrub_report, cmd_rebuild_status, cmd_rebuild_pause, cmd_rebuild_resume, cmd_member_evacuate, cmd_member_clear,
     cmd_member_remove, cmd_member_locate, cmd_export, cmd_import,
-    cmd_fault_add, cmd_fault_list, cmd_fault_clear;
+    cmd_fault_add, cmd_fault_list, cmd_fault_clear, cmd_demo;
 
 struct doc;
 int status_exit(const struct doc *status); /* the exit code that a status document stands for; cmd_status.c */
@@ -59,6 +59,8 @@ int tool_options(struct tool *t, int argc, char **argv, const struct tool_option
 
 /* "64M" -> bytes; K M G T. */
 enum err tool_bytes(const char *text, uint64_t *bytes_out) MUST_CHECK;
+/* "60s" -> seconds; s m h d w, bare numbers are seconds. At most INT64_MAX. */
+enum err tool_seconds(const char *text, uint64_t *seconds_out) MUST_CHECK;
 
 /* TOOL_NOT_FOUND, after having said so, for what can not be the id of any message. */
 int tool_queue_id(const char *text);

@@ -207,7 +207,8 @@ class Ironspool:
         return done.returncode, done.stdout, done.stderr
 
     def status(self):
-        code, out, err = self.tool("status", "--json")
+        """The status document; while the spool process is being replaced it is asked again."""
+        code, out, err = wait_for("an answer", lambda: next((x for x in [self.tool("status", "--json")] if x[0] != 4), None))
         if code not in (0, 10, 11, 12):
             raise AssertionError("status: %d %s" % (code, err))
         return json.loads(out)
