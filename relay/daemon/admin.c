@@ -20,6 +20,7 @@
 struct admin {
     struct spool_process *spool;
     struct io_watch watch;
+    bool closed;               /* takes no more clients */
     struct admin_client clients[ADMIN_CLIENTS_MAX];
 };
 
@@ -444,6 +445,19 @@ bool admin_step(struct admin *a)
     return moved;
 }
 
+bool admin_stopping(struct admin *a)
+{
+    bool waiting = false;
+    if (!a->closed)
+        io_watch_remove(a->spool->io, &a->watch); /* who connects now waits for the next spool process */
+    a->closed = true;
+    for (uint32_t i = 0; i < ADMIN_CLIENTS_MAX; i++) {
+        const struct admin_client *c = &a->clients[i];
+        waiting = waiting || (c->used && (!c->answering || unsent(c) > 0));
+    }
+    return waiting;
+}
+
 void admin_close(struct admin **admin)
 {
     struct admin *a = *admin;
@@ -459,7 +473,8 @@ void admin_close(struct admin **admin)
         send_some(c);
         close_client(c);
     }
-    io_watch_remove(a->spool->io, &a->watch);
+    if (!a->closed)
+        io_watch_remove(a->spool->io, &a->watch);
     close(a->watch.fd);
     free(a);
 }

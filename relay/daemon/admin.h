@@ -65,6 +65,8 @@ enum err admin_open(struct spool_process *spool, int listen_fd, struct admin **a
 /* Once a turn: goes on with what waits for the engine. True when something was asked of the engine or the index: the
  * pool wants a step and the next turn must not wait. */
 bool admin_step(struct admin *admin);
+/* Takes no more clients; true while some are still to send their request or to read their answer. */
+bool admin_stopping(struct admin *admin);
 void admin_close(struct admin **admin);
 
 #endif

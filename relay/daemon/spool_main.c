@@ -29,6 +29,7 @@
 #define RETRY_NS (3000 * NS_PER_MS)       /* a pool below policy: how soon its members are opened again */
 #define REJOIN_NS (5000 * NS_PER_MS)
 #define REJOIN_AFTER_NS (30000 * NS_PER_MS) /* a member that flaps costs two remounts a minute */
+#define ADMIN_STOP_NS (100 * NS_PER_MS)    /* who has just connected gets an answer */
 #define WIRE_STOP_NS (2000 * NS_PER_MS)
 #define SERVICE "spool"
 
@@ -469,6 +470,12 @@ static void stop(struct spool_process *sp)
     bool asked = sp->stop;
     sp->stop = true; /* nobody waits for counters any more */
     counts_tell(sp);
+    for (uint64_t last = io_now_ns(sp->io) + ADMIN_STOP_NS; admin_stopping(sp->admin) && io_now_ns(sp->io) < last;) {
+        io_turn(sp->io, 10 * NS_PER_MS);
+        if (sp->wire)
+            pool_step(sp->pool);
+        (void)admin_step(sp->admin);
+    }
     admin_close(&sp->admin);
     if (!sp->pool)
         return;
