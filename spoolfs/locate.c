@@ -38,6 +38,12 @@ const char *pool_name_of(struct pool *p, uint16_t target)
     return m ? m->name : "";
 }
 
+bool pool_target_serves(struct pool *p, uint16_t target)
+{
+    const struct member *m = member_on(p, target);
+    return m && m->present;
+}
+
 enum err pool_locate(struct pool *p, uint16_t target, const struct place *place, uint64_t *offset_out)
 {
     const struct segment *s = segment_find(p, place->segment);

@@ -23,10 +23,10 @@ static void say(struct spool_process *sp, enum event_kind kind, const struct inj
                                                 .evidence = evidence});
 }
 
-/* A member joins a running pool by a clean mount, as after a real return (SPM-3). */
-static void mount_again(struct spool_process *sp)
+/* A member joins a running pool by a clean mount, as after a real return (SPM-3). One that nobody missed just goes on. */
+static void mount_again(struct spool_process *sp, uint16_t target)
 {
-    if (sp->exit_at_ns || sp->stop)
+    if (sp->exit_at_ns || sp->stop || !sp->pool || pool_target_serves(sp->pool, target))
         return;
     log_line("spool", "a vanished member is back: the pool is mounted again with it; injected faults end with that");
     sp->exit_code = CHILD_AGAIN;
@@ -40,7 +40,7 @@ static void on_ended(void *owner, const struct inject_fault *f, bool cleared)
     snprintf(how, sizeof how, "%s after %llu operations", cleared ? "cleared" : "over", (unsigned long long)f->injected);
     say(sp, EVENT_fault_ended, f, how);
     if (f->kind == INJECT_VANISH)
-        mount_again(sp);
+        mount_again(sp, f->target);
 }
 
 enum err fault_live_open(struct spool_process *sp)

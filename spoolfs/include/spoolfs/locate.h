@@ -9,6 +9,7 @@
 enum err pool_target_of(struct pool *pool, const char *name, uint16_t *target_out) MUST_CHECK;
 /* The name of the member on this target, or "". */
 const char *pool_name_of(struct pool *pool, uint16_t target);
+bool pool_target_serves(struct pool *pool, uint16_t target); /* its member is there, as far as the pool knows */
 /* The bytes of the target that hold this record. ERR_NOT_FOUND: no image of its segment lies there. */
 enum err pool_locate(struct pool *pool, uint16_t target, const struct place *place, uint64_t *offset_out) MUST_CHECK;
 
