@@ -133,9 +133,10 @@ int cmd_fault_add(struct tool *t, int argc, char **argv)
     if (t->json)
         doc_print(answer, stdout);
     else
-        printf("fault %llu: %s on member %s: %s\nends by itself in %.0f s, or by: spooltool fault clear\n",
-               (unsigned long long)doc_count(answer, "id"), doc_text(answer, "kind"), doc_text(answer, "member"),
-               doc_text(answer, "meaning"), doc_number(answer, "seconds_left"));
+        printf("fault %llu: %s on member %s: %s\n", (unsigned long long)doc_count(answer, "id"), doc_text(answer, "kind"),
+               doc_text(answer, "member"), doc_text(answer, "meaning"));
+    if (!t->json && doc_number(answer, "seconds_left") > 0)
+        printf("ends by itself in %.0f s, or by: spooltool fault clear\n", doc_number(answer, "seconds_left"));
     doc_free(&answer);
     return TOOL_DONE;
 }

@@ -62,7 +62,7 @@ void fault_live_row(struct spool_process *sp, const struct inject_fault *f, stru
     *row_out = (struct fault_row){.id = f->id, .kind = inject_kind_word(f->kind), .text = inject_kind_text(f->kind),
                                   .rate = f->rate, .factor = f->kind == INJECT_SLOW ? f->factor : 0, .from = f->from,
                                   .to = f->to, .seed = f->seed, .injected = f->injected,
-                                  .seconds_left = f->until_ns > now ? (double)(f->until_ns - now) / 1e9 : 0};
+                                  .seconds_left = f->until_ns > now && f->kind != INJECT_RETURN ? (double)(f->until_ns - now) / 1e9 : 0};
     snprintf(row_out->member, sizeof row_out->member, "%s", sp->pool ? pool_name_of(sp->pool, f->target) : "");
 }
 

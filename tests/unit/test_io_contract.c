@@ -18,6 +18,7 @@
 
 #include <cmocka.h>
 
+#include <inject_io.h>
 #include <ram_io.h>
 #include <sim_io.h>
 
@@ -40,6 +41,9 @@ struct world {
     char path[256], backing[256]; /* real */
     struct sim_io *sim;
     struct ram_io *ram;
+    bool slow;                                           /* every op goes through a carrier of the injector */
+    struct inject_io *inject;
+    struct io *under;
 };
 
 /* --- the real worlds --- */
@@ -171,6 +175,52 @@ static void ram_unmake(struct world *w)
 
 static void ram_reopen(struct world *w) { (void)w; /* it keeps everything */ }
 
+/* --- faults before a real world: quiet, and with every op slowed --- */
+
+static void injected_open(struct world *w)
+{
+    uint32_t id;
+    w->under = w->io;
+    assert_int_equal(inject_io_open(w->under, &(struct inject_hooks){0}, &w->inject), ERR_OK);
+    w->io = inject_io_door(w->inject);
+    for (uint16_t target = 0; target < 2 && w->slow; target++) {
+        struct inject_fault f = {.kind = INJECT_SLOW, .target = target, .rate = 1, .factor = 2, .to = UINT64_MAX,
+                                 .until_ns = io_now_ns(w->io) + UINT64_C(3600000000000)};
+        assert_int_equal(inject_add(w->inject, &f, &id), ERR_OK);
+    }
+}
+
+static void injected_close(struct world *w)
+{
+    w->io = w->under; /* the real world goes first: then nothing is on its way into the injector */
+}
+
+static bool injected_make(struct world *w)
+{
+    if (!real_make(w))
+        return false;
+    injected_open(w);
+    return true;
+}
+
+static void injected_unmake(struct world *w)
+{
+    injected_close(w);
+    real_unmake(w);
+    inject_io_close(&w->inject);
+}
+
+static void injected_reopen(struct world *w)
+{
+    injected_close(w);
+    real_reopen(w);
+    inject_io_close(&w->inject);
+    injected_open(w);
+}
+
+#define INJECTED(n, s) \
+    {.name = n, .engine = IO_ENGINE_THREADS, .place = ON_FILE, .make = injected_make, .unmake = injected_unmake, \
+     .reopen = injected_reopen, .shorten = real_shorten, .slow = s}
 #define SIM(n, p) \
     {.name = n, .place = p, .make = sim_make, .unmake = sim_unmake, .reopen = sim_reopen, .shorten = sim_shorten}
 #define REAL(n, e, p, s) \
@@ -182,6 +232,8 @@ static struct world worlds[] = {
     REAL("uring, file", IO_ENGINE_URING, ON_FILE, real_shorten),
     REAL("uring, tmpfs", IO_ENGINE_URING, ON_TMPFS, real_shorten),
     REAL("uring, loop", IO_ENGINE_URING, ON_LOOP, NULL),
+    INJECTED("threads under a quiet injector", false),
+    INJECTED("threads under an injector that slows everything", true),
     SIM("sim, file", ON_FILE),
     SIM("sim, block device", ON_LOOP),
     {.name = "ram", .make = ram_make, .unmake = ram_unmake, .reopen = ram_reopen, .simple = true},
