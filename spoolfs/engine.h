@@ -371,11 +371,20 @@ bool members_share_domain(const struct member *a, const struct member *b);
 
 /* sync.c: blocking I/O for mount, create and check */
 /* member: counts the op while it is out; NULL before the member is known. */
-struct sync_read { struct member *member; struct io *io; uint16_t target; uint64_t offset; uint32_t length; uint8_t *buffer; enum err result; };
+struct sync_read {
+    struct member *member;
+    struct io *io;
+    uint16_t target;
+    uint64_t offset;
+    uint32_t length;
+    uint8_t *buffer;
+    enum err result;
+};
 void sync_read_all(struct io *io, struct sync_read *reads, uint32_t count);
 enum err sync_read_one(struct io *io, uint16_t target, uint64_t offset, void *buffer, uint32_t length) MUST_CHECK;
 enum err sync_write_one(struct io *io, uint16_t target, uint64_t offset, const void *buffer, uint32_t length) MUST_CHECK;
 enum err sync_write_member(struct io *io, struct member *m, uint64_t offset, const void *buffer, uint32_t length) MUST_CHECK;
+enum err sync_read_member(struct member *m, uint64_t offset, void *buffer, uint32_t length) MUST_CHECK;
 enum err sync_flush_member(struct io *io, struct member *m) MUST_CHECK;
 void *sync_buffer(size_t bytes); /* BLOCK_BYTES aligned, aborts never: NULL when there is no memory */
 

@@ -86,7 +86,8 @@ static void reader_fill(struct reader *r, uint64_t offset, uint32_t bytes)
         if (r->dead[i] || inside)
             continue;
         const struct member *m = &r->pool->members[r->images[i].member];
-        reads[count] = (struct sync_read){.member = &r->pool->members[r->images[i].member], .io = r->pool->io, .target = m->target, .length = want,
+        reads[count] = (struct sync_read){.member = &r->pool->members[r->images[i].member], .io = r->pool->io,
+                                          .target = m->target, .length = want,
                                           .offset = segment_image_offset(r->pool, &r->images[i]) + offset,
                                           .buffer = r->window[i]};
         image_of[count++] = i;
@@ -109,7 +110,7 @@ static void reader_fill(struct reader *r, uint64_t offset, uint32_t bytes)
         if (PLANTED(short_read_is_end) && reads[n].result == ERR_SHORT)
             r->limit = offset;
         for (uint32_t b = 0; b < want; b += BLOCK_BYTES)
-            if (sync_read_one(r->pool->io, reads[n].target, reads[n].offset + b, r->window[i] + b, BLOCK_BYTES) != ERR_OK)
+            if (sync_read_member(reads[n].member, reads[n].offset + b, r->window[i] + b, BLOCK_BYTES) != ERR_OK)
                 memset(r->window[i] + b, 0, BLOCK_BYTES); /* zeros never verify */
     }
 }

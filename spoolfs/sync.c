@@ -129,6 +129,14 @@ enum err sync_read_one(struct io *io, uint16_t target, uint64_t offset, void *bu
     return r.result;
 }
 
+enum err sync_read_member(struct member *m, uint64_t offset, void *buffer, uint32_t length)
+{
+    struct io *io = m->pool->io;
+    struct sync_read r = {.member = m, .io = io, .target = m->target, .offset = offset, .length = length, .buffer = buffer};
+    sync_read_all(io, &r, 1);
+    return r.result;
+}
+
 enum err sync_flush_member(struct io *io, struct member *m)
 {
     struct sync_op *s = sync_start(io, IO_FLUSH, m->target, 0, 0);

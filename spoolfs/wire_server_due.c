@@ -75,7 +75,7 @@ static enum handed due_hand_out(struct wire_server *s, const struct index_entry 
     struct envelope envelope;
     uint8_t status[RECIPIENTS_PER_MESSAGE_MAX];
     uint64_t after = spool_due_after_ms(s->pool);
-    if (wire_table_find(&s->held, e->qid) || e->state != INDEX_ACTIVE)
+    if (wire_table_find(&s->held, e->qid) || e->state == INDEX_HOLD)
         return PASSED;
     if (envelope_decode(e->envelope, e->envelope_bytes, &envelope) != ERR_OK ||
         envelope.recipient_count > RECIPIENTS_PER_MESSAGE_MAX)
