@@ -82,15 +82,35 @@ static void action_later(struct action *a, void (*again)(struct action *a))
 /* Refusals that pass by themselves: the relay tries again. */
 static bool refusal_passes(enum err e) { return e == ERR_BUSY || e == ERR_INDEX_LAG; }
 
+/* Nothing is left for new mail, or next to nothing: a frame may be on its way. */
+static bool pool_is_full(struct world *w)
+{
+    static struct pool_status s;
+    pool_status(w->pool, &s);
+    return s.accepting != ERR_OK || s.bytes_free_for_mail < 2 * w->plan.segment_bytes;
+}
+
 /* A group was refused or failed though only the victim is hurt: full pools and an engine without power aside, that
  * breaks P4. */
 static void judge_refusal(struct world *w, enum err e, const char *what)
 {
     w->counts.refused[e]++;
-    bool excused = e == ERR_FULL || e == ERR_INDEX_LAG || e == ERR_STOPPING || world_crashed(w) ||
+    bool excused = (e == ERR_FULL && (world_crashed(w) || pool_is_full(w))) || e == ERR_INDEX_LAG || e == ERR_STOPPING || world_crashed(w) ||
                    w->plan.level == PLAN_BEYOND;
     if (!excused)
         world_fail(w, "P4: %s was answered %s while enough members are well", what, err_name(e));
+}
+
+/* A message under a queue id that was never lent before. */
+static struct model_message *message_new(struct world *w)
+{
+    struct queue_id qid = spool_lend_queue_ids(w->pool, 1);
+    while (model_find(&w->model, qid)) {
+        world_fail(w, "promise broken: queue id %llx.%llu is lent twice", (unsigned long long)qid.incarnation,
+                   (unsigned long long)qid.counter);
+        qid.counter++;
+    }
+    return model_add(&w->model, qid, prng_next(&w->work));
 }
 
 /* --- append --- */
@@ -210,7 +230,7 @@ static void append_message(struct action *a)
 
 struct model_message *senders_append(struct world *w, uint32_t body_bytes, bool fresh)
 {
-    struct model_message *msg = model_add(&w->model, spool_lend_queue_ids(w->pool, 1), prng_next(&w->work));
+    struct model_message *msg = message_new(w);
     msg->body_bytes = body_bytes;
     msg->recipients = 1 + (uint32_t)(msg->seed % MODEL_RECIPIENTS_MAX);
     if (body_bytes > BODY_INLINE_MAX)
@@ -293,7 +313,7 @@ static void result_bounce(struct action *a, uint8_t *envelope, uint32_t envelope
 {
     struct world *w = a->w;
     if (!a->bounce) {
-        a->bounce = model_add(&w->model, spool_lend_queue_ids(w->pool, 1), prng_next(&w->work));
+        a->bounce = message_new(w);
         a->bounce->bounce = a->bounce->busy = true;
         a->bounce->recipients = 1;
         a->bounce->body_bytes = 700;

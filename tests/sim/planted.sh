@@ -16,7 +16,7 @@ declare -A control
 # run NAME SEED: 0 when the seed held; else what was violated is in $said
 run()
 {
-    "$sim" --planted "$1" --seed "$2" --faults "$profile" --ops "$ops" --once >"$work/out" 2>"$work/err"
+    { "$sim" --planted "$1" --seed "$2" --faults "$profile" --ops "$ops" --once >"$work/out" 2>"$work/err"; } 2>"$work/bash"
     local code=$?
     [ $code -eq 0 ] && return 0
     said=$(sed -n 's/^seed [0-9]* FAILED at [^:]*: //p; s/^ironspool: invariant broken: /ASSERT: /p' "$work/out" "$work/err" | head -n 1)
