@@ -176,6 +176,7 @@ static void rest_rot(struct world *w, enum sim_fault fault, uint16_t target)
     case SIM_FAULT_rot_superblock: {
         uint64_t copy = prng_below(&w->hurt, SUPERBLOCK_COPIES);
         offset = copy < 2 ? copy * SUPERBLOCK_BYTES : sim_disk_bytes(disk) - (SUPERBLOCK_COPIES - copy) * SUPERBLOCK_BYTES;
+        within %= 200; /* where every byte says something */
         break;
     }
     case SIM_FAULT_rot_image_header:

@@ -7,6 +7,7 @@
  * Invariant BRD-1: ERR_OK means that what is not zeros is what the member said; the caller still verifies everything. */
 #include "engine.h"
 
+#include <base/planted.h>
 #include <string.h>
 
 static void block_read_next(struct block_read *r);
@@ -44,7 +45,8 @@ static void block_read_on_whole(struct member_op *mo)
 {
     struct block_read *r = mo->owner;
     r->result = mo->op.result;
-    if (r->result == ERR_OK || r->result == ERR_MEMBER_GONE || r->result == ERR_CANCELED) {
+    if (r->result == ERR_OK || r->result == ERR_MEMBER_GONE || r->result == ERR_CANCELED ||
+        (PLANTED(short_read_is_end) && r->result == ERR_SHORT)) {
         r->done(r);
         return;
     }

@@ -60,6 +60,8 @@ static void walk_on_read(struct block_read *r)
     w->window[i] = o->window;
     w->window_bytes[i] = r->result == ERR_OK ? r->length : 0;
     w->out[i] = NULL;
+    if (PLANTED(short_read_is_end) && r->result == ERR_SHORT)
+        w->offset = w->end;
     free(o);
     w->pending--;
     if (w->pending == 0 && !w->stopped)
