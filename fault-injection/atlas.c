@@ -13,6 +13,7 @@
 
 #define LATE_NS_MIN UINT64_C(200000000)
 #define LATE_NS_MAX UINT64_C(8000000000)
+#define SUPERBLOCK_SAYS_BYTES 200u /* every byte of them says something; behind them is the member table, mostly empty */
 #define CALM_NS UINT64_C(40000000000) /* between two stalls: a member that never answers is the fault `vanish` */
 
 static uint16_t any_member(struct world *w) { return (uint16_t)prng_below(&w->hurt, w->plan.members); }
@@ -167,6 +168,11 @@ static bool written_place(struct world *w, uint16_t target, uint64_t *offset_out
     return false;
 }
 
+static uint64_t superblock_at(const struct sim_disk *disk, uint64_t copy)
+{
+    return copy < 2 ? copy * SUPERBLOCK_BYTES : sim_disk_bytes(disk) - (SUPERBLOCK_COPIES - copy) * SUPERBLOCK_BYTES;
+}
+
 static void rest_rot(struct world *w, enum sim_fault fault, uint16_t target)
 {
     struct sim_disk *disk = sim_io_disk(w->sim, target);
@@ -174,9 +180,8 @@ static void rest_rot(struct world *w, enum sim_fault fault, uint16_t target)
     uint32_t within = (uint32_t)prng_below(&w->hurt, BLOCK_BYTES);
     switch (fault) {
     case SIM_FAULT_rot_superblock: {
-        uint64_t copy = prng_below(&w->hurt, SUPERBLOCK_COPIES);
-        offset = copy < 2 ? copy * SUPERBLOCK_BYTES : sim_disk_bytes(disk) - (SUPERBLOCK_COPIES - copy) * SUPERBLOCK_BYTES;
-        within %= 200; /* where every byte says something */
+        offset = superblock_at(disk, prng_below(&w->hurt, SUPERBLOCK_COPIES));
+        within %= SUPERBLOCK_SAYS_BYTES;
         break;
     }
     case SIM_FAULT_rot_image_header:
@@ -315,6 +320,19 @@ static void members_swap(struct world *w)
     mount_fault(w, SIM_FAULT_swap);
 }
 
+/* Superblocks are read at mounts only and written anew by each: what rots between two writes shows here or never.
+ * Draws from a stream of its own, so that it moves no other fault. */
+static void superblock_rots(struct world *w)
+{
+    struct prng rot = {w->plan.seed ^ (w->counts.mounts + w->counts.crashes) << 32};
+    if (prng_below(&rot, 100) >= w->plan.mount_percent[SIM_FAULT_rot_superblock])
+        return;
+    struct sim_disk *disk = sim_io_disk(w->sim, w->atlas.victim);
+    uint64_t offset = superblock_at(disk, prng_below(&rot, SUPERBLOCK_COPIES)) + prng_below(&rot, SUPERBLOCK_SAYS_BYTES);
+    sim_disk_rot(disk, offset, (uint8_t)(1u << prng_below(&rot, 8)));
+    mount_fault(w, SIM_FAULT_rot_superblock);
+}
+
 void atlas_before_mount(struct world *w)
 {
     struct atlas *a = &w->atlas;
@@ -340,6 +358,8 @@ void atlas_before_mount(struct world *w)
     }
     for (uint16_t t = 0; t < w->plan.members; t++) /* slowness goes with its disk */
         sim_io_slow(w->sim, t, t == a->victim && a->slow_until_ns > sim_io_now(w->sim) ? a->slow_factor : 1);
+    if (!a->aside && !a->out)
+        superblock_rots(w);
     sim_io_count_fault(w->sim, SIM_FAULT_index_lost); /* the memory index never survives a mount */
 }
 

@@ -101,6 +101,7 @@ static void plan_faults(struct plan *plan, struct prng *prng)
     plan->mount_percent[SIM_FAULT_return_blank] = 5;
     plan->mount_percent[SIM_FAULT_swap] = 20;
     plan->mount_percent[SIM_FAULT_clock_jump] = 20;
+    plan->mount_percent[SIM_FAULT_rot_superblock] = cruel ? 40 : 10;
 }
 
 void plan_make(struct plan *plan, uint64_t seed, enum plan_level level, uint32_t ops)

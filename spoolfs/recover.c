@@ -357,7 +357,7 @@ enum err recover_table(struct pool *p, const struct superblock *newest)
         return none;
     }
     enum err e = table_load(p, newest->table, images, count);
-    if (e != ERR_OK) {
+    if (e != ERR_OK && !PLANTED(superblock_unchecked)) {
         recover_forget_segments(p);
         pool_event(p, EVENT_record_lost, NULL, "the segment table is not readable on any member: every image header is read");
         return recover_table_by_scan(p);
