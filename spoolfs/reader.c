@@ -73,6 +73,24 @@ void reader_close(struct reader *r)
     *r = (struct reader){0};
 }
 
+static void reader_give_up(struct reader *r, uint32_t i, enum err e)
+{
+    struct member *m = &r->pool->members[r->images[i].member];
+    r->dead[i] = true;
+    r->window_bytes[i] = 0;
+    if (e == ERR_TIMEOUT) /* its read is still out: nothing may be written there */
+        member_leave(m, MEMBER_SLOW, "a read is not answered at mount");
+}
+
+static void reader_block(struct reader *r, uint32_t i, uint64_t offset, uint8_t *block)
+{
+    enum err e = sync_read_member(&r->pool->members[r->images[i].member], offset, block, BLOCK_BYTES);
+    if (e == ERR_TIMEOUT || e == ERR_MEMBER_GONE)
+        reader_give_up(r, i, e);
+    else if (e != ERR_OK)
+        memset(block, 0, BLOCK_BYTES); /* zeros never verify */
+}
+
 /* Makes [offset, offset + bytes) of every image visible, where it can be read. A place that fails to read is tried
  * again block by block, so that one bad sector costs one block. */
 static void reader_fill(struct reader *r, uint64_t offset, uint32_t bytes)
@@ -101,17 +119,13 @@ static void reader_fill(struct reader *r, uint64_t offset, uint32_t bytes)
         if (reads[n].result == ERR_OK)
             continue;
         if (reads[n].result == ERR_MEMBER_GONE || reads[n].result == ERR_TIMEOUT) {
-            r->dead[i] = true;
-            r->window_bytes[i] = 0;
-            if (reads[n].result == ERR_TIMEOUT) /* its read is still out: nothing may be written there */
-                member_leave(reads[n].member, MEMBER_SLOW, "a read is not answered at mount");
+            reader_give_up(r, i, reads[n].result);
             continue;
         }
         if (PLANTED(short_read_is_end) && reads[n].result == ERR_SHORT)
             r->limit = offset;
-        for (uint32_t b = 0; b < want; b += BLOCK_BYTES)
-            if (sync_read_member(reads[n].member, reads[n].offset + b, r->window[i] + b, BLOCK_BYTES) != ERR_OK)
-                memset(r->window[i] + b, 0, BLOCK_BYTES); /* zeros never verify */
+        for (uint32_t b = 0; b < want && !r->dead[i]; b += BLOCK_BYTES)
+            reader_block(r, i, reads[n].offset + b, r->window[i] + b);
     }
 }
 
