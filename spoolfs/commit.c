@@ -512,6 +512,8 @@ void commit_step(struct pool *p)
             continue;
         if (a->kind == SEGMENT_TABLE && p->table_rewriting)
             continue;
+        if (a->kind == SEGMENT_MAIL && a->segment && a->segment->close_soon)
+            commit_close_segment(a);
         if (a->kind == SEGMENT_TABLE && p->table_renew && a->segment && !a->flight && p->mounted && !p->stopping) {
             p->table_renew = false;
             commit_close_segment(a); /* the next turn writes a whole TABLE */

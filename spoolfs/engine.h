@@ -148,6 +148,7 @@ struct segment {
     bool compacted;               /* all that was needed of it lies elsewhere: dead whatever its deps say */
     uint64_t copies_bytes;        /* of it that a compaction wrote */
     uint64_t compact_after_ns;    /* not a victim before */
+    bool close_soon;              /* open, and an image has a bad frame: sealed so that it can be repaired */
     bool suspicious;              /* a read failed here: the scrub looks soon */
     uint64_t scrubbed_pass;
     bool unread;                  /* bytes of it were bad on every image that was here: an absent one may hold them */

@@ -78,6 +78,11 @@ static void repair_on_write(struct member_op *mo)
 
 void repair_frame(struct pool *p, struct segment *s, const struct frame_view *good, uint32_t bad_mask)
 {
+    if (s->state != SEGMENT_SEALED) { /* REP-3: it is sealed soon, and the scrub looks at it first */
+        s->suspicious = s->suspicious || bad_mask;
+        s->close_soon = s->close_soon || bad_mask;
+        return;
+    }
     for (uint32_t i = 0; i < s->image_count; i++) {
         if (!(bad_mask & (1u << i)) || p->read_only || p->repairs_count == REPAIRS_MAX)
             continue;

@@ -90,6 +90,16 @@ static struct segment *scrub_choose(struct scrub *c)
     return best;
 }
 
+static bool scrub_awaits_seal(const struct scrub *c)
+{
+    for (uint32_t i = 0; i < c->pool->segment_used; i++) {
+        const struct segment *s = &c->pool->segments[i];
+        if ((s->state == SEGMENT_OPEN && s->close_soon) || (s->state == SEGMENT_CLOSED && s->kind == SEGMENT_MAIL))
+            return true;
+    }
+    return false;
+}
+
 static void scrub_found(struct scrub *c, uint32_t image, uint64_t offset, enum err why, bool repairable)
 {
     struct pool *p = c->pool;
@@ -333,6 +343,10 @@ static void scrub_pass_begin(struct scrub *c)
     c->pass_bytes = scrub_total(c->pool);
     c->pass_done = 0;
     c->pass_started_ns = io_now_ns(c->pool->io);
+    for (uint32_t i = 0; i < c->pool->segment_used; i++) { /* SCR-3: what is open is sealed, so that it is covered */
+        struct segment *s = &c->pool->segments[i];
+        s->close_soon = s->close_soon || (s->state == SEGMENT_OPEN && s->kind == SEGMENT_MAIL && s->length > BLOCK_BYTES);
+    }
     scrub_supers(c);
 }
 
@@ -391,6 +405,8 @@ void scrub_step(struct pool *p)
         }
         if (!c->segment) {
             struct segment *s = scrub_choose(c);
+            if (!s && scrub_awaits_seal(c))
+                return;
             if (!s) {
                 scrub_pass_end(c);
                 return;
