@@ -344,6 +344,17 @@ static uint64_t world_scrub(struct world *w, uint64_t until)
     return now.scrub.errors_found - before.scrub.errors_found;
 }
 
+/* A member whose superblocks are all damaged needs a person: without it there may be nowhere to restore to. */
+static bool world_can_restore(struct world *w)
+{
+    static struct pool_status s;
+    uint32_t well = 0;
+    pool_status(w->pool, &s);
+    for (uint32_t i = 0; i < s.member_count; i++)
+        well += s.members[i].state != MEMBER_ABSENT && s.members[i].state != MEMBER_REMOVED;
+    return well >= w->plan.copies;
+}
+
 /* With the faults stopped and nothing healed, the pool finds the damage and gets whole by itself. */
 static void world_restores(struct world *w)
 {
@@ -372,7 +383,7 @@ static void world_restores(struct world *w)
 /* Any one member can be lost now. */
 static void world_end_whole(struct world *w)
 {
-    if (w->plan.level == PLAN_BEYOND || w->plan.level == PLAN_NONE)
+    if (w->plan.level == PLAN_BEYOND || w->plan.level == PLAN_NONE || !world_can_restore(w))
         return;
     world_restores(w);
     if (world_failed(w))
