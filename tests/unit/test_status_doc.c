@@ -121,6 +121,31 @@ static bool sample_is_there(const char *text, const char *name)
     return false;
 }
 
+static void injected_faults_are_shown_and_counted(void **state)
+{
+    (void)state;
+    const struct fault_row rows[] = {
+        {.id = 3, .kind = "slow", .text = "late", .member = "b", .rate = 0.5, .factor = 20, .to = UINT64_MAX, .seconds_left = 9},
+        {.id = 4, .kind = "bit-rot", .text = "rot", .member = "a", .rate = 1, .from = 4096, .to = 8192, .seed = 5, .injected = 6}};
+    struct status_view v = a_view();
+    struct json_out j = {0}, metrics = {0};
+    v.faults = rows;
+    v.fault_count = 2;
+    v.faults_total = 41;
+    status_doc_json(&v, &j);
+    struct json_in *in = parsed(&j);
+    assert_int_equal(json_in_items(in, "faults_injected"), 2);
+    assert_non_null(strstr(j.bytes, "\"id\":3,\"kind\":\"slow\",\"meaning\":\"late\",\"member\":\"b\",\"rate\":0.5,\"factor\":20,"
+                                    "\"seed\":0,\"seconds_left\":9,\"injected\":0}"));
+    assert_non_null(strstr(j.bytes, "\"from\":4096,\"to\":8192,\"seed\":5,"));
+    metrics_doc(&v, &metrics);
+    assert_non_null(strstr(metrics.bytes, "\nironspool_faults_injected 2\n"));
+    assert_non_null(strstr(metrics.bytes, "\nironspool_fault_operations_total 41\n"));
+    json_in_free(&in);
+    json_free(&j);
+    json_free(&metrics);
+}
+
 static void the_contracts_metrics_exist_before_anything_happened(void **state)
 {
     (void)state;
@@ -196,6 +221,7 @@ int main(void)
         cmocka_unit_test(every_field_of_the_contract_is_there),
         cmocka_unit_test(members_carry_errors_times_and_text_that_stays_json),
         cmocka_unit_test(strings_of_any_bytes_come_out_as_json),
+        cmocka_unit_test(injected_faults_are_shown_and_counted),
         cmocka_unit_test(the_contracts_metrics_exist_before_anything_happened),
         cmocka_unit_test(the_delay_histogram_is_cumulative),
         cmocka_unit_test(every_metric_is_in_the_documentation),
