@@ -60,7 +60,7 @@ static struct segment *compact_choose(struct pool *p)
             io_now_ns(p->io) < s->compact_after_ns)
             continue;
         bool empty = s->live_messages == 0 && s->live_chunks == 0;
-        bool degraded = segment_images_readable(p, s) < p->config.copies && s->live_bytes < s->length / 2;
+        bool degraded = segment_images_good(p, s) < p->config.copies && s->live_bytes < s->length / 2;
         bool wanted = degraded || pressure ? s->live_bytes < s->length / 2 : s->live_bytes < p->slot_bytes / COMPACT_NEARLY_EMPTY;
         if (!wanted || (empty && !pressure))
             continue; /* what holds only results waits for the segments they are about */

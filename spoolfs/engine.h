@@ -37,6 +37,7 @@
 #define FRAME_SLOTS (APPENDERS_MAX * 2 + 4) /* building and in flight, and some pinned under late writes */
 /* What a compaction packed is not packed again at once: it holds only what is needed, until segments it is about die. */
 #define COMPACT_AGAIN_NS (60 * NS_PER_S)
+#define SLOT_RETIRED UINT32_MAX      /* in member.slot_owner: a place in it is bad; until the next mount */
 #define READS_IN_FLIGHT_MAX 16u
 #define REPAIRS_MAX 64u              /* waiting at one time; what is not taken is found again by the next read or scrub */
 #define LATENCY_BUCKETS 64u          /* quarter powers of two from 1 us: 64 reach 65 s */
@@ -123,6 +124,7 @@ void block_read_start(struct block_read *r);
 
 struct image {
     uint8_t member;
+    bool bad;                     /* a place of it stayed bad after a repair: made again elsewhere, the slot is retired */
     bool unproved;                /* absent when recovery sealed the segment: may be shorter, or longer */
     uint32_t slot;
 };
@@ -366,7 +368,8 @@ bool member_late(const struct member *m);             /* a commit write is out f
 void latency_note(struct latency *l, uint64_t ns);
 uint64_t latency_percentile(const struct latency *l, uint32_t percent);
 void pool_update_state(struct pool *p);
-uint32_t segment_images_readable(const struct pool *p, const struct segment *s);
+uint32_t segment_images_readable(const struct pool *p, const struct segment *s); /* at all */
+uint32_t segment_images_good(const struct pool *p, const struct segment *s);     /* that count as redundancy */
 uint32_t pool_domains_usable(const struct pool *p);
 bool members_share_domain(const struct member *a, const struct member *b);
 

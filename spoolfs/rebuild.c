@@ -39,7 +39,7 @@ struct rebuild {
 
 static bool image_counts(const struct pool *p, const struct segment *s, uint32_t i)
 {
-    return member_usable(&p->members[s->images[i].member]) && !s->images[i].unproved;
+    return member_usable(&p->members[s->images[i].member]) && !s->images[i].unproved && !s->images[i].bad;
 }
 
 static uint32_t images_counting(const struct pool *p, const struct segment *s)
@@ -55,6 +55,8 @@ static bool image_given_up(const struct pool *p, const struct segment *s, uint32
     const struct member *m = &p->members[s->images[i].member];
     if (image_counts(p, s, i))
         return false;
+    if (s->images[i].bad)
+        return true;
     uint64_t gone = io_now_ns(p->io) - m->left_ns;
     return m->state == MEMBER_EVACUATING || m->state == MEMBER_FAILING || m->removed ||
            gone >= (m->state == MEMBER_SLOW ? REBUILD_GRACE_SLOW_NS : REBUILD_GRACE_NS);
@@ -85,9 +87,9 @@ static struct member *rebuild_target(struct pool *p, const struct segment *s, ui
         struct member *m = &p->members[i];
         bool fits = member_usable(m) && m->state == MEMBER_HEALTHY && m->slots_free > slot_reserve(m, SPOOL_RESULT);
         for (uint32_t k = 0; fits && k < s->image_count; k++)
-            fits = s->images[k].member != i &&
-                   (k == replaced || !member_usable(&p->members[s->images[k].member]) ||
-                    !members_share_domain(m, &p->members[s->images[k].member]));
+            fits = k == replaced || (s->images[k].member != i &&
+                   ( !member_usable(&p->members[s->images[k].member]) ||
+                    !members_share_domain(m, &p->members[s->images[k].member])));
         if (fits && (!best || (uint64_t)m->slots_free * best->slot_count > (uint64_t)best->slots_free * m->slot_count))
             best = m;
     }

@@ -45,6 +45,7 @@ static void repair_end(struct repair *r, enum err e)
         pool_event(p, EVENT_image_repaired, m, "segment %llu, %u bytes at %llu rewritten and read back",
                    (unsigned long long)r->segment->id.counter, r->bytes, (unsigned long long)r->offset);
     } else {
+        r->segment->images[r->image].bad = r->segment->images[r->image].bad || e == ERR_CORRUPT || e == ERR_MEDIA || e == ERR_IO;
         pool_event(p, EVENT_frame_corrupt, m, "segment %llu, %llu: repair failed: %s",
                    (unsigned long long)r->segment->id.counter, (unsigned long long)r->offset, err_text(e));
     }

@@ -161,7 +161,9 @@ void segment_replace_image(struct pool *p, struct segment *s, uint32_t image, st
     } else {
         struct member *m = &p->members[s->images[image].member];
         uint32_t slot = s->images[image].slot;
-        if (m->slot_owner[slot] == segment_index(p, s) + 1) {
+        if (m->slot_owner[slot] == segment_index(p, s) + 1 && s->images[image].bad) {
+            m->slot_owner[slot] = SLOT_RETIRED;
+        } else if (m->slot_owner[slot] == segment_index(p, s) + 1) {
             m->slot_owner[slot] = 0;
             m->slots_free++;
             slot_discard(m, slot);

@@ -13,6 +13,14 @@ uint32_t segment_images_readable(const struct pool *p, const struct segment *s)
     return good;
 }
 
+uint32_t segment_images_good(const struct pool *p, const struct segment *s)
+{
+    uint32_t good = 0;
+    for (uint32_t i = 0; i < s->image_count; i++)
+        good += member_readable(&p->members[s->images[i].member]) && !s->images[i].unproved && !s->images[i].bad;
+    return good;
+}
+
 struct tally { uint64_t below, single, live_bytes, used, messages; uint32_t degraded, segments; };
 
 static void status_tally(const struct pool *p, struct tally *t)
@@ -22,7 +30,7 @@ static void status_tally(const struct pool *p, struct tally *t)
         const struct segment *s = &p->segments[i];
         if (s->state == SEGMENT_UNUSED || s->kind != SEGMENT_MAIL)
             continue;
-        uint32_t good = segment_images_readable(p, s);
+        uint32_t good = segment_images_good(p, s);
         t->segments++;
         t->messages += s->live_messages;
         t->live_bytes += s->live_bytes;
