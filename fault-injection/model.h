@@ -35,6 +35,8 @@ struct model_message {
     bool want_held, was_held;
     enum model_fact delivered[MODEL_RECIPIENTS_MAX];
     bool busy, leased;           /* the world's: an action is under way; the relay holds it */
+    struct segment_id written_in; /* where the world saw it written last, and mask of the members that said so */
+    uint32_t written_to;
     bool lost_said;              /* the pool has reported it lost */
     uint64_t seen, verified;     /* number of the audit that saw it, that compared every byte */
     uint32_t next;               /* hash chain, index + 1 */

@@ -190,6 +190,7 @@ static void append_on_message(struct spool_group *g, enum err e)
         action_end(a);
         return;
     }
+    witness_acknowledged(w, a->msg, a->records[0].place.segment);
     w->counts.acked++;
     world_say(w, "append %llu of %u bytes in segment %llu at %llu", (unsigned long long)a->msg->qid.counter,
               a->msg->body_bytes, (unsigned long long)a->records[0].place.segment.counter,
@@ -266,6 +267,8 @@ static void result_on_done(struct spool_group *g, enum err e)
     switch (a->visit) {
     case VISIT_BOUNCE:
         model_on_appended(&w->model, a->bounce, e);
+        if (e == ERR_OK)
+            witness_acknowledged(w, a->bounce, a->records[1].place.segment);
         w->counts.bounces += e == ERR_OK;
         __attribute__((fallthrough));
     case VISIT_RETIRE:

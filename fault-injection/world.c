@@ -81,7 +81,8 @@ static enum err open_index(void *owner, struct uuid pool, bool discard, const st
 static void on_op_end(void *owner, const struct io_op *op, uint64_t index)
 {
     static const char *const kinds[] = {"read", "write", "flush", "discard"};
-    const struct world *w = owner;
+    struct world *w = owner;
+    witness_write(w, op);
     if (!w->verbose || index < w->list_from)
         return;
     uint64_t slots = 64 * KIB, slot = op->offset < slots ? 0 : (op->offset - slots) / w->plan.segment_bytes;

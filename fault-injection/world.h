@@ -106,6 +106,10 @@ bool audit_copy(struct world *w, uint32_t absent_mask);
 /* Nothing may appear later that an audit with every member did not see. Only where no fault is. */
 void audit_is_final(struct world *w);
 
+/* --- witness.c: what members have said about a MESSAGE when it is acknowledged --- */
+void witness_write(struct world *w, const struct io_op *op);
+void witness_acknowledged(struct world *w, const struct model_message *msg, struct segment_id segment);
+
 /* --- atlas.c: what is hurt, within what redundancy pays for --- */
 void atlas_init(struct world *w);
 void atlas_fini(struct world *w);

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: what P1 looks like from below the seam: which members have said that they hold a MESSAGE, asked at the moment it
+ * is acknowledged. What is missing then is found even when no disk fails later.
+ * Never: believes the engine's counters; it reads the frames that pass by. */
+#include "world.h"
+
+#include <spoolfs/format.h>
+#include <string.h>
+
+/* Each MESSAGE of a frame that was just written to `target`. */
+void witness_write(struct world *w, const struct io_op *op)
+{
+    struct frame_head_disk frame;
+    if (op->kind != IO_WRITE || !op->durable || op->result != ERR_OK || op->length < sizeof frame)
+        return;
+    memcpy(&frame, op->buffer, sizeof frame);
+    if (le64_get(frame.magic) != FRAME_MAGIC)
+        return;
+    struct segment_id segment = segment_id_disk_get(frame.segment);
+    uint32_t at = FRAME_HEAD_BYTES, end = le32_get(frame.records_end);
+    while (at + RECORD_HEAD_BYTES <= end && end <= op->length) {
+        struct record_head_disk r;
+        memcpy(&r, (const uint8_t *)op->buffer + at, sizeof r);
+        at += (le32_get(r.length) + RECORD_ALIGN - 1) / RECORD_ALIGN * RECORD_ALIGN;
+        struct model_message *msg = r.type == RECORD_MESSAGE ? model_find(&w->model, queue_id_disk_get(r.qid)) : NULL;
+        if (!msg || msg->appended != MODEL_ASKED)
+            continue;
+        if (!segment_id_equal(msg->written_in, segment))
+            msg->written_to = 0;
+        msg->written_in = segment;
+        msg->written_to |= 1u << op->target;
+    }
+}
+
+/* Only the victim may be away or refuse writes: the others are enough for all images but one at most. */
+void witness_acknowledged(struct world *w, const struct model_message *msg, struct segment_id segment)
+{
+    uint32_t others = w->plan.members - 1, need = w->plan.copies < others ? w->plan.copies : others;
+    uint32_t have = segment_id_equal(msg->written_in, segment) ? (uint32_t)__builtin_popcount(msg->written_to) : 0;
+    if (have < need && w->plan.level != PLAN_BEYOND)
+        world_fail(w, "P1: queue id %llu is acknowledged, and %u members have said they hold it: %u must",
+                   (unsigned long long)msg->qid.counter, have, need);
+}
