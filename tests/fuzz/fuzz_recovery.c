@@ -4,13 +4,16 @@
  * acknowledged. When the input also mends checksums, a forged superblock may cost the mount or a read, but no
  * bytes but the acknowledged ones are ever handed out, and nothing crashes or waits for ever.
  * Input: options (1 byte: bits 0-1 the member, bit 2 read-only, bit 3 another append, a crash and a second mount,
- * bit 4 checksums are mended), then damages: what (1), which used block (2), offset (2), length (2), bytes. */
+ * bit 4 checksums are mended, bit 5 a clean stop at the end, bit 6 with an index, which has to find every message in the
+ * damaged log), then damages: what (1), which used block (2), offset (2), length (2), bytes. */
 #include "fuzz_input.h"
 #include "ram_io.h"
 
 #include <base/assert.h>
 #include <base/digest.h>
+#include <spoolfs/envelope.h>
 #include <spoolfs/format.h>
+#include <spoolfs/index.h>
 #include <spoolfs/spool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +26,8 @@
 #define MESSAGES 24u
 #define BODY_BYTES_MAX 60000u
 #define TURNS_MAX 60000u
+#define TURNS_FORGED 2000u
+#define MOVES_MAX 10u
 #define DAMAGES_MAX 64u
 #define USED_MAX 4096u
 
@@ -32,8 +37,9 @@ struct message {
     struct spool_group group;
     struct spool_record record;
     struct digest digest;
-    uint8_t body[BODY_BYTES_MAX];
-    uint32_t body_bytes;
+    struct place now;             /* compaction moves records; the index knows where to */
+    uint8_t envelope[128], body[BODY_BYTES_MAX];
+    uint32_t envelope_bytes, body_bytes;
     bool answered;
     enum err e;
 };
@@ -41,10 +47,8 @@ struct message {
 static struct ram_io ram, ram_made; /* ram_made: as it was when the pool was whole */
 static struct pool_config config;
 static struct message messages[MESSAGES + 1];
-static uint32_t message_count;
 static struct pool *pool;
 static uint32_t used[MEMBERS][USED_MAX], used_count[MEMBERS]; /* blocks that are not all zero */
-static char envelope[] = "the envelope of a message, sixty-four bytes with this end of it";
 
 static void on_answer(struct spool_group *g, enum err e)
 {
@@ -60,6 +64,15 @@ static void turn(void)
     pool_step(pool);
 }
 
+static void write_envelope(struct message *m)
+{
+    struct envelope e = {.arrival_ms = UINT64_C(1700000000000), .sender = "a@b.test", .sender_len = 8};
+    struct envelope_writer w;
+    ASSERT(envelope_begin(&w, m->envelope, sizeof m->envelope, &e) == ERR_OK);
+    ASSERT(envelope_add_recipient(&w, "c@d.test", 8) == ERR_OK);
+    m->envelope_bytes = envelope_end(&w, m->body_bytes, 0);
+}
+
 static enum err append(uint32_t number)
 {
     struct message *m = &messages[number];
@@ -67,8 +80,10 @@ static enum err append(uint32_t number)
     m->body_bytes = number % 5 == 0 ? BODY_BYTES_MAX : 200 + number * 1300;
     for (uint32_t i = 0; i < m->body_bytes; i++)
         m->body[i] = (uint8_t)(i * 31 + number);
-    m->record = (struct spool_record){.type = RECORD_MESSAGE, .qid = spool_lend_queue_ids(pool, 1), .envelope_bytes = 64,
-                                      .parts = {{envelope, 64}, {m->body, m->body_bytes}}};
+    write_envelope(m);
+    m->record = (struct spool_record){.type = RECORD_MESSAGE, .qid = spool_lend_queue_ids(pool, 1),
+                                      .envelope_bytes = m->envelope_bytes,
+                                      .parts = {{m->envelope, m->envelope_bytes}, {m->body, m->body_bytes}}};
     m->group = (struct spool_group){.records = &m->record, .count = 1, .class = SPOOL_NEW_MAIL, .done = on_answer, .owner = m};
     enum err e = spool_submit(pool, &m->group);
     for (uint32_t n = 0; e == ERR_OK && !m->answered; n++) {
@@ -96,6 +111,14 @@ static void learn_digest(struct message *m)
     ASSERT(m->digest.lo != 0);
 }
 
+static enum err open_index(void *owner, struct uuid id, bool discard, const struct index_callbacks *cb,
+                           struct index **index_out)
+{
+    (void)owner;
+    (void)discard;
+    return index_mem_open(id, cb, index_out);
+}
+
 static bool mount(bool read_only)
 {
     const char *text;
@@ -116,13 +139,13 @@ static void on_read(struct spool_read *r, enum err e)
     m->e = e;
     if (e != ERR_OK)
         return;
-    ASSERT(r->envelope_bytes == 64 && memcmp(r->envelope, envelope, 64) == 0);
+    ASSERT(r->envelope_bytes == m->envelope_bytes && memcmp(r->envelope, m->envelope, m->envelope_bytes) == 0);
     ASSERT(r->body_bytes == m->body_bytes && memcmp(r->body, m->body, m->body_bytes) == 0);
 }
 
 static enum err read_back(struct message *m)
 {
-    struct spool_read r = {.place = m->record.place, .qid = m->record.qid, .digest = m->digest, .type = RECORD_MESSAGE,
+    struct spool_read r = {.place = m->now, .qid = m->record.qid, .digest = m->digest, .type = RECORD_MESSAGE,
                            .done = on_read, .owner = m};
     m->answered = false;
     spool_read(pool, &r);
@@ -231,23 +254,67 @@ static void damage(struct fuzz_input *in, uint32_t t, bool mended)
         mend(block);
 }
 
-static void read_all(uint32_t count, bool forged)
+static void on_found(struct index_query *q, enum err e)
 {
-    for (uint32_t i = 0; i < count; i++) {
-        enum err e = read_back(&messages[i]);
+    struct message *m = q->owner;
+    m->answered = true;
+    m->e = e;
+    if (e != ERR_OK)
+        return;
+    ASSERT(q->entry_count == 1 && digest_equal(q->entries[0].digest, m->digest));
+    m->now = q->entries[0].place;
+}
+
+static enum err find(struct message *m)
+{
+    struct index_query q = {.kind = INDEX_LOOKUP, .done = on_found, .owner = m, .qid = m->record.qid};
+    m->answered = false;
+    index_query(spool_index(pool), &q);
+    for (uint32_t n = 0; !m->answered; n++) {
+        ASSERT(n < TURNS_MAX);
+        turn();
+    }
+    index_query_fini(&q);
+    return m->e;
+}
+
+/* The index reads the log back; a forged log may keep it from that, but not from turning. */
+static bool index_comes(bool forged)
+{
+    for (uint32_t n = 0; !spool_index_ready(pool); n++) {
+        if (forged && n > TURNS_FORGED)
+            return false;
+        ASSERT(n < TURNS_MAX);
+        turn();
+    }
+    return true;
+}
+
+static void read_all(bool indexed, bool forged)
+{
+    if (indexed && !index_comes(forged))
+        return;
+    for (uint32_t i = 0; i < MESSAGES; i++) {
+        struct message *m = &messages[i];
+        enum err e = ERR_NOT_FOUND;
+        m->now = m->record.place;
+        for (uint32_t n = 0; n < MOVES_MAX && e == ERR_NOT_FOUND; n++) { /* moved between the two */
+            e = indexed ? find(m) : ERR_OK;
+            e = e == ERR_OK ? read_back(m) : e;
+        }
         ASSERT(e == ERR_OK || forged);
     }
 }
 
 static void try_pool(unsigned options)
 {
-    bool forged = options & 16, read_only = options & 4;
+    bool forged = options & 16, read_only = options & 4, indexed = (options & 64) && !read_only;
+    config.index.open = indexed ? open_index : NULL;
     if (!mount(read_only)) {
         ASSERT(forged);
         return;
     }
-    message_count = MESSAGES;
-    read_all(message_count, forged);
+    read_all(indexed, forged);
     if (options & 8 && !read_only) {
         enum err e = append(MESSAGES);
         ASSERT(e == ERR_OK || forged);
@@ -256,7 +323,7 @@ static void try_pool(unsigned options)
             ASSERT(forged);
             return;
         }
-        read_all(MESSAGES, forged);
+        read_all(indexed, forged);
     }
     if (options & 32)
         pool_unmount(&pool);

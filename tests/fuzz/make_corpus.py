@@ -159,13 +159,16 @@ def recovery():
 
     for member in range(3):
         put("recovery", f"whole_{member}", bytes([member]))
-        put("recovery", f"rot_{member}", bytes([member | 8]) + b"".join(damage(0, b, b * 7, b"\x40") for b in range(40)))
+        put("recovery", f"rot_{member}", bytes([member | 8]) + b"".join(damage(0, b, b * 7, b"\x40") for b in range(0, 160, 3)))
         put("recovery", f"superblocks_{member}", bytes([member]) + b"".join(damage(2, b, 0, b"") for b in (0, 1, 2, 3)))
         put("recovery", f"scattered_{member}", bytes([member]) + b"".join(damage(4, b, 100, b"") for b in range(0, 600, 11)))
         put("recovery", f"misdirected_{member}", bytes([member]) + b"".join(damage(3, b, b + 1, b"") for b in range(4, 60, 3)))
         put("recovery", f"read_only_{member}", bytes([member | 4]) + b"".join(damage(1, b, 0, b"\0" * 64) for b in range(4, 200, 9)))
         for offset in (24, 28, 72, 76, 80, 96, 104, 136):
             put("recovery", f"forged_{member}_{offset}", bytes([member | 16 | 8]) + damage(1, 0, offset, b"\xff\xff\xff\x7f"))
+    for member in range(3):
+        put("recovery", f"indexed_{member}", bytes([member | 64 | 8]) + b"".join(damage(0, b, b * 7, b"\x40") for b in range(4, 160, 4)))
+        put("recovery", f"indexed_forged_{member}", bytes([member | 64 | 16]) + damage(0, 5, 40, b"\1") + damage(2, 30, 0, b""))
     put("recovery", "unmounted", bytes([1 | 32 | 8]) + damage(0, 9, 9, b"\1"))
 
 
