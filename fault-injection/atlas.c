@@ -381,6 +381,7 @@ void atlas_next_era(struct world *w)
     struct atlas *a = &w->atlas;
     if (a->locked || a->out || a->aside || w->plan.level == PLAN_BEYOND)
         return;
+    sim_disk_settle(sim_io_disk(w->sim, a->victim), UINT64_MAX); /* its lies about flushes come true */
     sim_disk_heal(sim_io_disk(w->sim, a->victim));
     sim_disk_free(&a->snapshot); /* another member's hour */
     a->victim = any_member(w);
