@@ -153,6 +153,7 @@ static void frame_committed(struct append_frame *f)
             g->records[i].place.segment = s->id;
             g->records[i].place.frame = f->offset;
             g->records[i].place.frame_blocks = f->blocks;
+            g->records[i].place.sequence = f->frame.sequence;
         }
         link_push(&groups, l);
     }

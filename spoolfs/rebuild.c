@@ -87,8 +87,9 @@ static struct member *rebuild_target(struct pool *p, const struct segment *s, ui
         struct member *m = &p->members[i];
         bool fits = member_usable(m) && m->state == MEMBER_HEALTHY && m->slots_free > slot_reserve(m, SPOOL_RESULT);
         for (uint32_t k = 0; fits && k < s->image_count; k++)
-            fits = k == replaced || (s->images[k].member != i &&
-                   ( !member_usable(&p->members[s->images[k].member]) ||
+            fits = k == replaced ||
+                   (s->images[k].member != i &&
+                    (!member_usable(&p->members[s->images[k].member]) ||
                     !members_share_domain(m, &p->members[s->images[k].member])));
         if (fits && (!best || (uint64_t)m->slots_free * best->slot_count > (uint64_t)best->slots_free * m->slot_count))
             best = m;

@@ -21,7 +21,7 @@ static void index_record_of(const struct record_view *v, struct segment_id segme
         .qid = v->qid,
         .message_segment = v->message_segment,
         .place = {.segment = segment, .frame = f->offset, .frame_blocks = f->blocks, .record = v->offset,
-                  .length = v->length},
+                  .length = v->length, .sequence = f->sequence},
         .sequence = v->sequence,
         .digest = v->digest,
         .arg = v->arg,
@@ -96,7 +96,7 @@ void replay_committed(struct pool *p, struct append_frame *f)
         return; /* the walk will come by */
     struct frame_view v = {.bytes = f->buffer, .blocks = f->blocks, .records_end = f->frame.used,
                            .record_count = f->frame.record_count, .segment = s->id, .moved_from = f->moved_from,
-                           .offset = f->offset};
+                           .offset = f->offset, .sequence = f->frame.sequence};
     if (!feed_frame(p, s, &v))
         p->index_live = false;
 }

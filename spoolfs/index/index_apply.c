@@ -8,8 +8,8 @@
  * IDX-2 holds by these rules. During a replay there is a tombstone for each segment that a RETIRE of the queue id is
  * about, and for each segment that holds a copy of a message besides the place it is known by. It knows which messages
  * lie there. A RETIRE hits the messages in its segment at once; when the queue id has one message only, it hits that
- * one at the end of the replay, wherever it lies (index_replay.c). Of two places of one message one of this mount wins,
- * then a copy made by compaction, then the later segment. Messages with one queue id and different digests are all
+ * one at the end of the replay, wherever it lies (index_replay.c). Of two places of one message the one whose frame
+ * has the higher sequence wins. Messages with one queue id and different digests are all
  * kept, and lose the results that came before: a duplicate is better than a loss.
  * APPLY-1: rows that follow from a message (due, arrival, counts) are there exactly while its row is. */
 #include "core.h"
@@ -202,8 +202,11 @@ static void group_fini(struct group *g)
 
 /* --- MESSAGE --- */
 
+/* The latest copy: what a RETIRE says keeps away every copy made before the one it is about, never a later one. */
 static bool place_wins(const struct core *c, const struct place *a, bool a_moved, const struct place *b, bool b_moved)
 {
+    if (a->sequence != b->sequence)
+        return a->sequence > b->sequence;
     bool a_new = a->segment.incarnation == c->incarnation, b_new = b->segment.incarnation == c->incarnation;
     if (a_new != b_new)
         return a_new; /* an append under way is known by where its CHUNKs lie (index_replay.c) */

@@ -179,20 +179,20 @@ enum err value_open(struct bytes key, struct bytes value, struct bytes *body_out
 }
 
 struct place_disk {
-    struct le64 incarnation, counter, frame;
+    struct le64 incarnation, counter, frame, sequence;
     struct le32 frame_blocks, record, length;
 };
 
 static struct place_disk place_put(const struct place *p)
 {
-    return (struct place_disk){le64_of(p->segment.incarnation), le64_of(p->segment.counter), le64_of(p->frame),
+    return (struct place_disk){le64_of(p->segment.incarnation), le64_of(p->segment.counter), le64_of(p->frame), le64_of(p->sequence),
                                le32_of(p->frame_blocks), le32_of(p->record), le32_of(p->length)};
 }
 
 static struct place place_get(const struct place_disk *d)
 {
     return (struct place){.segment = {le64_get(d->incarnation), le64_get(d->counter)}, .frame = le64_get(d->frame),
-                          .frame_blocks = le32_get(d->frame_blocks), .record = le32_get(d->record),
+                          .sequence = le64_get(d->sequence), .frame_blocks = le32_get(d->frame_blocks), .record = le32_get(d->record),
                           .length = le32_get(d->length)};
 }
 
@@ -206,7 +206,7 @@ struct message_disk {
     struct le32 chunk_count, envelope_bytes;
     uint8_t moved, conflict, reserved[2];
     struct results_disk results;
-    uint8_t reserved2[20]; /* room for what a later version wants to know without a rebuild */
+    uint8_t reserved2[12]; /* room for what a later version wants to know without a rebuild */
 };
 _Static_assert(sizeof(struct message_disk) == MESSAGE_HEAD_BYTES, "message row");
 

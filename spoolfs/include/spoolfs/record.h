@@ -27,6 +27,7 @@ enum record_state { RECORD_STATE_HOLD = 1, RECORD_STATE_RELEASE = 2, RECORD_STAT
 struct place {
     struct segment_id segment;
     uint64_t frame;
+    uint64_t sequence; /* of the frame: of several copies of one record the one with the highest is the latest */
     uint32_t frame_blocks;
     uint32_t record;
     uint32_t length;
