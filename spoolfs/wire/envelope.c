@@ -208,7 +208,7 @@ enum err mark_encode(uint8_t *buffer, uint32_t capacity, const struct mark *mark
 
 enum err mark_check(const uint8_t *bytes, uint32_t len, uint32_t *count_out)
 {
-    const uint8_t *at = bytes, *end = bytes + len;
+    const uint8_t *at = bytes, *end = len ? bytes + len : bytes; /* no marks may be no bytes at all */
     uint32_t count = 0;
     while (at < end) {
         struct mark_head head;
@@ -228,7 +228,7 @@ enum err mark_check(const uint8_t *bytes, uint32_t len, uint32_t *count_out)
 
 void mark_begin(struct mark_cursor *c, const uint8_t *bytes, uint32_t len)
 {
-    *c = (struct mark_cursor){bytes, bytes + len};
+    *c = (struct mark_cursor){bytes, len ? bytes + len : bytes};
 }
 
 bool mark_next(struct mark_cursor *c, struct mark *mark_out)
