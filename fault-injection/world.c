@@ -16,6 +16,7 @@
 
 #define TURN_NS UINT64_C(20000000)               /* the spool process's longest sleep */
 #define RESTORE_NS (UINT64_C(7200) * 1000000000) /* redundancy is whole again, by itself, after the faults stopped */
+#define RESTORE_QUIET_NS (UINT64_C(15) * 1000000000)
 #define RESTORE_PASSES_MAX 6u
 #define READY_NS (UINT64_C(300) * 1000000000)    /* index complete after a mount */
 #define DRAIN_TURNS_MAX 100000u
@@ -374,6 +375,9 @@ static void world_restores(struct world *w)
                            s.segments_degraded);
         } while (s.messages_below_copies > 0 || s.segments_degraded > 0);
         world_say(w, "pass %u found %llu errors", n + 1, (unsigned long long)found);
+        uint64_t quiet = io_now_ns(w->io) + RESTORE_QUIET_NS; /* what is being freed is gone before the next pass */
+        while (!world_failed(w) && io_now_ns(w->io) < quiet)
+            world_turn(w);
         if (found == 0 && n > 0)
             return;
     }
