@@ -5,6 +5,7 @@
  *  RECEIVING -> (waits for a queue id) -> BODY [intake_body_begin]; BODY -> (waits for credit) -> BODY [intake_room]
  *  BODY -> LAST_CHUNK -> APPENDING -> IN_FLIGHT [intake_body_end, intake_room] -> gone [append_done] */
 #include "intake.h"
+#include "route.h"
 
 #include "log.h"
 
@@ -43,6 +44,8 @@ struct intake_transaction {
     enum err failed;
     struct envelope_writer envelope;
     uint32_t flags;
+    const struct route_table *routes;
+    bool other_than_hold;          /* a recipient goes somewhere: the message does not arrive in the hold queue */
     uint8_t *body;
     uint32_t body_len, body_capacity; /* of this buffer, at most BODY_INLINE_MAX */
     uint64_t size_hint, size_max, reserved, total, fresh_bytes_max;
@@ -183,6 +186,7 @@ enum err intake_begin(struct intake *intake, const struct settings *settings, co
     t->cb = cb;
     t->owner = owner;
     t->flags = envelope_flags;
+    t->routes = settings->transports;
     t->size_hint = size;
     t->size_max = settings->message_size_limit;
     t->fresh_bytes_max = settings->fresh_bytes_max;
@@ -199,6 +203,7 @@ enum err intake_begin(struct intake *intake, const struct settings *settings, co
 enum err intake_recipient(struct intake_transaction *t, const char *address, uint32_t len)
 {
     struct envelope_writer *w = &t->envelope;
+    t->other_than_hold = t->other_than_hold || !t->routes || route_of(t->routes, address, len)->kind != ROUTE_HOLD;
     enum err e = envelope_add_recipient(w, address, len);
     if (e != ERR_TOO_LARGE)
         return e;
@@ -467,7 +472,8 @@ static void try_append(struct intake_transaction *t)
 
 static void make_mail(struct intake_transaction *t)
 {
-    uint32_t envelope_len = envelope_end(&t->envelope, t->total, t->flags);
+    uint32_t flags = t->flags | (t->other_than_hold || t->envelope.count == 0 ? 0 : ENVELOPE_HOLD);
+    uint32_t envelope_len = envelope_end(&t->envelope, t->total, flags);
     uint8_t *body = NULL;
     if (t->chunk_count == 0) {
         body = t->body;

@@ -5,6 +5,7 @@
  *   begin (keys, log: with privileges) -> sandbox -> serve -> [stop] draining -> exit 0
  *
  *  RLM-1  nothing is read from a peer before the sandbox holds.
+ *  RLM-3  nobody is greeted before the spool has answered, or has been waited for; RLM-4 see lost_over.
  *  RLM-2  a reload is a new relay process: keys, files and limits of the new configuration come before its sandbox. The
  *         old one takes no new session and finishes what is under way; connections wait in the listen queue meanwhile. */
 #include "child.h"
@@ -12,6 +13,7 @@
 #include "json_out.h"
 #include "sandbox.h"
 
+#include <conn.h>
 #include <errno.h>
 #include <log.h>
 #include <malloc.h>
@@ -27,6 +29,9 @@
 #include <unistd.h>
 
 #define REPORT_MS 1000u
+#define FIRST_STATUS_MS 2000u
+#define LOST_MS 60000u
+#define IDLE_LOOK_MS 10u
 #define FDS_BESIDES 256u /* listeners, resolver, log, wire, status page */
 #define SERVICE "relay"
 
@@ -43,7 +48,8 @@ struct relay {
     struct loop_timer alive, report, grace;
     struct json_out json;
     char sandbox[256];
-    bool stopping, server_over, schedule_over;
+    struct loop_timer first, lost, idle;
+    bool stopping, server_over, schedule_over, listening, cut_off;
 };
 
 /* --- the port's callbacks --- */
@@ -54,9 +60,47 @@ static void on_due(void *owner, struct mail *mail)
     schedule_on_due(r->schedule, mail);
 }
 
+/* RLM-3: nobody is greeted before the spool has said what it takes, or has let FIRST_STATUS_MS pass. */
+static void begin_listening(struct relay *r)
+{
+    const struct listeners *l = r->start->listeners;
+    enum err e = ERR_OK;
+    loop_timer_clear(&r->first);
+    if (r->listening || r->stopping)
+        return;
+    r->listening = true;
+    for (uint32_t i = 0; i < l->mail_count && e == ERR_OK; i++)
+        e = server_listen(r->server, l->mail[i].fd);
+    if (e == ERR_OK)
+        return;
+    log_line(SERVICE, "fatal: listening: %s", err_text(e));
+    r->cut_off = true;
+    loop_stop(r->loop);
+}
+
+static void first_over(struct loop_timer *t)
+{
+    begin_listening(t->owner);
+}
+
+/* RLM-4: a wire that broke while the spool lives is not made again by anybody but a new relay process. */
+static void lost_over(struct loop_timer *t)
+{
+    struct relay *r = t->owner;
+    log_line(SERVICE, "no connection to the spool for %u s: this process ends, another begins", LOST_MS / 1000);
+    r->cut_off = true;
+    loop_stop(r->loop);
+}
+
 static void on_status(void *owner, const struct port_status *s)
 {
     struct relay *r = owner;
+    if (s->connected) {
+        loop_timer_clear(&r->lost);
+        begin_listening(r);
+    } else {
+        loop_timer_set(&r->lost, LOST_MS);
+    }
     schedule_on_status(r->schedule, s);
 }
 
@@ -153,8 +197,17 @@ static void on_report(struct loop_timer *t)
 
 static void check_over(struct relay *r)
 {
-    if (r->server_over && r->schedule_over)
+    if (!r->server_over || !r->schedule_over)
+        return;
+    if (port_idle(r->port))
         loop_stop(r->loop);
+    else
+        loop_timer_set(&r->idle, IDLE_LOOK_MS); /* the last marks are on their way; grace_over bounds it */
+}
+
+static void idle_look(struct loop_timer *t)
+{
+    check_over(t->owner);
 }
 
 static void schedule_drained(void *owner)
@@ -260,8 +313,6 @@ static enum err open_parts(struct relay *r)
     if (e == ERR_OK)
         e = server_open(&deps, &r->server);
     const struct listeners *l = r->start->listeners;
-    for (uint32_t i = 0; i < l->mail_count && e == ERR_OK; i++)
-        e = server_listen(r->server, l->mail[i].fd);
     if (e == ERR_OK && l->http.fd >= 0)
         e = http_open(r->loop, r->port, r->start->board, l->http.fd, &r->http);
     return e;
@@ -275,6 +326,9 @@ static enum err begin(struct relay *r)
     raise_descriptors(&r->config->settings);
     e = sandbox_relay(r->config, &r->start->identity, r->sandbox); /* before there are threads */
     log_line(SERVICE, "sandbox: %s", r->sandbox);
+    loop_timer_init(r->loop, &r->first, first_over, r);
+    loop_timer_init(r->loop, &r->lost, lost_over, r);
+    loop_timer_init(r->loop, &r->idle, idle_look, r);
     if (e == ERR_OK)
         e = open_parts(r);
     if (e != ERR_OK)
@@ -285,6 +339,7 @@ static enum err begin(struct relay *r)
     loop_timer_init(r->loop, &r->grace, grace_over, r);
     loop_timer_set(&r->alive, CONTROL_ALIVE_MS);
     loop_timer_set(&r->report, REPORT_MS);
+    loop_timer_set(&r->first, FIRST_STATUS_MS);
     e = loop_watch_add(r->loop, &r->control, true, false);
     return e == ERR_OK ? control_send(r->start->control, CONTROL_READY, 0, -1, r->sandbox) : e;
 }
@@ -303,6 +358,11 @@ static void end(struct relay *r)
     loop_timer_fini(&r->alive);
     loop_timer_fini(&r->report);
     loop_timer_fini(&r->grace);
+    loop_timer_fini(&r->first);
+    loop_timer_fini(&r->lost);
+    loop_timer_fini(&r->idle);
+    if (r->loop)
+        conn_forget_left(r->loop);
     tls_context_unref(&r->tls);
     json_free(&r->json);
     log_close();
@@ -326,5 +386,5 @@ int relay_main(const struct child_start *start)
     else
         log_line(SERVICE, "fatal: %s", err_text(e));
     end(&r);
-    return e == ERR_OK ? 0 : CHILD_FAILED;
+    return e == ERR_OK && !r.cut_off ? 0 : CHILD_FAILED;
 }

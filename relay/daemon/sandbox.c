@@ -172,6 +172,8 @@ static enum err lock_files(const struct config *c, char *report, size_t room)
         allow(&l, read_only[i], strncmp(read_only[i], "/dev", 4) == 0 ? LANDLOCK_ACCESS_FS_READ_FILE : FS_READ);
     if (SANITIZED)
         allow(&l, "/proc", FS_READ);
+    if (c->settings.smtp_tls_ca_file[0])
+        allow(&l, c->settings.smtp_tls_ca_file, LANDLOCK_ACCESS_FS_READ_FILE);
     if (strncmp(c->settings.default_transport, "maildir:", 8) == 0)
         allow_maildir(&l, c->settings.default_transport + 8, strlen(c->settings.default_transport + 8));
     for (uint32_t i = 0; i < c->transport_map_count; i++)

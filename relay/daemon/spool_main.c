@@ -396,9 +396,46 @@ static enum err open_io(struct spool_process *sp)
     return e == ERR_OK ? admin_open(sp, sp->start->admin_fd, &sp->admin) : e;
 }
 
+/* Which pool was mounted here before: decides when two members of two pools are all there is. Derived data. */
+static void pool_note_path(const struct spool_process *sp, char path[512])
+{
+    snprintf(path, 512, "%s/pool", sp->config->state_directory);
+}
+
+static void pool_note_read(const struct spool_process *sp, struct uuid *expected)
+{
+    char path[512], text[UUID_TEXT] = "";
+    pool_note_path(sp, path);
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return;
+    if (fgets(text, sizeof text, f) && uuid_parse(text, expected) != ERR_OK)
+        *expected = (struct uuid){0};
+    fclose(f);
+}
+
+static void pool_note_write(const struct spool_process *sp, struct uuid expected)
+{
+    char path[512], text[UUID_TEXT];
+    struct pool_status *status = calloc(1, sizeof *status);
+    if (!status)
+        return;
+    pool_status(sp->pool, status);
+    if (!uuid_equal(status->uuid, expected)) {
+        pool_note_path(sp, path);
+        uuid_print(status->uuid, text);
+        FILE *f = fopen(path, "we");
+        bool written = f && fprintf(f, "%s\n", text) > 0;
+        if (!f || fclose(f) != 0 || !written)
+            log_line(SERVICE, "warning: %s: %s", path, strerror(errno));
+    }
+    free(status);
+}
+
 static enum err mount(struct spool_process *sp)
 {
     struct pool_config config = sp->config->pool;
+    pool_note_read(sp, &config.expected);
     struct spool_wire_hooks hooks = {.owner = sp, .on_document = on_document, .on_report = on_report, .on_log = on_wire_log};
     struct pool *pool = NULL;
     config.sink.owner = sp->events;
@@ -413,6 +450,7 @@ static enum err mount(struct spool_process *sp)
         return e;
     }
     sp->pool = pool;
+    pool_note_write(sp, config.expected);
     sp->index_watch = (struct io_watch){.fd = index_event_fd(spool_index(pool)), .events = EPOLLIN, .ready = on_index,
                                         .owner = sp};
     if (sp->index_watch.fd >= 0)
