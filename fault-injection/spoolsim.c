@@ -127,7 +127,7 @@ static bool plant(const char *name)
     if (strcmp(name, "list") != 0)
         return planted_choose(name);
     for (enum planted_bug b = PLANTED_none + 1; b < PLANTED_COUNT; b++)
-        printf("%-22s %s\n", planted_name(b), planted_text(b));
+        printf("%s\t%s\t%s\n", planted_name(b), planted_verdict(b), planted_text(b));
     exit(0);
 }
 #else

@@ -38,13 +38,14 @@ static bool segment_may_return(const struct pool *p, const struct segment *s)
 
 static bool segment_empty(const struct pool *p, const struct segment *s)
 {
-    if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->refs || s->leased || s->compacting || s->repairing ||
+    if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->refs ||
+        (s->leased && !PLANTED(compact_under_lease)) || s->compacting || s->repairing ||
         segment_may_return(p, s))
         return false;
     if (s->length <= BLOCK_BYTES)
         return true; /* it never took a frame */
     return s->counted && s->fed >= s->length && s->live_messages == 0 &&
-           (s->live_chunks == 0 || PLANTED(free_live_chunks)) &&
+           (s->live_chunks == 0 || PLANTED(free_live_chunks) || (PLANTED(compact_drops_chunks) && s->compacted)) &&
            (s->compacted || !s->deps_overflowed);
 }
 

@@ -28,7 +28,7 @@ static enum err spool_admits(struct pool *p, const struct spool_group *g)
         return ERR_BELOW_POLICY;
     for (uint32_t i = 0; i < g->count && g->class == SPOOL_RESULT; i++) { /* LEASE-1, for results without a lease */
         const struct segment *s = segment_find(p, g->records[i].message_segment);
-        if (s && s->compacting)
+        if (s && s->compacting && !PLANTED(compact_under_lease))
             return ERR_BUSY;
     }
     if (g->class != SPOOL_NEW_MAIL)

@@ -6,9 +6,9 @@
 
 #include <string.h>
 
-static const struct { const char *name, *text; } bugs[] = {
-    {"none", "no bug"},
-#define X(name, text) {#name, text},
+static const struct { const char *name, *verdict, *text; } bugs[] = {
+    {"none", "", "no bug"},
+#define X(name, verdict, text) {#name, verdict, text},
 #include <base/planted.def>
 #undef X
 };
@@ -16,6 +16,7 @@ static const struct { const char *name, *text; } bugs[] = {
 enum planted_bug planted_bug = PLANTED_none;
 
 const char *planted_name(enum planted_bug bug) { return bugs[bug].name; }
+const char *planted_verdict(enum planted_bug bug) { return bugs[bug].verdict; }
 const char *planted_text(enum planted_bug bug) { return bugs[bug].text; }
 
 bool planted_choose(const char *name)

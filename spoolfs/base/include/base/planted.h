@@ -11,7 +11,7 @@
 
 enum planted_bug {
     PLANTED_none,
-#define X(name, text) PLANTED_##name,
+#define X(name, verdict, text) PLANTED_##name,
 #include <base/planted.def>
 #undef X
     PLANTED_COUNT
@@ -19,6 +19,7 @@ enum planted_bug {
 extern enum planted_bug planted_bug;
 bool planted_choose(const char *name);            /* false: there is no bug of that name */
 const char *planted_name(enum planted_bug bug);
+const char *planted_verdict(enum planted_bug bug); /* an extended regular expression */
 const char *planted_text(enum planted_bug bug);
 
 #define PLANTED(name) (planted_bug == PLANTED_##name)
