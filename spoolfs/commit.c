@@ -501,6 +501,22 @@ static void appender_give_up(struct appender *a)
     }
 }
 
+/* An open segment with fewer images than `copies`, though a healthy member could hold one more: a member is back. */
+static bool segment_could_have_more(const struct pool *p, const struct segment *s)
+{
+    if (s->image_count >= p->config.copies || s->length <= BLOCK_BYTES || p->stopping)
+        return false;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        const struct member *m = &p->members[i];
+        bool fits = member_usable(m) && m->state == MEMBER_HEALTHY && m->slots_free > slot_reserve(m, SPOOL_NEW_MAIL);
+        for (uint32_t k = 0; fits && k < s->image_count; k++)
+            fits = !members_share_domain(m, &p->members[s->images[k].member]);
+        if (fits)
+            return true;
+    }
+    return false;
+}
+
 void commit_step(struct pool *p)
 {
     for (uint32_t i = 0; i < p->appender_count; i++) {
@@ -513,8 +529,10 @@ void commit_step(struct pool *p)
             continue;
         if (a->kind == SEGMENT_TABLE && p->table_rewriting)
             continue;
-        if (a->kind == SEGMENT_MAIL && a->segment && a->segment->close_soon)
+        if (a->kind == SEGMENT_MAIL && a->segment && (a->segment->close_soon || segment_could_have_more(p, a->segment)))
             commit_close_segment(a);
+        if (a->kind == SEGMENT_TABLE && a->segment && segment_could_have_more(p, a->segment))
+            p->table_renew = true;
         if (a->kind == SEGMENT_TABLE && p->table_renew && a->segment && !a->flight && p->mounted && !p->stopping) {
             p->table_renew = false;
             commit_close_segment(a); /* the next turn writes a whole TABLE */

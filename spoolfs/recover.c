@@ -365,8 +365,9 @@ enum err recover_table(struct pool *p, const struct superblock *newest)
     recover_keep_table(p, newest->table, images, count);
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         struct member *m = &p->members[i];
-        if (!m->used || !m->present || !m->behind)
-            continue;
+        bool known = !m->loaded_incarnation || table_incarnation(p, m->loaded_incarnation);
+        if (!m->used || !m->present || (!m->behind && known))
+            continue; /* two halves may carry one epoch number: what the table does not know ran apart */
         if (m->loaded_incarnation && !table_incarnation(p, m->loaded_incarnation)) {
             pool_event(p, EVENT_pool_diverged, m, "this member was mounted without the others; its mail is merged");
             recover_scan_member(p, m, scan_adopts, NULL);

@@ -196,7 +196,9 @@ static void walk_salvage(struct walk *w)
         }
     }
     repair_frame(w->pool, w->segment, &v, bad);
-    memset(w->window_bytes, 0, sizeof w->window_bytes);
+    for (uint32_t i = 0; i < w->segment->image_count; i++) /* what was gathered serves the next frames, too */
+        if (w->window_bytes[i] > 0 && !(bad & (1u << i)))
+            w->image = i;
     walk_give(w, &v);
 }
 
