@@ -95,7 +95,8 @@ static bool pool_is_full(struct world *w)
 static void judge_refusal(struct world *w, enum err e, const char *what)
 {
     w->counts.refused[e]++;
-    bool excused = (e == ERR_FULL && (world_crashed(w) || pool_is_full(w))) || e == ERR_INDEX_LAG || e == ERR_STOPPING || world_crashed(w) ||
+    bool excused = (e == ERR_FULL && (world_crashed(w) || pool_is_full(w))) || e == ERR_INDEX_LAG || e == ERR_STOPPING ||
+                   world_crashed(w) ||
                    w->plan.level == PLAN_BEYOND;
     if (!excused)
         world_fail(w, "P4: %s was answered %s while enough members are well", what, err_name(e));
@@ -362,7 +363,8 @@ static void result_submit(struct action *a)
         break;
     case VISIT_HOLD:
     case VISIT_RELEASE:
-        a->records[0] = (struct spool_record){.type = RECORD_STATE, .arg = a->visit == VISIT_HOLD ? RECORD_STATE_HOLD : RECORD_STATE_RELEASE};
+        a->records[0] = (struct spool_record){
+            .type = RECORD_STATE, .arg = a->visit == VISIT_HOLD ? RECORD_STATE_HOLD : RECORD_STATE_RELEASE};
         msg->want_held = a->visit == VISIT_HOLD;
         msg->held = MODEL_ASKED;
         break;
