@@ -198,7 +198,7 @@ static void rebuild_header(struct rebuild *r)
         v.images[i].slot = image->slot;
     }
     image_head_encode(&v, r->buffer);
-    rebuild_submit(r, IO_WRITE, 0, BLOCK_BYTES, !PLANTED(rebuild_unflushed));
+    rebuild_submit(r, IO_WRITE, 0, BLOCK_BYTES, true);
 }
 
 /* gathered frames -> flush -> header -> table: `walked` and what kind of op came back say which. */
@@ -351,8 +351,6 @@ static void rebuild_advance(struct rebuild *r)
         } else if (r->walked && walk_idle(&r->walk)) {
             if (r->gathered)
                 rebuild_submit(r, IO_WRITE, r->buffer_at, r->gathered, false);
-            else if (PLANTED(rebuild_unflushed))
-                rebuild_header(r);
             else
                 rebuild_submit(r, IO_FLUSH, 0, 0, false);
         } else if (r->walk.resting) {

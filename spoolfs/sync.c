@@ -3,6 +3,7 @@
  * is abandoned with its private buffer, which is freed when it comes back: nobody else ever sees late bytes. */
 #include "engine.h"
 
+#include <base/planted.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,8 +56,8 @@ static struct sync_op *sync_start(struct io *io, enum io_kind kind, uint16_t tar
         free(s);
         return NULL;
     }
-    s->op = (struct io_op){.kind = kind, .class = IO_CLASS_DELIVER, .durable = kind == IO_WRITE, .target = target,
-                           .length = length, .offset = offset, .buffer = s->bounce, .done = sync_on_done, .owner = s};
+    s->op = (struct io_op){.kind = kind, .class = IO_CLASS_DELIVER, .target = target,
+                           .durable = kind == IO_WRITE && !PLANTED(recovery_unflushed), .length = length, .offset = offset, .buffer = s->bounce, .done = sync_on_done, .owner = s};
     (void)io;
     return s;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Known bugs, planted at real places, to prove that the simulator finds them (docs/design/0012-planted-bugs.md).
+/* Known bugs, planted at real places, to prove that the simulator finds them (docs/design/0013-planted-bugs.md).
  * PLANTED(name) is 0 and compiles away, unless the build option IRONSPOOL_PLANTED is ON: then it is true for the one
  * bug the process chose (spoolsim --planted NAME). Never: in a build that carries mail. */
 #ifndef BASE_PLANTED_H
