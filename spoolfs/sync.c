@@ -57,7 +57,8 @@ static struct sync_op *sync_start(struct io *io, enum io_kind kind, uint16_t tar
         return NULL;
     }
     s->op = (struct io_op){.kind = kind, .class = IO_CLASS_DELIVER, .target = target,
-                           .durable = kind == IO_WRITE && !PLANTED(recovery_unflushed), .length = length, .offset = offset, .buffer = s->bounce, .done = sync_on_done, .owner = s};
+                           .durable = kind == IO_WRITE && !PLANTED(recovery_unflushed), .length = length,
+                           .offset = offset, .buffer = s->bounce, .done = sync_on_done, .owner = s};
     (void)io;
     return s;
 }
