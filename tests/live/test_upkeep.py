@@ -36,7 +36,7 @@ class Upkeep(unittest.TestCase):
         self.assertEqual(relay.stop(), 0)
         relay.write_config(transport="maildir:%s/mail" % relay.dir)
         relay.start()
-        relay.tool("queue", "retry", "--all")
+        relay.tool("queue", "release", "--all")
         try:
             wait_for("an empty queue", relay.drained)
         except AssertionError as e:
