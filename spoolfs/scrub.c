@@ -347,6 +347,7 @@ static void scrub_pass_begin(struct scrub *c)
         struct segment *s = &c->pool->segments[i];
         s->close_soon = s->close_soon || (s->state == SEGMENT_OPEN && s->kind == SEGMENT_MAIL && s->length > BLOCK_BYTES);
     }
+    c->pool->table_renew = true; /* the segment table is not read but written anew: what rots in it does not last a pass */
     scrub_supers(c);
 }
 
