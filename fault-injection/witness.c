@@ -25,6 +25,9 @@ void witness_write(struct world *w, const struct io_op *op)
         struct model_message *msg = r.type == RECORD_MESSAGE ? model_find(&w->model, queue_id_disk_get(r.qid)) : NULL;
         if (!msg || msg->appended != MODEL_ASKED)
             continue;
+        bool late = segment.incarnation == msg->written_in.incarnation && segment.counter < msg->written_in.counter;
+        if (late)
+            continue; /* the frame is being placed elsewhere by now */
         if (!segment_id_equal(msg->written_in, segment))
             msg->written_to = 0;
         msg->written_in = segment;
