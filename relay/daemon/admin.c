@@ -268,6 +268,11 @@ static bool queue_command(struct admin_client *c, const char *command, const str
         return true;
     }
     for (unsigned i = 0; i < sizeof acts / sizeof acts[0]; i++) {
+        if (strcmp(verb, acts[i]) == 0 && c->spool->pool && !spool_index_ready(c->spool->pool)) {
+            admin_fail(c, ERR_BUSY, "the index is being rebuilt, so not every message is known yet: try again when "
+                                    "`spooltool status` shows no rebuild");
+            return true;
+        }
         if (strcmp(verb, acts[i]) == 0) {
             admin_act(c, request, acts[i]);
             return true;

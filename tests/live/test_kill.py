@@ -108,8 +108,7 @@ class Waiting(unittest.TestCase):
             self.assertEqual(relay.stop(), 0)
             relay.write_config(transport="maildir:%s/mail" % relay.dir)
             relay.start()
-            code, out, err = relay.tool("queue", "release", "--all")
-            self.assertEqual(code, 0, out + err)
+            wait_for("a complete index", lambda: relay.tool("queue", "release", "--all")[0] == 0)
             wait_for("60 messages", lambda: len(relay.delivered("wait@test.example")) == 60)
             arrived = {subject_of(m): body_of(m) for m in relay.delivered("wait@test.example")}
             self.assertEqual(arrived, {s: body_of(m) for s, m in sent.items()})

@@ -331,7 +331,7 @@ class Deferred(unittest.TestCase):
             relay.start()
             wait_for("it on hold after a restart", lambda: relay.status()["queue"]["hold"] == 1)
             self.assertEqual(relay.delivered("later@test.example"), [])
-            self.assertEqual(relay.tool("queue", "release", qid)[0], 0)
+            wait_for("a complete index", lambda: relay.tool("queue", "release", qid)[0] == 0)
             self.assertEqual(relay.tool("queue", "retry", "--all")[0], 0)
             wait_for("the mail", lambda: relay.delivered("later@test.example"))
             wait_for("an empty queue", relay.drained)

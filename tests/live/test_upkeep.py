@@ -36,7 +36,7 @@ class Upkeep(unittest.TestCase):
         self.assertEqual(relay.stop(), 0)
         relay.write_config(transport="maildir:%s/mail" % relay.dir)
         relay.start()
-        relay.tool("queue", "release", "--all")
+        wait_for("a complete index", lambda: relay.tool("queue", "release", "--all")[0] == 0)
         try:
             wait_for("an empty queue", relay.drained)
         except AssertionError as e:
