@@ -130,6 +130,7 @@ class Upkeep(unittest.TestCase):
         self.assertEqual(relay.stop(), 0)
         relay.write_config(transport="maildir:%s/mail" % relay.dir)
         relay.start(wait=False)
+        wait_for("a complete index", lambda: relay.tool("queue", "release", "--all")[0] == 0)
         wait_for("an empty queue", lambda: relay.tool("status")[0] in (0, 10, 11) and relay.drained())
         relay.wait_ready()
         self.assertEqual(len(relay.delivered("full@test.example")), i)
