@@ -56,8 +56,10 @@ class Corrupt(unittest.TestCase):
             ids = [json.loads(line)["queue_id"] for line in relay.tool("queue", "list", "--json")[1].splitlines()]
             self.assertEqual(len(ids), 20)
             relay.stop()
-            path = relay.paths["c"]
-            frames = sum(corrupt(path, "frame", "--queue-id", i)[0] == 0 for i in ids)
+            for path in relay.paths.values():  # the first member that holds some of them: two of three do
+                frames = sum(corrupt(path, "frame", "--queue-id", i)[0] == 0 for i in ids)
+                if frames:
+                    break
             self.assertGreater(frames, 0)
             for words in (("superblock", "--zero", "--which", 1), ("image-header", "--which", 1), ("bit-rot", "--count", 200),
                           ("torn", "--range", "2M-2200K"), ("swap", "--range", "1M-1100K", "--with", "3M")):
