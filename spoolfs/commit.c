@@ -137,10 +137,6 @@ static void frame_committed(struct append_frame *f)
         if (s->copies_bytes > s->length / 2)
             s->compact_after_ns = io_now_ns(p->io) + COMPACT_AGAIN_NS;
     }
-    if (s->kind == SEGMENT_MAIL) {
-        p->commit_ns_sum += io_now_ns(p->io) - f->submitted_ns;
-        p->commit_count++;
-    }
     p->count_records += f->frame.record_count;
     a->flight = NULL;
     a->avoid_mask = 0;
@@ -415,7 +411,8 @@ static void frame_submit(struct append_frame *f)
     f->late_mask = (1u << s->image_count) - 1;
     f->submitted_ns = io_now_ns(p->io);
     for (uint32_t i = 0; i < s->image_count; i++) {
-        f->ops[i] = (struct member_op){.done = commit_on_image, .owner = f};
+        f->ops[i] = (struct member_op){.done = commit_on_image, .owner = f,
+                                       .mail = s->kind == SEGMENT_MAIL && segment_id_is_none(f->moved_from)};
         f->ops[i].op = (struct io_op){.kind = IO_WRITE, .class = IO_CLASS_COMMIT,
                                       .durable = !PLANTED(skip_flush) && (i == 0 || !PLANTED(ack_one_image)),
                                       .length = f->blocks * BLOCK_BYTES, .buffer = f->buffer,

@@ -62,6 +62,13 @@ struct superblock {
     } members[MEMBERS_MAX];
 };
 
+/* upkeep.c: what background work may do on one member. */
+struct upkeep_share {
+    struct throttle throttle;
+    int64_t tokens;               /* bytes it may still do; below zero: owed */
+    struct throttle_sample sample; /* of this interval */
+};
+
 struct member {
     struct pool *pool;
     uint8_t number;               /* in the member table */
@@ -92,6 +99,7 @@ struct member {
     struct member_op *heartbeat;  /* a read that shows a pulled disk nobody talks to */
     uint8_t *heartbeat_block;
     uint64_t heard_ns;            /* when an op was last answered */
+    struct upkeep_share share;
 };
 
 /* An op on a member: statistics, slot accounting, then done. */
@@ -100,6 +108,7 @@ struct member_op {
     struct link out;              /* in member.commits */
     struct member *member;
     uint32_t slot;                /* UINT32_MAX: outside the slots */
+    bool mail;                    /* somebody waits for it: its time is what the throttle protects */
     void (*done)(struct member_op *m);
     void *owner;
 };
@@ -330,11 +339,7 @@ struct pool {
     struct rebuild *rebuild;
     struct link rebuild_orphans;
     struct scrub *scrub;
-    struct throttle throttle;
-    uint64_t upkeep_tokens;       /* bytes background work may still do in this interval */
-    uint64_t upkeep_done;         /* bytes it did in this interval */
     uint64_t upkeep_next_ns;
-    uint64_t commit_ns_sum, commit_count; /* of this interval */
     struct io_timer tick;
 
     struct link frame_orphans;    /* of struct frame_read: late parts of reads that ended without them */
@@ -408,6 +413,7 @@ struct segment *segment_find(struct pool *p, struct segment_id id);
 struct segment *segment_add(struct pool *p, struct segment_id id, enum segment_kind kind);
 void segment_drop(struct pool *p, struct segment *s); /* forgets it and frees its slots */
 bool segment_on_member(const struct segment *s, uint8_t member);
+uint32_t segment_members(const struct segment *s);     /* mask of those with an image */
 uint64_t segment_image_offset(const struct pool *p, const struct image *i); /* on its member */
 /* The caller sets (*segment_out)->opened and opener at once: opened() comes in a later turn. */
 enum err segment_open(struct pool *p, enum segment_kind kind, enum spool_class class, uint32_t avoid_mask,
@@ -524,7 +530,9 @@ void retire_fini(struct pool *p);
 
 /* upkeep.c, rebuild.c, scrub.c */
 void upkeep_step(struct pool *p);
-bool upkeep_take(struct pool *p, uint64_t bytes);     /* false: no tokens left in this interval */
+/* May background work of `class` do `bytes` on each member of the mask? False: not now. */
+bool upkeep_take(struct pool *p, uint32_t members_mask, enum io_class class, uint64_t bytes);
+void upkeep_note_mail(struct member *m, uint64_t ns); /* a commit of mail was answered after this time */
 bool upkeep_idle(const struct pool *p);
 void upkeep_fini(struct pool *p);
 void rebuild_step(struct pool *p);

@@ -109,6 +109,14 @@ bool segment_on_member(const struct segment *s, uint8_t member)
     return false;
 }
 
+uint32_t segment_members(const struct segment *s)
+{
+    uint32_t mask = 0;
+    for (uint32_t i = 0; i < s->image_count; i++)
+        mask |= 1u << s->images[i].member;
+    return mask;
+}
+
 uint64_t segment_image_offset(const struct pool *p, const struct image *i)
 {
     const struct member *m = &p->members[i->member];

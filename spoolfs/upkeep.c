@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns: the share of the members background work gets, and the door upkeep.h. Rebuild takes tokens before scrub does:
+/* Owns: the share of each member background work gets, and the door upkeep.h. Rebuild takes tokens before scrub does:
  * redundancy comes before evidence. */
 #include "engine.h"
 
@@ -16,13 +16,38 @@ const char *upkeep_state_word(enum upkeep_state s)
     return s == UPKEEP_RUNNING ? "running" : s == UPKEEP_PAUSED ? "paused" : "idle";
 }
 
-bool upkeep_take(struct pool *p, uint64_t bytes)
+bool upkeep_take(struct pool *p, uint32_t members_mask, enum io_class class, uint64_t bytes)
 {
-    if (p->upkeep_tokens == 0)
-        return false;
-    p->upkeep_tokens -= bytes < p->upkeep_tokens ? bytes : p->upkeep_tokens;
-    p->upkeep_done += bytes;
+    ASSERT(class >= IO_CLASS_REPAIR);
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        if ((members_mask & (1u << i)) && p->members[i].present && p->members[i].share.tokens <= 0)
+            return false;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        struct upkeep_share *h = &p->members[i].share;
+        if (!(members_mask & (1u << i)) || !p->members[i].present)
+            continue;
+        h->tokens -= (int64_t)bytes;
+        h->sample.bytes_done += bytes;
+    }
     return true;
+}
+
+void upkeep_note_mail(struct member *m, uint64_t ns)
+{
+    m->share.sample.commits++;
+    m->share.sample.commit_ns_sum += ns;
+}
+
+/* What was not taken is not saved up; what was taken beyond the grant is owed, so that a large window at a low floor
+ * does not become a high floor. */
+static void upkeep_grant_member(struct member *m, bool rebuilding)
+{
+    struct upkeep_share *h = &m->share;
+    h->throttle.floor = rebuilding ? REBUILD_FLOOR : SCRUB_FLOOR;
+    h->throttle.tolerance_percent = rebuilding ? REBUILD_TOLERANCE_PERCENT : SCRUB_TOLERANCE_PERCENT;
+    int64_t grant = (int64_t)throttle_next(&h->throttle, &h->sample);
+    h->tokens = (h->tokens < 0 ? h->tokens : 0) + grant;
+    h->sample = (struct throttle_sample){0};
 }
 
 static void upkeep_grant(struct pool *p)
@@ -30,13 +55,9 @@ static void upkeep_grant(struct pool *p)
     uint64_t now = io_now_ns(p->io);
     if (now < p->upkeep_next_ns)
         return;
-    bool rebuilding = !rebuild_idle(p);
-    p->throttle.floor = rebuilding ? REBUILD_FLOOR : SCRUB_FLOOR;
-    p->throttle.tolerance_percent = rebuilding ? REBUILD_TOLERANCE_PERCENT : SCRUB_TOLERANCE_PERCENT;
-    struct throttle_sample s = {.commit_ns_sum = p->commit_ns_sum, .commits = p->commit_count,
-                                .bytes_done = p->upkeep_done};
-    p->upkeep_tokens = throttle_next(&p->throttle, &s);
-    p->commit_ns_sum = p->commit_count = p->upkeep_done = 0;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        if (p->members[i].used)
+            upkeep_grant_member(&p->members[i], !rebuild_idle(p));
     p->upkeep_next_ns = now + THROTTLE_INTERVAL_MS * NS_PER_MS;
 }
 
