@@ -168,8 +168,7 @@ static bool replay_begin(struct pool *p)
 {
     if (index_replay_begin(p->index, p->index_rebuild) != ERR_OK)
         return false;
-    if (p->index_rebuild)
-        pool_event(p, EVENT_index_rebuild, NULL, "the index is empty: every segment is read");
+    bool rebuild = p->index_rebuild;
     p->index_rebuild = false;
     p->index_replaying = true;
     p->replay_bytes = 0;
@@ -177,6 +176,8 @@ static bool replay_begin(struct pool *p)
     for (uint32_t i = 0; i < p->segment_used; i++)
         if (p->segments[i].state != SEGMENT_UNUSED && p->segments[i].kind == SEGMENT_MAIL)
             p->replay_total += p->segments[i].length - p->segments[i].fed;
+    if (rebuild && p->replay_total > 0) /* a new pool's index is empty because there is nothing to know */
+        pool_event(p, EVENT_index_rebuild, NULL, "the index is empty: every segment is read");
     return true;
 }
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define COPY_BYTES 65536
+#define ASK_AGAIN_US 200000 /* a daemon that is being replaced is back within a second */
 
 struct ask {
     FILE *stream;
@@ -20,6 +21,7 @@ struct ask {
     size_t line_room;
     struct doc *header;
     const char *command;
+    bool forever;
 };
 
 static int ask_unreachable(const char *path, int number)
@@ -134,9 +136,27 @@ const struct doc *ask_header(const struct ask *a)
     return a->header;
 }
 
+bool ask_wait_daemon(struct tool *t)
+{
+    const struct config *config = tool_config(t);
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    if (!config || strlen(config->control_socket) >= sizeof to.sun_path)
+        return false;
+    memcpy(to.sun_path, config->control_socket, strlen(config->control_socket) + 1);
+    for (;; usleep(ASK_AGAIN_US)) {
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        bool there = fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0, denied = errno == EACCES || errno == EPERM;
+        if (fd >= 0)
+            close(fd);
+        if (there || denied)
+            return there;
+    }
+}
+
 void ask_wait_forever(struct ask *a)
 {
     struct timeval forever = {0};
+    a->forever = true;
     setsockopt(fileno(a->stream), SOL_SOCKET, SO_RCVTIMEO, &forever, sizeof forever);
 }
 
@@ -201,7 +221,7 @@ int ask_lines(struct ask *a, void *owner, void (*one)(void *owner, const struct 
         one(owner, d, line);
         doc_free(&d);
     }
-    return ask_cut_short(a);
+    return a->forever ? TOOL_UNREACHABLE : ask_cut_short(a);
 }
 
 int ask_for(struct tool *t, const char *command, struct doc *request, struct doc **doc_out)

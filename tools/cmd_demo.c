@@ -127,6 +127,20 @@ static int demo_pull(struct demo *d)
     return tool_say(TOOL_DEGRADED, "it is not whole again yet; go on looking with: spooltool status");
 }
 
+/* Before anything is sent: is there such a member? */
+static int demo_member(struct demo *d, const struct config *config)
+{
+    char known[DEMO_STATE_BYTES] = "";
+    size_t at = 0;
+    for (uint32_t i = 0; i < config->pool.member_count && at < sizeof known; i++) {
+        const char *name = config->pool.members[i].name;
+        if (strcmp(name, d->pull) == 0)
+            return TOOL_DONE;
+        at += (size_t)snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", name);
+    }
+    return tool_say(TOOL_NOT_FOUND, "there is no member \"%s\" to pull; there are: %s", d->pull, known);
+}
+
 int cmd_demo(struct tool *t, int argc, char **argv)
 {
     struct demo d = {.tool = t};
@@ -139,7 +153,9 @@ int cmd_demo(struct tool *t, int argc, char **argv)
     if (!config->fault_injection)
         return tool_say(TOOL_DENIED, "a demonstration sends mail and pulls disks: only where the configuration says "
                         "fault_injection = yes, as that of ./run does");
-    int code = demo_send(&d, "with every disk");
+    int code = d.pull ? demo_member(&d, config) : TOOL_DONE;
+    if (code == TOOL_DONE)
+        code = demo_send(&d, "with every disk");
     if (code != TOOL_DONE)
         return code;
     demo_state(&d);

@@ -6,11 +6,14 @@
 #include <string.h>
 
 #define EVENTS_DEFAULT 100u
+#define EVENTS_ALL 1000000u
 
 struct events {
     struct tool *tool;
     bool follow, bad;
     uint64_t count;
+    char run[64];     /* whose numbers `last` counts: each spool process begins at 1 */
+    uint64_t last;
 };
 
 static void set_follow(void *owner, const char *value)
@@ -32,7 +35,11 @@ static const struct tool_option events_options[] = {{"follow", false, set_follow
 
 static void events_one(void *owner, const struct doc *e, const char *raw)
 {
-    const struct events *o = owner;
+    struct events *o = owner;
+    uint64_t number = doc_count(e, "number");
+    if (number <= o->last)
+        return; /* shown before the connection was lost */
+    o->last = number;
     const char *member = doc_text(e, "member"), *serial = doc_text(e, "serial");
     if (o->tool->json) {
         puts(raw);
@@ -49,26 +56,37 @@ static void events_one(void *owner, const struct doc *e, const char *raw)
         fflush(stdout);
 }
 
+static int events_ask(struct events *o, uint64_t count)
+{
+    struct doc *request = doc_object(), *end = NULL;
+    struct ask *a;
+    doc_set_count(request, "count", count);
+    doc_set_bool(request, "follow", o->follow);
+    int code = ask_open(o->tool, "events", request, &a);
+    if (code != TOOL_DONE)
+        return code;
+    if (strcmp(o->run, doc_text(ask_header(a), "run")) != 0)
+        o->last = 0;
+    snprintf(o->run, sizeof o->run, "%s", doc_text(ask_header(a), "run"));
+    if (o->follow)
+        ask_wait_forever(a);
+    code = ask_lines(a, o, events_one, &end);
+    doc_free(&end);
+    ask_close(&a);
+    return code;
+}
+
 int cmd_events(struct tool *t, int argc, char **argv)
 {
     struct events o = {.tool = t, .count = EVENTS_DEFAULT};
-    struct doc *request = NULL, *end = NULL;
-    struct ask *a;
     int words = tool_options(t, argc, argv, events_options, &o);
     if (words < 0)
         return TOOL_USAGE;
     if (words > 0 || o.bad)
         return words > 0 ? tool_usage(t, "\"%s\" is not expected here", argv[0]) : tool_usage(t, "--count needs a number");
-    request = doc_object();
-    doc_set_count(request, "count", o.count);
-    doc_set_bool(request, "follow", o.follow);
-    int code = ask_open(t, "events", request, &a);
-    if (code != TOOL_DONE)
-        return code;
-    if (o.follow)
-        ask_wait_forever(a);
-    code = ask_lines(a, &o, events_one, &end);
-    doc_free(&end);
-    ask_close(&a);
+    int code = events_ask(&o, o.count);
+    /* what a new process has to say since its start is news, all of it */
+    while (o.follow && code == TOOL_UNREACHABLE && o.run[0] && ask_wait_daemon(t))
+        code = events_ask(&o, EVENTS_ALL);
     return code;
 }

@@ -4,6 +4,8 @@
 #include "ask.h"
 #include "out.h"
 
+#include <inject_io.h>
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -110,15 +112,28 @@ static int fault_ask(struct tool *t, const char *command, struct fault *f, struc
     return ask_for(t, command, request, answer_out);
 }
 
+/* "bit-rot torn-write ..." */
+static const char *fault_kinds(char text[512])
+{
+    size_t at = 0;
+    for (int k = 0; k < INJECT_KIND_COUNT && at < 480; k++)
+        at += (size_t)snprintf(text + at, 512 - at, "%s%s", k ? " " : "", inject_kind_word((enum inject_kind)k));
+    return text;
+}
+
 int cmd_fault_add(struct tool *t, int argc, char **argv)
 {
     struct fault f = {.request = doc_object()};
     struct doc *answer;
+    enum inject_kind kind;
+    char kinds[512];
     int words = tool_options(t, argc, argv, add_options, &f), code = TOOL_DONE;
     if (words < 0)
         code = TOOL_USAGE;
     else if (words != 1)
         code = tool_usage(t, words ? "\"%s\" is not expected here" : "which kind of fault?", words ? argv[1] : "");
+    else if (inject_kind_parse(argv[0], &kind) != ERR_OK)
+        code = tool_usage(t, "\"%s\" is not a kind of fault: %s", argv[0], fault_kinds(kinds));
     else if (f.bad)
         code = tool_usage(t, "%s", f.bad);
     else if (!*doc_text(f.request, "name"))

@@ -206,7 +206,9 @@ static void events_begin(struct admin_client *c, const struct json_in *request)
     c->job = job;
     c->pump = events_pump;
     c->drop = events_drop;
-    admin_ok(c, "lines");
+    /* `run` names this process: numbers begin again with the next one */
+    text_add(&c->out, "{\"ok\":true,\"format\":\"lines\",\"run\":\"%d.%llu\"}\n", (int)getpid(),
+             (unsigned long long)c->spool->started_ns);
 }
 
 /* --- upkeep --- */

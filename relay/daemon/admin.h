@@ -16,7 +16,8 @@
  *   status-text                 text   the same for people
  *   members                     json   {"members": [...]}: as in status, with more fields
  *   metrics                     text   Prometheus exposition format
- *   events   {"count": 100, "follow": false}   lines  the newest events, oldest first; with follow the stream stays open
+ *   events   {"count": 100, "follow": false}   lines  the newest events, oldest first; with follow the stream stays open;
+ *                                                       the header's `run` names the process whose numbers these are
  *   queue-list    {SELECTOR}    lines  one message each, as `postqueue -j` with more fields
  *   queue-summary               json   {"messages","recipients","active","deferred","hold","oldest_age_seconds",
  *                                       "domains":[{"domain","messages","recipients","oldest_age_seconds"}]}

@@ -78,7 +78,7 @@ class Faults(unittest.TestCase):
         wait_for("a healthy pool", lambda: self.relay.status()["pool"]["state"] == "healthy")
 
     def test_what_is_no_fault_is_refused(self):
-        self.assertEqual(self.relay.tool("fault", "add", "nonsense", "--member", "b")[0], 1)
+        self.assertEqual(self.relay.tool("fault", "add", "nonsense", "--member", "b")[0], 2)
         self.assertEqual(self.relay.tool("fault", "add", "slow", "--member", "nobody")[0], 5)
         self.assertEqual(self.relay.tool("fault", "add", "slow")[0], 2)
         self.assertEqual(self.relay.tool("fault", "add", "slow", "--member", "b", "--for", "soon")[0], 2)
@@ -93,6 +93,14 @@ class Demonstration(unittest.TestCase):
             self.assertEqual(code, 0, out + err)
             self.assertIn("the pool is healthy", out)
             wait_for("600 messages", lambda: len(relay.delivered("demo@example.org")) == 600)
+
+    def test_a_member_that_is_not_there_is_refused_before_anything_is_sent(self):
+        with harness.Ironspool(extra=ALLOW) as relay:
+            relay.start()
+            code, _, err = relay.tool("demo", "--pull-disk", "nobody")
+            self.assertEqual(code, 5)
+            self.assertIn("a, b, c", err)
+            self.assertEqual(relay.status()["relay"]["accepted"], 0)
 
     def test_neither_is_possible_where_it_is_not_allowed(self):
         with harness.Ironspool() as relay:

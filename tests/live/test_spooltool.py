@@ -156,6 +156,7 @@ class Look(unittest.TestCase):
         self.assertEqual(code, 0)
         events = [json.loads(line) for line in out.splitlines()]
         self.assertIn("pool_mounted", [e["event"] for e in events])
+        self.assertNotIn("index_rebuild", [e["event"] for e in events])  # it was empty because the pool is new
 
     def test_metrics_are_the_same_on_both_doors_and_all_listed(self):
         code, out, _ = self.relay.tool("metrics")
@@ -335,6 +336,29 @@ class Deferred(unittest.TestCase):
             self.assertEqual(relay.tool("queue", "retry", "--all")[0], 0)
             wait_for("the mail", lambda: relay.delivered("later@test.example"))
             wait_for("an empty queue", relay.drained)
+
+
+class Follow(unittest.TestCase):
+    def test_events_are_followed_over_restarts_and_told_once(self):
+        with harness.Ironspool() as relay:
+            relay.start()
+            told = os.path.join(relay.dir, "told")
+            with open(told, "wb") as out:
+                follower = subprocess.Popen([os.path.join(harness.BIN, "spooltool"), "-c", relay.config, "events", "--follow",
+                                             "--json"], stdout=out)
+            self.addCleanup(follower.wait)
+            self.addCleanup(follower.kill)
+
+            def mounts():
+                return [line for line in contents(told).splitlines() if json.loads(line)["event"] == "pool_mounted"]
+            wait_for("the first mount", lambda: len(mounts()) == 1)
+            relay.kill("spool")
+            wait_for("the second", lambda: len(mounts()) == 2)
+            self.assertEqual(relay.stop(), 0)
+            relay.start()
+            wait_for("the third", lambda: len(mounts()) == 3)
+            self.assertEqual(len(set(mounts())), 3)
+            self.assertIsNone(follower.poll())
 
 
 if __name__ == "__main__":
