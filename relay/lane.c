@@ -29,7 +29,7 @@ enum err lane_table_open(struct lane_table *t)
 static void lane_free(struct lane_table *t, struct lane *lane)
 {
     link_remove(&lane->hash_link);
-    for (int c = 0; c < LANE_CLASSES; c++)
+    for (uint32_t c = 0; c < LANE_QUEUES; c++)
         if (link_linked(&lane->ready[c]))
             link_remove(&lane->ready[c]);
     if (heap_node_in(&lane->wake))
@@ -75,7 +75,7 @@ static struct lane *lane_make(const struct route *route, const char *domain, uin
         for (uint32_t i = 0; i < len; i++)
             lane->route.host[i] = (char)tolower((unsigned char)domain[i]);
     }
-    for (int c = 0; c < LANE_CLASSES; c++)
+    for (uint32_t c = 0; c < LANE_QUEUES; c++)
         link_init(&lane->queue[c]);
     link_init(&lane->idle);
     heap_node_init(&lane->wake);
@@ -125,11 +125,11 @@ void lane_configure(struct lane *lane, const struct lane_limits *limits)
         lane->limit = max;
 }
 
-bool lane_can_start(const struct lane *lane, enum lane_class class)
+bool lane_can_start(const struct lane *lane, uint32_t queue)
 {
-    if (lane->dead_until_ms || lane->busy >= lane->limit || link_empty(&lane->queue[class]))
+    if (lane->dead_until_ms || lane->busy >= lane->limit || link_empty(&lane->queue[queue]))
         return false;
-    return class == LANE_FRESH || lane->busy_of[LANE_BACKLOG] < lane->limit - lane->limit / LANE_FRESH_SHARE; /* LAN-4 */
+    return queue == LANE_QUEUE_FRESH || lane->busy_of[LANE_BACKLOG] < lane->limit - lane->limit / LANE_FRESH_SHARE; /* LAN-4 */
 }
 
 void lane_succeeded(struct lane *lane)

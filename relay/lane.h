@@ -6,7 +6,7 @@
  *
  *  LAN-1  limit <= the configured limit; at busy >= limit nothing starts; a dead lane starts nothing.
  *  LAN-2  a lane with an attempt, a queued job or a connection is never freed.
- *  LAN-3  a lane stands in the ready list of a class exactly when that class waits and lane_can_start says so.
+ *  LAN-3  a lane stands in the ready list of a queue exactly when that queue waits and lane_can_start says so.
  *  LAN-4  backlog never holds the last limit / LANE_FRESH_SHARE attempts of its lane. */
 #ifndef RELAY_LANE_H
 #define RELAY_LANE_H
@@ -24,6 +24,20 @@
 #define LANE_RETRIES_MAX 2u  /* a job whose connection died under it goes to another one, so often, before it is deferred */
 
 enum lane_class { LANE_FRESH, LANE_BACKLOG, LANE_CLASSES };
+
+/* A lane's queues: fresh mail, then backlog by the good images of its message: 1, 2, 3 and more. Of none (no member that
+ * has it can be read now) an attempt can only be in vain: last. */
+#define LANE_RANKS 3u
+enum { LANE_QUEUE_FRESH, LANE_QUEUE_RISK, LANE_QUEUES = LANE_QUEUE_RISK + LANE_RANKS };
+static inline enum lane_class lane_class_of(uint32_t queue)
+{
+    return queue == LANE_QUEUE_FRESH ? LANE_FRESH : LANE_BACKLOG;
+}
+static inline uint32_t lane_queue_of(enum lane_class class, uint32_t images)
+{
+    uint32_t rank = images == 0 || images > LANE_RANKS ? LANE_RANKS : images;
+    return class == LANE_FRESH ? LANE_QUEUE_FRESH : LANE_QUEUE_RISK + rank - 1;
+}
 
 /* One mail in the schedule. */
 struct item {
@@ -70,9 +84,9 @@ struct job {
 
 struct lane {
     struct link hash_link;
-    struct link ready[LANE_CLASSES];   /* in the schedule's ready lists */
+    struct link ready[LANE_QUEUES];    /* in the schedule's ready lists */
     struct heap_node wake;             /* in the table's heap: end of death, then of the memory of it */
-    struct link queue[LANE_CLASSES];   /* jobs */
+    struct link queue[LANE_QUEUES];    /* jobs */
     struct link idle;                  /* connections without a job: attempt.c */
     struct route route;                /* host filled in: never empty for SMTP */
     uint64_t key_hash;
@@ -106,7 +120,7 @@ void lane_free_when_empty(struct lane_table *t, struct lane *lane);
 
 struct lane_limits { uint32_t initial, max; uint64_t backoff_min_ms, backoff_max_ms; };
 void lane_configure(struct lane *lane, const struct lane_limits *limits);
-bool lane_can_start(const struct lane *lane, enum lane_class class);
+bool lane_can_start(const struct lane *lane, uint32_t queue);
 void lane_succeeded(struct lane *lane);
 /* The host failed before it took anything. True: nothing else works there, the lane is now dead. */
 bool lane_failed(struct lane_table *t, struct lane *lane, const struct lane_limits *limits, uint64_t now_ms,

@@ -23,6 +23,7 @@ struct mail {
     uint32_t chunk_count;          /* > 0: the body lies in CHUNKs and is streamed */
     uint8_t *status;               /* enum mark_status per recipient, part of the mail's own memory */
     uint32_t attempts;             /* deferrals so far */
+    uint32_t images;               /* good images of it when it was handed out; 0 also for fresh mail */
     bool fresh;                    /* accepted by this process and not yet tried */
     uint64_t accepted_ms;          /* loop_now_ms when it was accepted or handed out */
 };

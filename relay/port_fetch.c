@@ -47,6 +47,7 @@ static struct mail *due_mail(const struct wire_message *m)
     mail->locator = m->locator;
     mail->chunk_count = m->chunk_count;
     mail->attempts = m->number;
+    mail->images = m->value < COPIES_MAX ? (uint32_t)m->value : COPIES_MAX;
     return mail;
 }
 

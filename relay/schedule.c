@@ -71,8 +71,8 @@ static struct item *make_item(struct schedule *s, struct mail *mail, enum lane_c
 /* LAN-3 */
 static void update_ready(struct schedule *s, struct lane *lane)
 {
-    for (int c = 0; c < LANE_CLASSES; c++) {
-        bool ready = lane_can_start(lane, (enum lane_class)c);
+    for (uint32_t c = 0; c < LANE_QUEUES; c++) {
+        bool ready = lane_can_start(lane, c);
         if (ready && !link_linked(&lane->ready[c]))
             link_push(&s->ready[c], &lane->ready[c]);
         else if (!ready && link_linked(&lane->ready[c]))
@@ -115,12 +115,13 @@ static void balance_window(struct schedule *s, struct lane *lane, const struct j
 void schedule_enqueue(struct schedule *s, struct job *job, bool front)
 {
     struct lane *lane = job->lane;
+    struct link *queue = &lane->queue[lane_queue_of(job->class, job->item->mail->images)];
     job->state = JOB_QUEUED;
     job->queued_ms = loop_now_ms(s->loop);
     if (front)
-        link_push_front(&lane->queue[job->class], &job->link);
+        link_push_front(queue, &job->link);
     else
-        link_push(&lane->queue[job->class], &job->link);
+        link_push(queue, &job->link);
     lane->queued++;
     update_ready(s, lane);
     balance_window(s, lane, job);
@@ -166,7 +167,7 @@ static void bury_lane(struct schedule *s, struct lane *lane)
     log_line("qmgr", "warning: destination %s is dead for %llu s: %s", lane->route.host,
              (unsigned long long)((lane->dead_until_ms - loop_now_ms(s->loop)) / 1000), lane->why_dead.text);
     update_ready(s, lane);
-    for (int c = 0; c < LANE_CLASSES; c++) {
+    for (uint32_t c = 0; c < LANE_QUEUES; c++) {
         for (struct link *l = link_pop(&lane->queue[c]); l; l = link_pop(&lane->queue[c])) {
             lane->queued--;
             schedule_suspend(s, CONTAINER_OF(l, struct job, link));
@@ -241,11 +242,20 @@ static uint32_t active_max(const struct schedule *s)
     return s->settings->deliveries_max ? s->settings->deliveries_max : 1;
 }
 
+/* The queue to take from: of the backlog the one whose mail has the fewest images (SCH-6). LANE_QUEUES: none is ready. */
+static uint32_t ready_queue(const struct schedule *s, enum lane_class class)
+{
+    uint32_t queue = class == LANE_FRESH ? LANE_QUEUE_FRESH : LANE_QUEUE_RISK;
+    while (queue < LANE_QUEUES && lane_class_of(queue) == class && link_empty(&s->ready[queue]))
+        queue++;
+    return queue < LANE_QUEUES && lane_class_of(queue) == class ? queue : LANE_QUEUES;
+}
+
 /* SCH-2 */
 static bool may_start(const struct schedule *s, enum lane_class class)
 {
     uint32_t reserve = active_max(s) / SCHEDULE_FRESH_SHARE;
-    if (link_empty(&s->ready[class]))
+    if (ready_queue(s, class) == LANE_QUEUES)
         return false;
     return class == LANE_FRESH || s->active_of[LANE_BACKLOG] < active_max(s) - reserve;
 }
@@ -257,10 +267,11 @@ static struct job *next_job(struct schedule *s)
     if (!may_start(s, class))
         return NULL;
     s->turn++;
-    struct lane *lane = CONTAINER_OF(s->ready[class].next, struct lane, ready[class]);
-    link_remove(&lane->ready[class]);
-    link_push(&s->ready[class], &lane->ready[class]); /* round robin */
-    return CONTAINER_OF(lane->queue[class].next, struct job, link);
+    uint32_t queue = ready_queue(s, class);
+    struct lane *lane = CONTAINER_OF(s->ready[queue].next, struct lane, ready[queue]);
+    link_remove(&lane->ready[queue]);
+    link_push(&s->ready[queue], &lane->ready[queue]); /* round robin */
+    return CONTAINER_OF(lane->queue[queue].next, struct job, link);
 }
 
 static void start(struct schedule *s, struct job *job)
@@ -502,7 +513,7 @@ enum err schedule_open(struct loop *loop, struct port *port, const struct settin
     set_limits(s, settings);
     link_init(&s->unmarked);
     link_init(&s->unreleased);
-    for (int c = 0; c < LANE_CLASSES; c++)
+    for (uint32_t c = 0; c < LANE_QUEUES; c++)
         link_init(&s->ready[c]);
     s->pump = (struct loop_task){.run = run_pump, .owner = s};
     loop_timer_init(loop, &s->wake, wake_fired, s);

@@ -7,7 +7,8 @@
  *  SCH-3  memory is a window: at most SCHEDULE_FRESH_MAX fresh mails and WIRE_DUE_CREDIT_MAX from the backlog; a
  *         fresh mail beyond that goes back to the spool and comes again as due.
  *  SCH-4  a result that could not be marked is kept, and while the spool takes none no attempt starts.
- *  SCH-5  a bounce is stored in the same frame as the result it tells of; a bounce is never bounced. */
+ *  SCH-5  a bounce is stored in the same frame as the result it tells of; a bounce is never bounced.
+ *  SCH-6  of the backlog in memory the mail with the fewest good images starts first; fresh mail keeps its share (SCH-2). */
 #ifndef RELAY_SCHEDULE_H
 #define RELAY_SCHEDULE_H
 

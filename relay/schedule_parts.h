@@ -24,7 +24,7 @@ struct schedule {
     struct lane_table lanes;
     struct lane_limits limits;
     struct link *buckets;             /* items by queue id */
-    struct link ready[LANE_CLASSES];  /* lanes, LAN-3 */
+    struct link ready[LANE_QUEUES];   /* lanes, LAN-3 */
     struct link unmarked;             /* finished jobs that wait for room to be marked, for a queue id or a head */
     struct link unreleased;           /* items without jobs whose lease could not be ended yet */
     uint32_t unmarked_count;

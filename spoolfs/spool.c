@@ -98,6 +98,14 @@ bool spool_index_ready(struct pool *p)
     return p->index_ready;
 }
 
+uint32_t spool_images(struct pool *p, struct segment_id segment, bool *below_out)
+{
+    const struct segment *s = segment_find(p, segment);
+    uint32_t images = s ? segment_images_good(p, s) : 0;
+    *below_out = images < p->config.copies;
+    return images;
+}
+
 uint64_t spool_due_after_ms(struct pool *p)
 {
     return p->due_after_ms;

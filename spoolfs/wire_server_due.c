@@ -70,7 +70,7 @@ static void statuses_of(const struct index_entry *e, uint32_t recipients, uint8_
 
 enum handed { HANDED, PASSED, NO_ROOM };
 
-static enum handed due_hand_out(struct wire_server *s, const struct index_entry *e)
+static enum handed due_hand_out(struct wire_server *s, const struct index_entry *e, uint32_t images)
 {
     struct envelope envelope;
     uint8_t status[RECIPIENTS_PER_MESSAGE_MAX];
@@ -84,7 +84,7 @@ static enum handed due_hand_out(struct wire_server *s, const struct index_entry 
         return PASSED; /* waits for an absent member, which may hold newer results */
     statuses_of(e, envelope.recipient_count, status);
     struct wire_message m = {.type = WIRE_DUE, .qid = e->qid, .locator = e->place.segment, .number = e->attempts,
-                             .chunk_count = e->chunk_count, .envelope = {e->envelope, e->envelope_bytes},
+                             .value = images, .chunk_count = e->chunk_count, .envelope = {e->envelope, e->envelope_bytes},
                              .marks = {status, envelope.recipient_count}};
     if (!server_can_hold(s) || server_out_room(s) < wire_encoded_bytes(&m))
         return NO_ROOM;
@@ -99,18 +99,44 @@ static enum handed due_hand_out(struct wire_server *s, const struct index_entry 
     return HANDED;
 }
 
+/* Good images of each entry; s->due_risk: some have fewer than the pool wants. */
+static void due_images_of(struct wire_server *s, const struct index_query *q, uint8_t images[INDEX_QUERY_ENTRIES_MAX])
+{
+    s->due_risk = false;
+    for (uint32_t i = 0; i < q->entry_count; i++) {
+        bool below;
+        images[i] = (uint8_t)spool_images(s->pool, q->entries[i].place.segment, &below);
+        s->due_risk = s->due_risk || below;
+    }
+}
+
+/* The fewest images first, in the index's order among equals; what no member can serve now comes last. *room_out:
+ * nothing stood in the way but the credit. Returns how many were handed out. */
+static uint32_t due_hand_out_all(struct wire_server *s, const struct index_query *q, bool *room_out)
+{
+    uint8_t images[INDEX_QUERY_ENTRIES_MAX];
+    uint32_t handed = 0;
+    due_images_of(s, q, images);
+    for (uint32_t rank = 1; rank <= COPIES_MAX + 1; rank++) {
+        uint32_t wanted = rank <= COPIES_MAX ? rank : 0;
+        for (uint32_t at = 0; at < q->entry_count && *room_out && s->due_credit > 0; at++) {
+            if (images[at] != wanted)
+                continue;
+            enum handed h = due_hand_out(s, &q->entries[at], wanted);
+            handed += h == HANDED;
+            *room_out = h != NO_ROOM;
+        }
+    }
+    return handed;
+}
+
 static void due_on_done(struct index_query *q, enum err e)
 {
     struct wire_server *s = q->owner;
-    uint32_t handed = 0, at = 0;
     bool room = true;
     s->due_out = false;
     bool asked_still = s->state == CONNECTION_READY && !s->lost && e == ERR_OK;
-    for (; asked_still && room && at < q->entry_count && s->due_credit > 0; at++) {
-        enum handed h = due_hand_out(s, &q->entries[at]);
-        handed += h == HANDED;
-        room = h != NO_ROOM;
-    }
+    uint32_t handed = asked_still ? due_hand_out_all(s, q, &room) : 0;
     /* All that was found was handed out: there may be more, now. Else wait, or this would turn without end. */
     bool more = asked_still && handed > 0 && (q->more || q->entry_count == q->max || !room);
     uint64_t now = server_now_ns(s);
@@ -129,7 +155,7 @@ void due_step(struct wire_server *s)
     if (server_out_room(s) < WIRE_MESSAGE_MAX)
         return; /* sent first */
     uint32_t max = s->due_credit < SERVER_DUE_BATCH ? s->due_credit : SERVER_DUE_BATCH;
-    if (spool_due_after_ms(s->pool))
+    if (spool_due_after_ms(s->pool) || s->due_risk)
         max = INDEX_QUERY_ENTRIES_MAX; /* most of what is found may have to wait: look past it */
     uint32_t skip_count = skip_now(s);
     s->due = (struct index_query){.kind = INDEX_DUE, .done = due_on_done, .owner = s, .now_ms = pool_clock_ms(s->pool),

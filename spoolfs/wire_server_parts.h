@@ -163,7 +163,7 @@ struct wire_server {
 
     /* due */
     uint32_t due_credit;
-    bool due_out;
+    bool due_out, due_risk;      /* due_risk: what was found last was partly below copies: look further ahead */
     uint64_t due_next_ns;
     struct index_query due;
     struct server_pause pauses[WIRE_PAUSES_MAX];

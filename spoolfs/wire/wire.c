@@ -61,7 +61,7 @@ static const struct layout layouts[WIRE_TYPE_COUNT] = {
     [WIRE_APPENDED] = {.from = 's', .fields = F_TAG | F_ERROR | F_QID | F_LOCATOR},
     [WIRE_CHUNKED] = {.from = 's', .fields = F_NUMBER | F_CHUNKS | F_ERROR | F_QID},
     [WIRE_MARKED] = {.from = 's', .fields = F_TAG | F_ERROR | F_QID | F_BOUNCE | F_LOCATOR, .flags = WIRE_BOUNCE},
-    [WIRE_DUE] = {.from = 's', .fields = F_NUMBER | F_CHUNKS | F_QID | F_LOCATOR | F_ENVELOPE | F_MARKS,
+    [WIRE_DUE] = {.from = 's', .fields = F_NUMBER | F_CHUNKS | F_QID | F_LOCATOR | F_VALUE | F_ENVELOPE | F_MARKS,
                   .envelope_max = ENVELOPE_BYTES_MAX, .marks_max = RECIPIENTS_PER_MESSAGE_MAX},
     [WIRE_PIECE] = {.from = 's', .fields = F_TAG | F_ERROR | F_BODY, .flags = WIRE_LAST, .body_max = CHUNK_BYTES_MAX},
     [WIRE_STATUS] = {.from = 's', .fields = F_ERROR | F_VALUE | F_CLOCK, .flags = WIRE_INDEX_READY},

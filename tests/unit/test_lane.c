@@ -147,6 +147,18 @@ static void backlog_leaves_room_for_fresh_mail(void **state)
     link_remove(&backlog.link);
 }
 
+static void backlog_queues_by_its_images_and_the_unreadable_is_last(void **state)
+{
+    (void)state;
+    assert_int_equal(lane_queue_of(LANE_FRESH, 1), LANE_QUEUE_FRESH);
+    assert_int_equal(lane_queue_of(LANE_BACKLOG, 1), LANE_QUEUE_RISK);
+    assert_int_equal(lane_queue_of(LANE_BACKLOG, 2), LANE_QUEUE_RISK + 1);
+    assert_int_equal(lane_queue_of(LANE_BACKLOG, LANE_RANKS), LANE_QUEUES - 1);
+    assert_int_equal(lane_queue_of(LANE_BACKLOG, LANE_RANKS + 1), LANE_QUEUES - 1);
+    assert_int_equal(lane_queue_of(LANE_BACKLOG, 0), LANE_QUEUES - 1);
+    assert_int_equal(lane_class_of(LANE_QUEUES - 1), LANE_BACKLOG);
+}
+
 static void the_table_is_bounded_and_says_so(void **state)
 {
     (void)state;
@@ -172,6 +184,7 @@ int main(void)
         T(a_death_is_remembered_for_a_while_and_then_forgotten),
         T(a_flush_forgets_all_deaths),
         T(backlog_leaves_room_for_fresh_mail),
+        T(backlog_queues_by_its_images_and_the_unreadable_is_last),
         T(the_table_is_bounded_and_says_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the schedule promises (SCH-1 to SCH-5), with Maildirs, discards and a host at the other end. */
+/* What the schedule promises (SCH-1 to SCH-6), with Maildirs, discards and a host at the other end. */
 #include "schedule_world.h"
 
 static void a_discarded_mail_is_retired_without_marks(void **state)
@@ -281,6 +281,40 @@ static void backlog_and_fresh_mail_both_move(void **state)
         mail_unref(&fresh[i]);
 }
 
+/* SCH-6 and SCH-2 together. */
+static void the_backlog_with_the_fewest_images_starts_first_and_fresh_mail_keeps_its_share(void **state)
+{
+    (void)state;
+    struct mail *risk[10], *fresh[10];
+    uint32_t last_risk = 0, last_fresh = 0;
+    open_host_world("smtp");
+    for (int i = 0; i < 100; i++) {
+        struct mail *m = make_mail("x@b.test");
+        m->images = i % 2 ? 2 : 0;
+        schedule_on_due(g.schedule, m);
+    }
+    for (int i = 0; i < 10; i++) {
+        risk[i] = mail_ref(make_mail("x@b.test"));
+        risk[i]->images = 1;
+        schedule_on_due(g.schedule, risk[i]);
+        fresh[i] = mail_ref(make_mail("x@b.test"));
+        schedule_fresh(g.schedule, fresh[i]);
+    }
+    run_until_ended(120);
+    for (uint32_t i = 0; i < g.mark_count; i++) {
+        for (int k = 0; k < 10; k++) {
+            last_risk = queue_id_equal(g.marks[i].qid, risk[k]->qid) ? i : last_risk;
+            last_fresh = queue_id_equal(g.marks[i].qid, fresh[k]->qid) ? i : last_fresh;
+        }
+    }
+    assert_true(last_risk < 60);  /* without the order it would be among the last */
+    assert_true(last_fresh < 40); /* three starts of four are its own */
+    for (int i = 0; i < 10; i++) {
+        mail_unref(&risk[i]);
+        mail_unref(&fresh[i]);
+    }
+}
+
 static void one_destinations_backlog_does_not_fill_the_window(void **state)
 {
     (void)state;
@@ -356,6 +390,7 @@ int main(void)
         T(a_recalled_mail_goes_back_without_an_attempt),
         T(the_hold_transport_defers_and_never_expires),
         T(backlog_and_fresh_mail_both_move),
+        T(the_backlog_with_the_fewest_images_starts_first_and_fresh_mail_keeps_its_share),
         T(one_destinations_backlog_does_not_fill_the_window),
         T(the_window_over_due_mail_is_bounded),
         T(draining_waits_for_what_is_in_flight),

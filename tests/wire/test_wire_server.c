@@ -7,6 +7,7 @@
 #include <base/prng.h>
 #include <setjmp.h>
 #include <spoolfs/envelope.h>
+#include <spoolfs/upkeep.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,7 @@ static struct {
     uint32_t heard[WIRE_TYPE_COUNT];
     enum err last_error;
     struct queue_id due[4096];
+    uint64_t due_images[4096];
     uint32_t due_count;
     struct segment_id locator; /* of the last APPENDED */
     bool deaf;                 /* reads nothing */
@@ -50,16 +52,16 @@ static void on_log(void *owner, const char *line)
     w.dropped += strstr(line, "dropped") != NULL;
 }
 
-static int setup_world(bool index)
+static int setup_world(bool index, uint32_t members)
 {
     const struct wire_server_hooks hooks = {.on_log = on_log};
     memset(&w, 0, sizeof w);
-    ram_io_open(&w.ram, 2, MEMBER_BYTES);
+    ram_io_open(&w.ram, members, MEMBER_BYTES);
     w.config = (struct pool_config){.copies = 2, .min_copies = 1, .degrade_after_ns = UINT64_C(2000000000),
-                                    .member_count = 2, .sink = {.emit = on_event}};
+                                    .member_count = members, .sink = {.emit = on_event}};
     w.config.index.open = index ? open_index : NULL;
-    snprintf(w.config.members[0].name, sizeof w.config.members[0].name, "a");
-    snprintf(w.config.members[1].name, sizeof w.config.members[1].name, "b");
+    for (uint32_t i = 0; i < members; i++)
+        snprintf(w.config.members[i].name, sizeof w.config.members[i].name, "%c", 'a' + (int)i);
     struct pool_create_options o = {.segment_bytes = SEGMENT};
     struct uuid uuid;
     const char *text;
@@ -72,13 +74,19 @@ static int setup_world(bool index)
 static int setup(void **state)
 {
     (void)state;
-    return setup_world(true);
+    return setup_world(true, 2);
 }
 
 static int setup_without_index(void **state)
 {
     (void)state;
-    return setup_world(false);
+    return setup_world(false, 2);
+}
+
+static int setup_four_members(void **state)
+{
+    (void)state;
+    return setup_world(true, 4); /* two open segments, each on two of them */
 }
 
 static int teardown(void **state)
@@ -110,8 +118,10 @@ static void hear(const struct wire_message *m)
         w.last_error = m->error;
     if (m->type == WIRE_APPENDED)
         w.locator = m->locator;
-    if (m->type == WIRE_DUE)
+    if (m->type == WIRE_DUE) {
+        w.due_images[w.due_count % 4096] = m->value;
         w.due[w.due_count++ % 4096] = m->qid;
+    }
 }
 
 static void listen_all(void)
@@ -272,6 +282,39 @@ static void due_is_handed_out_within_the_credit_and_not_for_paused_destinations(
     for (uint32_t i = 0; i < 20; i++) /* each once */
         for (uint32_t k = 0; k < i; k++)
             assert_false(queue_id_equal(w.due[i], w.due[k]));
+}
+
+static void while_the_pool_is_degraded_the_mail_with_the_fewest_images_is_due_first(void **state)
+{
+    (void)state;
+    uint32_t single = 0;
+    connect_and_present();
+    struct queue_id stored[60];
+    for (int i = 0; i < 60; i++) { /* all at once: they go to several segments, on different members */
+        stored[i] = take_id();
+        struct wire_message m = append_of(stored[i], "b@example.net", 30000);
+        say(&m);
+    }
+    for (int i = 0; i < 1000 && w.heard[WIRE_APPENDED] < 60; i++)
+        turn();
+    for (int i = 0; i < 60; i++)
+        say(&(struct wire_message){.type = WIRE_MARK, .qid = stored[i], .flags = WIRE_ENDS});
+    turns(10);
+    rebuild_pause(w.pool, true);
+    w.ram.targets[1].present = false;
+    store("b@example.net", 100);
+    turns(6000);
+    say(&(struct wire_message){.type = WIRE_WANT_DUE, .number = 1}); /* shows the spool that there is risk */
+    turns(3000);
+    say(&(struct wire_message){.type = WIRE_WANT_DUE, .number = 100});
+    turns(3000);
+    assert_int_equal(w.heard[WIRE_DUE], 60);
+    for (uint32_t i = 1; i < 60; i++) {
+        assert_true(w.due_images[i] == 1 || w.due_images[i] == 2);
+        single += w.due_images[i] == 1;
+        assert_true(i == 1 || w.due_images[i] >= w.due_images[i - 1]);
+    }
+    assert_true(single > 0 && single < 59); /* else this test shows nothing */
 }
 
 static void a_lease_ends_with_the_last_group_of_the_message(void **state)
@@ -536,6 +579,8 @@ int main(void)
         T(nothing_is_said_before_hello),
         T(nothing_is_due_before_all_is_presented),
         T(due_is_handed_out_within_the_credit_and_not_for_paused_destinations),
+        cmocka_unit_test_setup_teardown(while_the_pool_is_degraded_the_mail_with_the_fewest_images_is_due_first,
+                                        setup_four_members, teardown),
         T(a_lease_ends_with_the_last_group_of_the_message),
         T(one_connection_replaces_the_other_only_when_its_groups_are_back),
         T(appends_beyond_the_credit_end_the_connection),

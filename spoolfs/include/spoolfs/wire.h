@@ -15,7 +15,7 @@
 #include <stdbool.h>
 
 #define WIRE_MAGIC UINT64_C(0x31455249574c5053) /* "SPLWIRE1" */
-#define WIRE_VERSION 1u
+#define WIRE_VERSION 2u
 #define WIRE_HEAD_BYTES 8u
 #define WIRE_FIXED_MAX 80u                      /* the largest fixed part */
 #define WIRE_MESSAGE_MAX (WIRE_HEAD_BYTES + WIRE_PAYLOAD_MAX)
@@ -94,7 +94,8 @@ struct wire_message {
     struct queue_id qid;       /* also LEND: the first; WELCOME: incarnation only */
     struct queue_id bounce;    /* MARK, MARKED */
     struct segment_id locator; /* APPENDED, MARK, DUE; MARKED: of the bounce */
-    uint64_t value;            /* HELLO: session; WELCOME: run; STATUS: free bytes; PAUSE: destination */
+    uint64_t value;            /* HELLO: session; WELCOME: run; STATUS: free bytes; PAUSE: destination;
+                                * DUE: good images of its MESSAGE */
     uint64_t clock_ms;         /* STATUS: pool clock */
     struct wire_bytes envelope;/* APPEND, DUE; MARK: of the bounce */
     struct wire_bytes body;    /* APPEND, CHUNK, PIECE, REPORT, DOCUMENT (kind), DOCUMENT_PART; MARK: of the bounce */
