@@ -12,6 +12,12 @@
 
 static char create_text[512];
 
+/* A whole TABLE of a pool with so many slots has room in one segment, and something can follow it. */
+bool table_fits(uint64_t slots, uint64_t slot_bytes)
+{
+    return slots * sizeof(struct table_segment_disk) + 4 * FRAME_BYTES_MAX / 8 <= slot_bytes;
+}
+
 static uint64_t create_auto_segment_bytes(const struct io *io, uint32_t count)
 {
     uint64_t smallest = UINT64_MAX;
@@ -31,6 +37,24 @@ static uint64_t create_slot_count(uint64_t member_bytes, uint64_t slot_bytes)
     return member_bytes > ends ? (member_bytes - ends) / slot_bytes : 0;
 }
 
+static enum err create_check_member(struct io *io, uint16_t t, const struct pool_member_config *c, uint64_t slot_bytes)
+{
+    const struct io_target *target = io_target(io, t);
+    uint64_t slots = create_slot_count(target->bytes, slot_bytes);
+    if (!target->present) {
+        snprintf(create_text, sizeof create_text, "member \"%s\" (%s) is not there", c->name, c->path);
+        return ERR_MEMBER_GONE;
+    }
+    if (slots < SLOTS_PER_MEMBER_MIN || slots > SLOTS_PER_MEMBER_MAX) {
+        snprintf(create_text, sizeof create_text,
+                 "member \"%s\" has room for %llu segments of %llu bytes; between %u and %u are needed: change --size or "
+                 "--segment-size", c->name, (unsigned long long)slots, (unsigned long long)slot_bytes,
+                 SLOTS_PER_MEMBER_MIN, SLOTS_PER_MEMBER_MAX);
+        return ERR_INVALID;
+    }
+    return ERR_OK;
+}
+
 static enum err create_check_geometry(struct io *io, const struct pool_config *c, uint64_t slot_bytes)
 {
     uint64_t total = 0;
@@ -41,24 +65,12 @@ static enum err create_check_geometry(struct io *io, const struct pool_config *c
         return ERR_INVALID;
     }
     for (uint16_t t = 0; t < c->member_count; t++) {
-        const struct io_target *target = io_target(io, t);
-        uint64_t slots = create_slot_count(target->bytes, slot_bytes);
-        if (!target->present) {
-            snprintf(create_text, sizeof create_text, "member \"%s\" (%s) is not there", c->members[t].name,
-                     c->members[t].path);
-            return ERR_MEMBER_GONE;
-        }
-        if (slots < SLOTS_PER_MEMBER_MIN || slots > SLOTS_PER_MEMBER_MAX) {
-            snprintf(create_text, sizeof create_text,
-                     "member \"%s\" has room for %llu segments of %llu bytes; between %u and %u are needed: change "
-                     "--size or --segment-size",
-                     c->members[t].name, (unsigned long long)slots, (unsigned long long)slot_bytes,
-                     SLOTS_PER_MEMBER_MIN, SLOTS_PER_MEMBER_MAX);
-            return ERR_INVALID;
-        }
-        total += slots;
+        enum err e = create_check_member(io, t, &c->members[t], slot_bytes);
+        if (e != ERR_OK)
+            return e;
+        total += create_slot_count(io_target(io, t)->bytes, slot_bytes);
     }
-    if (total * sizeof(struct table_segment_disk) + 4 * FRAME_BYTES_MAX / 8 > slot_bytes) {
+    if (!table_fits(total, slot_bytes)) {
         snprintf(create_text, sizeof create_text, "%llu segments of %llu bytes are too many for one TABLE: raise --segment-size",
                  (unsigned long long)total, (unsigned long long)slot_bytes);
         return ERR_TOO_LARGE;
@@ -66,22 +78,23 @@ static enum err create_check_geometry(struct io *io, const struct pool_config *c
     return ERR_OK;
 }
 
-static const char *create_domain(struct io *io, const struct pool_config *c, uint16_t t)
+static const char *create_domain(struct io *io, const struct pool_member_config *c, uint16_t t)
 {
-    return c->members[t].domain[0] ? c->members[t].domain : io_target(io, t)->domain;
+    return c->domain[0] ? c->domain : io_target(io, t)->domain;
 }
 
 static enum err create_check_domains(struct io *io, const struct pool_config *c)
 {
-    for (uint16_t a = 0; a < c->member_count && !c->share_disk; a++)
+    for (uint16_t a = 0; a < c->member_count && !c->share_disk; a++) {
+        const char *domain = create_domain(io, &c->members[a], a);
         for (uint16_t b = 0; b < a; b++)
-            if (create_domain(io, c, a)[0] && strcmp(create_domain(io, c, a), create_domain(io, c, b)) == 0) {
+            if (domain[0] && strcmp(domain, create_domain(io, &c->members[b], b)) == 0) {
                 snprintf(create_text, sizeof create_text,
                          "members \"%s\" and \"%s\" share the failure domain %s: put them on different disks, or set "
-                         "share_disk = yes for a demonstration",
-                         c->members[b].name, c->members[a].name, create_domain(io, c, a));
+                         "share_disk = yes for a demonstration", c->members[b].name, c->members[a].name, domain);
                 return ERR_SAME_DISK;
             }
+    }
     return ERR_OK;
 }
 
@@ -128,28 +141,54 @@ static enum err create_write_member(struct io *io, struct superblock *s, uint16_
     return e;
 }
 
-static void create_fill(struct io *io, const struct pool_config *c, const struct pool_create_options *o,
-                        uint64_t slot_bytes, struct superblock *s)
+static void create_base(struct io *io, uint64_t slot_bytes, struct superblock *s)
 {
-    s->copies = c->copies;
     s->slot_bytes = slot_bytes;
     s->slots_offset = SLOTS_OFFSET;
     s->epoch = 1;
     s->update = 1;
     s->clock_ms = io_wall_ms(io);
     s->clean = true;
-    create_uuid(io, &s->pool);
     for (uint32_t i = 0; i < COPIES_MAX; i++)
         s->table_images[i].member = UINT16_MAX;
-    for (uint16_t t = 0; t < c->member_count; t++) {
-        create_uuid(io, &s->members[t].uuid);
-        s->members[t].used = true;
-        s->members[t].in_sync = true;
-        s->members[t].slot_count = (uint32_t)create_slot_count(io_target(io, t)->bytes, slot_bytes);
-        snprintf(s->members[t].name, sizeof s->members[t].name, "%s", c->members[t].name);
-        snprintf(s->members[t].domain, sizeof s->members[t].domain, "%s", create_domain(io, c, t));
-    }
-    (void)o;
+}
+
+static void create_entry(struct io *io, uint16_t t, const struct pool_member_config *c, struct superblock *s, uint32_t number)
+{
+    create_uuid(io, &s->members[number].uuid);
+    s->members[number].used = true;
+    s->members[number].in_sync = true;
+    s->members[number].spare = c->spare;
+    s->members[number].slot_count = (uint32_t)create_slot_count(io_target(io, t)->bytes, s->slot_bytes);
+    snprintf(s->members[number].name, sizeof s->members[number].name, "%s", c->name);
+    snprintf(s->members[number].domain, sizeof s->members[number].domain, "%s", create_domain(io, c, t));
+}
+
+static void create_fill(struct io *io, const struct pool_config *c, uint64_t slot_bytes, struct superblock *s)
+{
+    s->copies = c->copies;
+    create_base(io, slot_bytes, s);
+    create_uuid(io, &s->pool);
+    for (uint16_t t = 0; t < c->member_count; t++)
+        create_entry(io, t, &c->members[t], s, t);
+}
+
+/* First the ends: an earlier pool's superblocks must not survive an interrupted format. The superblocks come last. */
+static enum err create_member(struct io *io, struct superblock *s, const struct pool_create_options *o, uint16_t t,
+                              const struct pool_member_config *c)
+{
+    s->member_bytes = io_target(io, t)->bytes / BLOCK_BYTES * BLOCK_BYTES;
+    s->durable_by = o->durable_by[t] == IO_DURABLE_DSYNC ? IO_DURABLE_DSYNC : IO_DURABLE_FLUSH;
+    io->ops->target_set_durable_by(io, t, s->durable_by);
+    enum err e = create_zero(io, o, t, 0, SLOTS_OFFSET);
+    uint64_t tail = SLOTS_OFFSET + s->slot_count * s->slot_bytes;
+    if (e == ERR_OK)
+        e = o->zero[t] ? create_zero(io, o, t, SLOTS_OFFSET, s->member_bytes) : create_zero(io, o, t, tail, s->member_bytes);
+    if (e == ERR_OK)
+        e = create_write_member(io, s, t);
+    if (e != ERR_OK)
+        snprintf(create_text, sizeof create_text, "member \"%s\" (%s): %s", c->name, c->path, err_text(e));
+    return e;
 }
 
 enum err pool_create(struct io *io, const struct pool_config *c, const struct pool_create_options *o,
@@ -165,28 +204,56 @@ enum err pool_create(struct io *io, const struct pool_config *c, const struct po
     struct superblock *s = calloc(1, sizeof *s);
     if (!s)
         return ERR_NO_MEMORY;
-    create_fill(io, c, o, slot_bytes, s);
+    create_fill(io, c, slot_bytes, s);
     for (uint16_t t = 0; t < c->member_count && e == ERR_OK; t++) {
         s->member = s->members[t].uuid;
         s->member_number = t;
         s->slot_count = s->members[t].slot_count;
-        s->member_bytes = io_target(io, t)->bytes / BLOCK_BYTES * BLOCK_BYTES;
-        s->durable_by = o->durable_by[t] == IO_DURABLE_DSYNC ? IO_DURABLE_DSYNC : IO_DURABLE_FLUSH;
-        io->ops->target_set_durable_by(io, t, s->durable_by);
-        /* first the ends: an earlier pool's superblocks must not survive an interrupted format */
-        e = create_zero(io, o, t, 0, SLOTS_OFFSET);
-        uint64_t tail = SLOTS_OFFSET + s->slot_count * slot_bytes;
-        if (e == ERR_OK)
-            e = o->zero[t] ? create_zero(io, o, t, SLOTS_OFFSET, s->member_bytes)
-                           : create_zero(io, o, t, tail, s->member_bytes);
-        if (e == ERR_OK)
-            e = create_write_member(io, s, t);
-        if (e != ERR_OK)
-            snprintf(create_text, sizeof create_text, "member \"%s\" (%s): %s", c->members[t].name, c->members[t].path,
-                     err_text(e));
+        e = create_member(io, s, o, t, &c->members[t]);
     }
     if (e == ERR_OK)
         *pool_out = s->pool;
+    free(s);
+    return e;
+}
+
+enum err pool_format_candidate(struct io *io, uint16_t target, const struct pool_candidate *c,
+                               const struct pool_create_options *o, const char **text_out)
+{
+    static const struct uuid none;
+    *text_out = create_text;
+    enum err e = create_check_member(io, target, &c->member, c->segment_bytes);
+    if (e != ERR_OK)
+        return e;
+    struct superblock *s = calloc(1, sizeof *s);
+    if (!s)
+        return ERR_NO_MEMORY;
+    s->copies = c->copies;
+    create_base(io, c->segment_bytes, s);
+    s->epoch = s->update = 0;
+    s->pool = c->pool;
+    create_entry(io, target, &c->member, s, 0);
+    s->member = s->members[0].uuid;
+    s->slot_count = s->members[0].slot_count;
+    if (!uuid_equal(c->replaces, none)) {
+        s->members[1].used = true;
+        s->members[1].uuid = c->replaces;
+        s->members[1].plan = PLAN_LEAVES;
+    }
+    e = create_member(io, s, o, target, &c->member);
+    free(s);
+    return e;
+}
+
+enum err pool_probe_member(struct io *io, uint16_t target, struct uuid *pool_out, bool *candidate_out)
+{
+    struct superblock *s = calloc(1, sizeof *s);
+    uint32_t good;
+    enum err e = s ? superblock_load(io, target, s, &good) : ERR_NO_MEMORY;
+    if (e == ERR_OK) {
+        *pool_out = s->pool;
+        *candidate_out = roster_is_candidate(s);
+    }
     free(s);
     return e;
 }

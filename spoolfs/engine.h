@@ -17,6 +17,7 @@
 
 #include <base/assert.h>
 #include <base/link.h>
+#include <spoolfs/format.h>
 #include <spoolfs/pool.h>
 #include <spoolfs/spool.h>
 
@@ -58,7 +59,8 @@ struct superblock {
         char name[MEMBER_NAME_BYTES];
         char domain[DOMAIN_BYTES];
         uint32_t slot_count;
-        bool used, removed, in_sync;
+        bool used, removed, in_sync, spare, covered;
+        enum member_plan plan;
     } members[MEMBERS_MAX];
 };
 
@@ -79,6 +81,8 @@ struct member {
     enum member_state state;
     uint64_t since_ms;
     bool in_sync, removed, was_in_sync, behind;
+    bool spare, covered, joined;  /* joined: by this mount */
+    enum member_plan plan;
     uint64_t loaded_incarnation;  /* of its own superblock at mount */
     uint32_t superblock_good;     /* mask of good copies at mount */
     uint64_t slot_bytes, slots_offset, member_bytes;
@@ -266,6 +270,7 @@ struct retire;
 struct compaction;
 struct read_state;
 struct rebuild;
+struct roster;
 struct scrub;
 
 struct pool {
@@ -337,6 +342,7 @@ struct pool {
     struct lease_table *leases;
     struct compaction *compaction;
     struct rebuild *rebuild;
+    struct roster *roster;
     struct link rebuild_orphans;
     struct scrub *scrub;
     uint64_t upkeep_next_ns;
@@ -364,6 +370,7 @@ void member_set_state(struct member *m, enum member_state state, const char *for
     __attribute__((format(printf, 3, 4)));
 bool member_usable(const struct member *m);           /* present and in a state that takes writes */
 bool member_readable(const struct member *m);
+bool member_kept(const struct member *m);             /* its superblocks are kept up to date: in service, spare, evacuating */
 void member_submit(struct member *m, struct member_op *op);
 void member_leave(struct member *m, enum member_state state, const char *why); /* out of service, now */
 void members_watch(struct pool *p);                   /* lateness: suspect, slow, back again */
@@ -426,6 +433,7 @@ bool slot_take(struct member *m, uint32_t slot, struct segment *s);
 bool slot_find(struct member *m, uint32_t *slot_out);
 /* The table says so already. `image` == image_count: one is added. The old place is given up. */
 void segment_replace_image(struct pool *p, struct segment *s, uint32_t image, struct image by);
+void segment_drop_image(struct pool *p, struct segment *s, uint8_t member); /* the table says so already; no refs */
 uint32_t slot_reserve(const struct member *m, enum spool_class class);
 struct segment_id segment_next_id(struct pool *p);
 uint32_t segment_index(const struct pool *p, const struct segment *s);
@@ -527,6 +535,18 @@ enum err lease_init(struct pool *p) MUST_CHECK;
 void lease_fini(struct pool *p);
 void lease_step(struct pool *p);
 void retire_fini(struct pool *p);
+
+bool table_fits(uint64_t slots, uint64_t slot_bytes); /* create.c */
+
+/* roster.c */
+bool roster_is_candidate(const struct superblock *s);
+uint8_t roster_number(const struct pool *p, const struct superblock *s); /* by identity; NO_MEMBER: not listed */
+bool roster_admit(struct pool *p, const struct superblock *s, const struct pool_member_config *c);
+void roster_settle(struct pool *p);                   /* states as the plans say, as far as the policy allows */
+void roster_step(struct pool *p);
+bool roster_idle(const struct pool *p);
+void roster_fini(struct pool *p);
+bool members_lost(const struct pool *p);              /* a member is out that no spare has made up for */
 
 /* upkeep.c, rebuild.c, scrub.c */
 void upkeep_step(struct pool *p);

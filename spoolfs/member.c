@@ -51,6 +51,11 @@ bool member_readable(const struct member *m)
     return m->used && m->present;
 }
 
+bool member_kept(const struct member *m)
+{
+    return member_usable(m) || (m->used && m->present && (m->state == MEMBER_SPARE || m->state == MEMBER_EVACUATING));
+}
+
 static uint32_t latency_bucket(uint64_t ns)
 {
     uint64_t us = ns / 1000;
@@ -84,7 +89,7 @@ uint64_t latency_percentile(const struct latency *l, uint32_t percent)
 void member_leave(struct member *m, enum member_state state, const char *why)
 {
     bool gone = state == MEMBER_ABSENT && m->present;
-    if (!member_usable(m) && !gone)
+    if (!member_kept(m) && !gone)
         return;
     if (gone)
         m->present = false;
@@ -119,7 +124,7 @@ static void member_judge(struct member *m, const struct io_op *op)
     if (op->result == ERR_CANCELED)
         return;
     member_count_error(m, op);
-    if (!member_usable(m) && op->result != ERR_MEMBER_GONE)
+    if (!member_kept(m) && op->result != ERR_MEMBER_GONE)
         return;
     if (op->result == ERR_MEMBER_GONE) {
         member_leave(m, MEMBER_ABSENT, "the device has vanished");
@@ -131,7 +136,7 @@ static void member_judge(struct member *m, const struct io_op *op)
                  err_text(op->result));
         if (m->write_errors_in_row >= MEMBER_WRITE_ERRORS_MAX || io_target(m->pool->io, m->target)->buffered)
             member_leave(m, MEMBER_FAILED, why);
-        else {
+        else if (member_usable(m)) {
             m->suspect_late = false;
             member_set_state(m, MEMBER_SUSPECT, "%s", why);
         }
@@ -186,7 +191,10 @@ static void member_try_again(struct member *m)
     if (m->ops > 0 || io_now_ns(m->pool->io) - m->left_ns < (SLOW_PAUSE_NS << doublings) / 2)
         return;
     m->suspect_late = true;
-    member_set_state(m, MEMBER_SUSPECT, "answers again; on probation");
+    if (m->spare || m->plan != PLAN_STAYS)
+        member_set_state(m, m->spare ? MEMBER_SPARE : MEMBER_EVACUATING, "answers again");
+    else
+        member_set_state(m, MEMBER_SUSPECT, "answers again; on probation");
     pool_update_state(m->pool);
     superblock_update(m->pool, NULL);
 }

@@ -159,8 +159,8 @@ static void pool_plan_absent_wait(struct pool *p)
     uint32_t present = 0, in_sync_missing = 0, all = 0;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         const struct member *m = &p->members[i];
-        if (!m->used || m->removed)
-            continue;
+        if (!m->used || m->removed || m->joined)
+            continue; /* what has just joined holds nothing and proves nothing */
         all++;
         present += m->present;
         in_sync_missing += !m->present && m->was_in_sync;

@@ -55,7 +55,7 @@ static bool image_given_up(const struct pool *p, const struct segment *s, uint32
     const struct member *m = &p->members[s->images[i].member];
     if (image_counts(p, s, i))
         return false;
-    if (s->images[i].bad)
+    if (s->images[i].bad || m->plan != PLAN_STAYS)
         return true;
     uint64_t gone = io_now_ns(p->io) - m->left_ns;
     return m->state == MEMBER_EVACUATING || m->state == MEMBER_FAILING || m->removed ||
@@ -73,7 +73,8 @@ static uint32_t rebuild_wants(const struct pool *p, const struct segment *s)
     for (uint32_t i = 0; i < s->image_count; i++) {
         if (!image_given_up(p, s, i))
             continue;
-        if (!s->images[i].unproved || member_readable(&p->members[s->images[i].member]))
+        const struct member *m = &p->members[s->images[i].member];
+        if (!s->images[i].unproved || member_readable(m) || (m->plan == PLAN_LEAVES && !s->unread))
             return i;
         more = true; /* an absent image that may hold more than we know stays listed: one is added beside it */
     }

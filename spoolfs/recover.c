@@ -40,12 +40,12 @@ static const struct superblock *recover_vote(const struct found *found, uint32_t
     const struct superblock *best = NULL;
     uint32_t best_votes = 0;
     for (uint32_t i = 0; i < count; i++) {
-        if (found[i].e != ERR_OK)
+        if (found[i].e != ERR_OK || roster_is_candidate(&found[i].s))
             continue;
         uint32_t votes = recover_head_start(&found[i].s, config);
         const struct superblock *newest = &found[i].s;
         for (uint32_t j = 0; j < count; j++) {
-            if (found[j].e != ERR_OK || !uuid_equal(found[j].s.pool, found[i].s.pool))
+            if (found[j].e != ERR_OK || !uuid_equal(found[j].s.pool, found[i].s.pool) || roster_is_candidate(&found[j].s))
                 continue;
             votes += 2 * MEMBERS_MAX; /* a member counts more than any name */
             if (newer(&found[j].s, newest))
@@ -69,6 +69,9 @@ static void recover_member_of_table(struct pool *p, const struct superblock *new
     m->removed = newest->members[i].removed;
     m->was_in_sync = newest->members[i].in_sync;
     m->slot_count = newest->members[i].slot_count;
+    m->plan = newest->members[i].plan;
+    m->spare = newest->members[i].spare;
+    m->covered = newest->members[i].covered;
     memcpy(m->name, newest->members[i].name, sizeof m->name);
     memcpy(m->domain, newest->members[i].domain, sizeof m->domain);
 }
@@ -76,7 +79,8 @@ static void recover_member_of_table(struct pool *p, const struct superblock *new
 /* The member a target holds enters service. */
 static void recover_attach(struct pool *p, uint16_t target, const struct found *f, const struct superblock *newest)
 {
-    struct member *m = &p->members[PLANTED(position_not_identity) ? target : f->s.member_number];
+    uint8_t number = PLANTED(position_not_identity) ? (uint8_t)target : roster_number(p, &f->s);
+    struct member *m = &p->members[number == NO_MEMBER ? f->s.member_number : number];
     const struct pool_member_config *c = &p->config.members[target];
     if (!m->used || (!uuid_equal(m->uuid, f->s.member) && !PLANTED(position_not_identity)) || m->removed) {
         struct member ghost = {.pool = p};
@@ -97,7 +101,7 @@ static void recover_attach(struct pool *p, uint16_t target, const struct found *
     m->durable_by = f->s.durable_by;
     m->superblock_good = f->good;
     m->loaded_incarnation = f->s.incarnation;
-    m->behind = newer(newest, &f->s);
+    m->behind = newer(newest, &f->s) && !m->joined;
     p->io->ops->target_set_durable_by(p->io, target, m->durable_by);
     p->member_of_target[target] = m->number;
     text_copy(m->path, sizeof m->path, c->path);
@@ -155,12 +159,17 @@ enum err recover_superblocks(struct pool *p, struct superblock *newest_out)
             recover_member_of_table(p, newest_out, i);
     }
     /* newest first, so that of two copies of one member the newer enters service */
-    for (int pass = 0; newest && pass < 2; pass++) {
+    for (int pass = 0; newest && pass < 3; pass++) {
         for (uint32_t t = 0; t < count; t++) {
             if (found[t].e != ERR_OK)
                 continue;
             bool ours = uuid_equal(found[t].s.pool, p->uuid);
             bool fresh = !newer(newest_out, &found[t].s);
+            bool candidate = roster_is_candidate(&found[t].s);
+            if (ours && candidate && pass == 2 && roster_admit(p, &found[t].s, &p->config.members[t]))
+                recover_attach(p, (uint16_t)t, &found[t], newest_out);
+            if (candidate || pass == 2)
+                continue;
             struct member ghost = {.pool = p};
             snprintf(ghost.name, sizeof ghost.name, "%s", p->config.members[t].name);
             if (!ours && pass == 0)
@@ -169,8 +178,10 @@ enum err recover_superblocks(struct pool *p, struct superblock *newest_out)
                 recover_attach(p, (uint16_t)t, &found[t], newest_out);
         }
     }
-    if (newest)
+    if (newest) {
         recover_absent(p, found, count);
+        roster_settle(p);
+    }
     free(found);
     return e;
 }

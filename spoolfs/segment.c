@@ -180,6 +180,24 @@ void segment_replace_image(struct pool *p, struct segment *s, uint32_t image, st
     s->images[image] = by;
 }
 
+void segment_drop_image(struct pool *p, struct segment *s, uint8_t member)
+{
+    ASSERT(s->refs == 0 && s->image_count > 1);
+    uint8_t kept = 0, count = s->image_count;
+    for (uint32_t i = 0; i < count; i++) {
+        struct image image = s->images[i];
+        struct member *m = &p->members[image.member];
+        if (image.member != member) {
+            s->images[kept++] = image;
+        } else if (m->slot_owner[image.slot] == segment_index(p, s) + 1) {
+            m->slot_owner[image.slot] = 0;
+            m->slots_free++;
+            slot_discard(m, image.slot);
+        }
+    }
+    s->image_count = kept;
+}
+
 /* The members for a new segment: usable, in different domains, with room for the class, most free slots first and
  * then those that serve the fewest open segments. */
 static uint32_t placement_choose(struct pool *p, enum spool_class class, uint32_t avoid_mask, uint32_t want,

@@ -50,7 +50,8 @@ static enum pool_state status_judge(struct pool *p, const struct tally *t)
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         const struct member *m = &p->members[i];
         readable += member_readable(m);
-        missing = missing || (m->used && !m->removed && m->state != MEMBER_HEALTHY && m->state != MEMBER_SUSPECT);
+        missing = missing || (m->used && !m->removed && m->state != MEMBER_HEALTHY && m->state != MEMBER_SUSPECT &&
+                              m->state != MEMBER_SPARE);
     }
     if (readable == 0)
         return POOL_FAILED;
@@ -187,7 +188,8 @@ static void status_action(const struct pool *p, struct pool_status *o)
 {
     const char *named = "";
     for (uint32_t i = 0; i < MEMBERS_MAX && !named[0]; i++)
-        if (p->members[i].used && !p->members[i].removed && p->members[i].state != MEMBER_HEALTHY)
+        if (p->members[i].used && !p->members[i].removed && p->members[i].state != MEMBER_HEALTHY &&
+            p->members[i].state != MEMBER_SPARE)
             named = p->members[i].name;
     if (p->count_lost > 0)
         snprintf(o->action, sizeof o->action, "spooltool events");
@@ -209,6 +211,7 @@ void pool_status(struct pool *p, struct pool_status *o)
     o->min_copies = p->config.min_copies;
     o->epoch = p->epoch;
     o->incarnation = p->incarnation;
+    o->segment_bytes = p->slot_bytes;
     o->bytes_live = t.live_bytes;
     o->bytes_headroom = status_headroom(p, t.live_bytes);
     o->bytes_free_for_mail = status_free_for_mail(p);

@@ -52,6 +52,9 @@ void superblock_encode(const struct superblock *s, uint8_t bytes[SUPERBLOCK_BYTE
         m->slot_count = le32_of(s->members[i].slot_count);
         m->removed = s->members[i].removed;
         m->in_sync = s->members[i].in_sync;
+        m->plan = (uint8_t)s->members[i].plan;
+        m->spare = s->members[i].spare;
+        m->covered = s->members[i].covered;
     }
     struct digest sum = digest_of(bytes + 24, SUPERBLOCK_BYTES - 24);
     d->digest = digest_disk_of(sum);
@@ -73,6 +76,9 @@ static void superblock_decode_members(const struct superblock_disk *d, struct su
         s->members[i].slot_count = le32_get(m->slot_count);
         s->members[i].removed = m->removed != 0;
         s->members[i].in_sync = m->in_sync != 0;
+        s->members[i].plan = m->plan <= PLAN_LEAVES ? (enum member_plan)m->plan : PLAN_STAYS;
+        s->members[i].spare = m->spare != 0;
+        s->members[i].covered = m->covered != 0;
     }
 }
 
@@ -217,6 +223,9 @@ static void superblock_of_pool(struct pool *p, const struct member *m, uint32_t 
         s->members[i].slot_count = o->slot_count;
         s->members[i].removed = o->removed;
         s->members[i].in_sync = o->in_sync;
+        s->members[i].plan = o->plan;
+        s->members[i].spare = o->spare;
+        s->members[i].covered = o->covered;
     }
 }
 
@@ -272,8 +281,8 @@ static void update_step(struct member_op *mo)
                                    SUPERBLOCK_BYTES) != 0);
     if (bad)
         m->update_failures++;
-    if (!member_usable(m) || m->update_failures > 1) {
-        if (member_usable(m))
+    if (!member_kept(m) || m->update_failures > 1) {
+        if (member_kept(m))
             member_leave(m, MEMBER_FAILED, "superblock could not be written in three copies");
         update_end_member(p);
         return;
@@ -304,13 +313,13 @@ void superblock_update(struct pool *p, struct superblock_wait *w)
     p->super.pending = 1;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         struct member *m = &p->members[i];
-        if (!member_usable(m) || (p->super.out_mask & (1u << i)))
+        if (!member_kept(m) || (p->super.out_mask & (1u << i)))
             continue;
         m->in_sync = true;
     }
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         struct member *m = &p->members[i];
-        if (!member_usable(m) || (p->super.out_mask & (1u << i)))
+        if (!member_kept(m) || (p->super.out_mask & (1u << i)))
             continue;
         m->update_failures = 0;
         p->super.pending++;
@@ -328,7 +337,7 @@ void superblock_read_back(struct pool *p, struct member *m)
     if (!(p->super.deferred_mask & bit))
         return;
     p->super.deferred_mask &= ~bit;
-    if (member_usable(m))
+    if (member_kept(m))
         update_submit(&p->super.ops[m->number], m, 0);
     else
         update_end_member(p);
@@ -342,7 +351,7 @@ static void superblock_leave_stragglers(struct pool *p)
         return;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         struct member *m = &p->members[i];
-        if (!(p->super.out_mask & (1u << i)) || !member_usable(m) || !member_peers_answer(m))
+        if (!(p->super.out_mask & (1u << i)) || !member_kept(m) || !member_peers_answer(m))
             continue;
         m->slow_count++;
         member_leave(m, MEMBER_SLOW, "its superblocks take longer than degrade_after while other members are done");
@@ -356,12 +365,12 @@ void superblock_step(struct pool *p)
     superblock_leave_stragglers(p);
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         uint32_t bit = 1u << i;
-        if ((p->super.deferred_mask & bit) && !member_usable(&p->members[i])) {
+        if ((p->super.deferred_mask & bit) && !member_kept(&p->members[i])) {
             p->super.deferred_mask &= ~bit;
             update_end_member(p);
             continue;
         }
-        if (!(p->super.out_mask & bit) || (p->super.abandoned_mask & bit) || member_usable(&p->members[i]))
+        if (!(p->super.out_mask & bit) || (p->super.abandoned_mask & bit) || member_kept(&p->members[i]))
             continue;
         p->super.abandoned_mask |= bit; /* its buffer stays with the op until that comes back */
         update_end_member(p);

@@ -66,17 +66,19 @@ void upkeep_step(struct pool *p)
     if (p->read_only)
         return;
     upkeep_grant(p);
+    roster_step(p);
     rebuild_step(p);
     scrub_step(p);
 }
 
 bool upkeep_idle(const struct pool *p)
 {
-    return rebuild_idle(p) && scrub_idle(p);
+    return rebuild_idle(p) && scrub_idle(p) && roster_idle(p);
 }
 
 void upkeep_fini(struct pool *p)
 {
+    roster_fini(p);
     rebuild_fini(p);
     scrub_fini(p);
 }
@@ -86,64 +88,4 @@ void upkeep_status(struct pool *p, struct upkeep_status *o)
     memset(o, 0, sizeof *o);
     rebuild_status(p, o);
     scrub_status(p, o);
-}
-
-static struct member *member_named(struct pool *p, const char *name)
-{
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
-        if (p->members[i].used && !p->members[i].removed && strcmp(p->members[i].name, name) == 0)
-            return &p->members[i];
-    return NULL;
-}
-
-enum err member_evacuate(struct pool *p, const char *name)
-{
-    struct member *m = member_named(p, name);
-    if (!m)
-        return ERR_NOT_FOUND;
-    if (p->read_only || !m->present || m->state == MEMBER_FAILED || m->state == MEMBER_ABSENT)
-        return ERR_INVALID;
-    if (m->state != MEMBER_EVACUATING && member_usable(m) && pool_domains_usable(p) <= p->config.min_copies)
-        return ERR_BELOW_POLICY;
-    if (member_usable(m))
-        member_leave(m, MEMBER_EVACUATING, "on request");
-    else
-        member_set_state(m, MEMBER_EVACUATING, "on request");
-    return ERR_OK;
-}
-
-enum err member_clear(struct pool *p, const char *name)
-{
-    struct member *m = member_named(p, name);
-    if (!m)
-        return ERR_NOT_FOUND;
-    if (!m->present || m->state == MEMBER_FAILED || m->state == MEMBER_ABSENT || m->ops > 0)
-        return ERR_INVALID; /* what failed a flush or a row of writes is whole again only after a mount */
-    m->slow_count = 0;
-    m->write_errors_in_row = 0;
-    member_set_state(m, MEMBER_HEALTHY, "cleared on request");
-    pool_update_state(p);
-    superblock_update(p, NULL);
-    return ERR_OK;
-}
-
-enum err member_remove(struct pool *p, const char *name)
-{
-    struct member *m = member_named(p, name);
-    if (!m)
-        return ERR_NOT_FOUND;
-    if (p->read_only)
-        return ERR_READ_ONLY;
-    if (member_usable(m))
-        return ERR_INVALID; /* evacuate it first */
-    for (uint32_t i = 0; i < p->segment_used; i++)
-        if (p->segments[i].state != SEGMENT_UNUSED && segment_on_member(&p->segments[i], m->number))
-            return ERR_BUSY;
-    m->removed = true;
-    m->present = false;
-    member_set_state(m, MEMBER_REMOVED, "on request");
-    p->epoch++;
-    superblock_update(p, NULL);
-    pool_update_state(p);
-    return ERR_OK;
 }

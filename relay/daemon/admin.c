@@ -241,7 +241,7 @@ static bool upkeep_command(struct admin_client *c, const char *command, const st
     else if (strcmp(command, "member-clear") == 0)
         e = member_clear(pool, name);
     else if (strcmp(command, "member-remove") == 0)
-        e = member_remove(pool, name);
+        e = member_remove(pool, name, false);
     else
         return false;
     log_line("spool", "control: %s %s: %s", command, name, e == ERR_OK ? "done" : err_text(e));

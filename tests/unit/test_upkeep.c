@@ -113,13 +113,13 @@ static void an_evacuated_member_ends_empty_and_can_be_removed(void **state)
     mount();
     for (uint32_t i = 0; i < w.count; i++)
         w.sent[i].digest = digest_at(&w.sent[i]);
-    assert_int_equal(member_remove(w.pool, "b"), ERR_INVALID);
+    assert_int_equal(member_remove(w.pool, "b", false), ERR_INVALID);
     assert_int_equal(member_evacuate(w.pool, "nobody"), ERR_NOT_FOUND);
     assert_int_equal(member_evacuate(w.pool, "b"), ERR_OK);
-    assert_int_equal(member_remove(w.pool, "b"), ERR_BUSY);
+    assert_int_equal(member_remove(w.pool, "b", false), ERR_BUSY);
     pass_seconds(60);
     assert_int_equal(upkeep().rebuild.bytes_remaining, 0);
-    assert_int_equal(member_remove(w.pool, "b"), ERR_OK);
+    assert_int_equal(member_remove(w.pool, "b", false), ERR_OK);
     turns(100);
     memset(w.ram.bytes[1] + 64 * KIB, 0x77, MEMBER_BYTES - 128 * KIB);
     all_readable();

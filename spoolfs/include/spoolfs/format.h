@@ -54,7 +54,16 @@ struct superblock_member_disk {
     struct le32 slot_count;
     uint8_t removed;            /* stays listed and is refused */
     uint8_t in_sync;            /* took part in the last update */
-    uint8_t reserved[10];
+    uint8_t plan;               /* enum member_plan: what is to become of it */
+    uint8_t spare;              /* takes no mail until another is lost */
+    uint8_t covered;            /* lost, and a spare has taken its place */
+    uint8_t reserved[7];
+};
+
+enum member_plan {
+    PLAN_STAYS,
+    PLAN_EVACUATES,             /* takes nothing new, what it holds moves to others */
+    PLAN_LEAVES,                /* the same, and it is removed when nothing is left there */
 };
 
 struct image_place_disk {       /* where one image lies */
@@ -78,7 +87,8 @@ struct superblock_disk {
     struct le64 member_bytes;
     struct le32 durable_by;     /* enum io_durable_by, measured when the member was formatted */
     struct le32 copies;         /* of the pool, when it was made */
-    struct le64 epoch;          /* raised by every writable mount and membership change */
+    struct le64 epoch;          /* raised by every writable mount and membership change; 0: formatted for this pool,
+                                 * joins at its next mount, together with what its member table says of others */
     struct le64 update;         /* raised by every update; (epoch, update) orders superblocks */
     struct le64 incarnation;    /* of the last writable mount; 0: never mounted */
     struct le64 clock_ms;       /* pool clock at the update */

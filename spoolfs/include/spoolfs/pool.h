@@ -53,12 +53,14 @@ struct pool_member_config {
     char name[MEMBER_NAME_BYTES];
     char path[256];
     char domain[DOMAIN_BYTES];    /* empty: the whole disk below, from io_target */
+    bool spare;                   /* when it is formatted: takes no mail until another member is lost */
 };
 
 struct pool_config {
     uint32_t copies, min_copies;
     uint64_t degrade_after_ns, absent_wait_ns;
     uint64_t scrub_interval_ns;   /* 0: a day */
+    uint64_t spare_after_ns;      /* how long a member is absent or slow before a spare takes its place; 0: a minute */
     uint32_t member_count;        /* io target i is member i */
     struct pool_member_config members[MEMBERS_MAX];
     struct uuid expected;         /* the pool that was mounted here before, if known: decides between two of equal size */
@@ -85,6 +87,19 @@ struct pool_create_options {
  * shared failure domains are refused here unless share_disk. On failure *text_out says which member and why. */
 enum err pool_create(struct io *io, const struct pool_config *config, const struct pool_create_options *options,
                      struct uuid *pool_out, const char **text_out) MUST_CHECK;
+
+/* A member that is to join a pool that exists: formatted for it, it joins at the pool's next mount. */
+struct pool_candidate {
+    struct uuid pool, replaces;   /* replaces: the member that leaves when this one has joined; none: all zero */
+    uint64_t segment_bytes;       /* the pool's */
+    uint32_t copies;
+    struct pool_member_config member;
+};
+/* Formats one target; nothing of the pool changes before its mount (ROS-1). */
+enum err pool_format_candidate(struct io *io, uint16_t target, const struct pool_candidate *candidate,
+                               const struct pool_create_options *options, const char **text_out) MUST_CHECK;
+/* What lies at a target: ERR_NOT_FOUND: no superblock. ERR_OK with *pool_out; *candidate_out: it waits to join. */
+enum err pool_probe_member(struct io *io, uint16_t target, struct uuid *pool_out, bool *candidate_out) MUST_CHECK;
 
 /* Blocks (turning the io) until the pool accepts mail: superblocks, table, tails, new incarnation. The index replays
  * behind. ERR_BELOW_POLICY when fewer than min_copies domains are there (read_only mounts still work). */
@@ -118,6 +133,7 @@ struct pool_status {
     char action[160];
     uint32_t copies, min_copies, member_count;
     uint64_t epoch, incarnation;
+    uint64_t segment_bytes;             /* the size of a slot */
     uint64_t bytes_total, bytes_used, bytes_live, bytes_headroom;
     uint64_t bytes_free_for_mail;       /* what new mail may still take, envelope and padding not counted */
     uint32_t segments, segments_degraded;

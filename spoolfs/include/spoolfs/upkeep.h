@@ -27,11 +27,15 @@ void scrub_start(struct pool *pool);  /* a pass now, at the pace the throttle gi
 void scrub_pause(struct pool *pool, bool paused);
 void rebuild_pause(struct pool *pool, bool paused);
 
-/* Moves every image off a member that still works; it takes no new segments. ERR_NOT_FOUND, ERR_INVALID (not in
- * service). `member_clear` ends that, or puts a slow or suspect member back into service. */
+/* Moves every image off a member that still works; it takes no new segments, and that holds over restarts. ERR_NOT_FOUND,
+ * ERR_INVALID (not in service). `member_clear` ends that, puts a slow or suspect member back into service, and a spare to
+ * work. */
 enum err member_evacuate(struct pool *pool, const char *name) MUST_CHECK;
 enum err member_clear(struct pool *pool, const char *name) MUST_CHECK;
-/* Takes a member out of the pool for good: refused with ERR_BUSY while any segment has an image there. */
-enum err member_remove(struct pool *pool, const char *name) MUST_CHECK;
+/* Takes a member out of the pool for good. ERR_BUSY: any segment has an image there; ERR_INVALID: it is in service.
+ * when_empty: then it is emptied, and removed as soon as nothing is left there, over restarts. */
+enum err member_remove(struct pool *pool, const char *name, bool when_empty) MUST_CHECK;
+/* The last change of membership is in the superblocks. */
+bool members_settled(const struct pool *pool);
 
 #endif
