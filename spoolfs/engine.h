@@ -89,6 +89,7 @@ struct member {
     uint32_t slot_count, slots_free, slot_cursor;
     uint32_t *slot_owner;         /* segment index + 1; 0: free */
     uint8_t *slot_busy;           /* ops outstanding */
+    uint8_t *slot_writes;         /* of these, writes a mount gave up on: MEM-3 */
     enum io_durable_by durable_by;
     uint32_t write_errors_in_row;
     uint64_t errors_read, errors_write, errors_flush, errors_checksum, errors_identity, errors_timeout;
@@ -513,6 +514,7 @@ void repair_frame(struct pool *p, struct segment *s, const struct frame_view *go
 void repair_step(struct pool *p);
 void repair_fini(struct pool *p);
 bool image_repairing(const struct segment *s, uint32_t image);
+bool image_readable(const struct pool *p, const struct segment *s, uint32_t image); /* now: REP-2, MEM-3 */
 
 /* Assembles one frame of `segment` at `offset` from the good blocks of several buffers, one per image (NULL: none,
  * have[i] bytes are there). Proves it whole. ERR_CORRUPT when some block is bad everywhere. */

@@ -2,7 +2,7 @@
 /* Owns: one member's life: state with evidence, error counters, latencies, and every op on it while it is under way.
  * Invariants: MEM-1: slot_busy counts the ops outstanding on a slot; a slot with any is not claimed (SEG-2).
  * MEM-2: a member that left does not come back before the next mount. A member that left for anything but absence
- * still serves reads, as the last resort. */
+ * still serves reads, as the last resort. MEM-3: a slot with a write that a mount gave up on is not read. */
 #include "engine.h"
 
 #include <stdarg.h>
@@ -232,6 +232,7 @@ void member_fini(struct member *m)
     free(m->heartbeat_block);
     free(m->slot_owner);
     free(m->slot_busy);
+    free(m->slot_writes);
 }
 
 void members_watch(struct pool *p)

@@ -97,9 +97,10 @@ static enum err pool_alloc_slots(struct pool *p)
             continue;
         m->slot_owner = calloc(m->slot_count, sizeof *m->slot_owner);
         m->slot_busy = calloc(m->slot_count, 1);
+        m->slot_writes = calloc(m->slot_count, 1);
         m->slots_free = m->slot_count;
         slots += m->slot_count;
-        if (!m->slot_owner || !m->slot_busy)
+        if (!m->slot_owner || !m->slot_busy || !m->slot_writes)
             return ERR_NO_MEMORY;
     }
     p->segment_capacity = (uint32_t)slots;

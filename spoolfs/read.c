@@ -108,7 +108,7 @@ uint32_t read_choose_image(const struct pool *p, const struct segment *s, uint32
     uint64_t best_score = UINT64_MAX;
     for (uint32_t i = 0; i < s->image_count; i++) {
         const struct member *m = &p->members[s->images[i].member];
-        if ((skip_mask & (1u << i)) || !member_readable(m) || image_repairing(s, i))
+        if ((skip_mask & (1u << i)) || !image_readable(p, s, i))
             continue;
         uint64_t score = m->ops + (member_usable(m) ? 0 : 1000) + (s->images[i].unproved ? 100 : 0) +
                          (m->state == MEMBER_SUSPECT ? 500 : 0);
@@ -257,10 +257,11 @@ static void read_frame(struct read_state *s)
     s->gave_up = false;
     s->pending = 0;
     for (uint32_t i = 0; i < s->segment->image_count; i++) {
-        const struct member *m = &p->members[s->segment->images[i].member];
+        bool here = member_readable(&p->members[s->segment->images[i].member]);
         s->frames[i] = NULL;
-        s->out[i] = member_readable(m) && !image_repairing(s->segment, i) ? frame_read_start(s, i) : NULL;
+        s->out[i] = image_readable(p, s->segment, i) ? frame_read_start(s, i) : NULL;
         s->pending += s->out[i] != NULL;
+        s->gave_up = s->gave_up || (here && !s->out[i]); /* what it holds is not lost */
     }
     io_timer_set(p->io, &s->late, io_now_ns(p->io) + FRAME_LATE_NS);
     if (s->pending == 0)

@@ -393,7 +393,7 @@ enum err recover_table(struct pool *p, const struct superblock *newest)
 /* --- ends of segments --- */
 
 /* REC-2: writes the frame to every present image that does not hold it whole. */
-static void tail_heal(struct pool *p, struct segment *s, const struct reader *r, const struct frame_view *v)
+static void tail_heal(struct pool *p, struct segment *s, struct reader *r, const struct frame_view *v)
 {
     for (uint32_t i = 0; i < s->image_count; i++) {
         struct member *m = &p->members[s->images[i].member];
@@ -405,8 +405,10 @@ static void tail_heal(struct pool *p, struct segment *s, const struct reader *r,
             continue;
         enum err e = sync_write_member(p->io, m, segment_image_offset(p, &s->images[i]) + v->offset, v->bytes,
                                        v->blocks * BLOCK_BYTES);
-        if (e == ERR_TIMEOUT)
+        if (e == ERR_TIMEOUT) { /* it is still out: nothing there is read or written any more */
             member_leave(m, MEMBER_SLOW, "a write is not answered at mount");
+            r->dead[i] = true;
+        }
         if (e != ERR_OK)
             s->images[i].unproved = true;
         else

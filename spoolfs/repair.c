@@ -27,6 +27,12 @@ bool image_repairing(const struct segment *s, uint32_t image)
     return (s->repairing >> image) & 1;
 }
 
+bool image_readable(const struct pool *p, const struct segment *s, uint32_t image)
+{
+    const struct member *m = &p->members[s->images[image].member];
+    return member_readable(m) && !image_repairing(s, image) && m->slot_writes[s->images[image].slot] == 0;
+}
+
 static void repair_free(struct repair *r)
 {
     free(r->good);

@@ -242,7 +242,7 @@ static void scrub_read(struct scrub *c)
     for (uint32_t i = 0; i < s->image_count; i++) {
         struct member *m = &p->members[s->images[i].member];
         c->have[i] = 0;
-        if (!member_readable(m) || image_repairing(s, i) || (PLANTED(scrub_one_image) && i > 0))
+        if (!image_readable(p, s, i) || (PLANTED(scrub_one_image) && i > 0))
             continue;
         c->pending++;
         c->reads[i] = (struct block_read){.member = m, .class = IO_CLASS_SCRUB, .length = bytes, .buffer = c->window[i],

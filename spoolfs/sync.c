@@ -39,8 +39,11 @@ static void sync_on_done(struct io_op *op)
     s->returned = true;
     if (s->member) {
         s->member->ops--;
-        if (s->slot != UINT32_MAX)
+        if (s->slot != UINT32_MAX) {
             s->member->slot_busy[s->slot]--;
+            if (op->kind == IO_WRITE)
+                s->member->slot_writes[s->slot]--;
+        }
     }
     if (s->abandoned)
         sync_free(s);
@@ -74,6 +77,8 @@ static void sync_submit(struct io *io, struct sync_op *s, struct member *m)
             (s->op.offset - m->slots_offset) / m->slot_bytes < m->slot_count) {
             s->slot = (uint32_t)((s->op.offset - m->slots_offset) / m->slot_bytes);
             m->slot_busy[s->slot]++;
+            if (s->op.kind == IO_WRITE)
+                m->slot_writes[s->slot]++;
         }
     }
     io_submit(io, &s->op);

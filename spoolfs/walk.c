@@ -103,9 +103,10 @@ static void walk_read(struct walk *w, bool all)
     w->image = read_choose_image(w->pool, w->segment, w->late_mask);
     w->read_ns = io_now_ns(w->pool->io);
     for (uint32_t i = 0; i < w->segment->image_count; i++) {
-        struct member *m = &w->pool->members[w->segment->images[i].member];
-        bool wanted = all ? member_readable(m) && !image_repairing(w->segment, i) && !(w->late_mask & (1u << i))
-                          : i == w->image;
+        bool here = image_readable(w->pool, w->segment, i);
+        bool wanted = all ? here && !(w->late_mask & (1u << i)) : i == w->image;
+        if (all && !here && member_readable(&w->pool->members[w->segment->images[i].member]))
+            w->late_mask |= 1u << i; /* it cannot be asked now: what it holds is not lost */
         if (wanted)
             (void)walk_submit(w, i, bytes);
     }
