@@ -230,6 +230,13 @@ static void compact_on_barrier(struct index_query *q, enum err e)
     c->barrier = true;
 }
 
+/* Where slots are short, space comes before latency. */
+static bool compact_may_read(const struct compaction *c)
+{
+    return compact_pressure(c->pool) || c->pool->stopping ||
+           upkeep_may(c->pool, segment_members(c->victim), IO_CLASS_COMPACT);
+}
+
 /* One thing at a time: the next record of the frame, or the next frame. */
 static void compact_advance(struct compaction *c)
 {
@@ -244,7 +251,7 @@ static void compact_advance(struct compaction *c)
         }
         c->at = (c->at + c->record.length + RECORD_ALIGN - 1) / RECORD_ALIGN * RECORD_ALIGN;
         c->have_record = true;
-    } else if (c->have_frame && !c->failed) {
+    } else if (c->have_frame && !c->failed && compact_may_read(c)) {
         c->have_frame = false;
         walk_next(&c->walk);
     }
@@ -286,11 +293,11 @@ void compact_step(struct pool *p)
     c->failed = c->failed || c->walk.unreadable;
     bool reading = false;
     for (uint32_t n = 0; n < COMPACT_STEPS && !c->asking && !c->failed && !c->walked && !reading; n++) {
-        bool had = c->have_record;
+        bool had = c->have_record, rests = c->have_frame && !c->have_record && c->left == 0;
         reading = !c->have_frame && !c->have_record;
         compact_advance(c);
-        if (had && c->have_record)
-            break; /* no room: later */
+        if ((had && c->have_record) || (rests && c->have_frame && c->left == 0))
+            break; /* no room, or no tokens: later */
     }
     if ((!c->walked && !c->failed) || c->asking || c->in_flight > 0)
         return;

@@ -11,6 +11,7 @@
 #ifndef ENGINE_H
 #define ENGINE_H
 
+#include "dispatch.h"
 #include "frame.h"
 #include "throttle.h"
 #include "verify.h"
@@ -105,6 +106,7 @@ struct member {
     uint8_t *heartbeat_block;
     uint64_t heard_ns;            /* when an op was last answered */
     struct upkeep_share share;
+    struct dispatch dispatch;
 };
 
 /* An op on a member: statistics, slot accounting, then done. */
@@ -113,7 +115,7 @@ struct member_op {
     struct link out;              /* in member.commits */
     struct member *member;
     uint32_t slot;                /* UINT32_MAX: outside the slots */
-    bool mail;                    /* somebody waits for it: its time is what the throttle protects */
+    bool mail;                    /* somebody waits for it: commits and deliveries, not the engine's own writes */
     void (*done)(struct member_op *m);
     void *owner;
 };
@@ -125,13 +127,14 @@ struct block_read {
     uint32_t length;
     uint8_t *buffer;
     enum io_class class;
+    bool mail;                    /* as in member_op */
     void (*done)(struct block_read *r);
     void *owner;
     /* out */
     enum err result;              /* ERR_OK: at least one block is there */
     uint32_t bad_blocks;          /* zeros in the buffer */
     /* private */
-    uint32_t at;
+    uint32_t at, piece;           /* piece: bytes of the part that is read block by block; 0: none is */
     struct member_op op;
 };
 void block_read_start(struct block_read *r);
@@ -345,6 +348,7 @@ struct pool {
     struct rebuild *rebuild;
     struct roster *roster;
     struct link rebuild_orphans;
+    struct link discards;         /* of member_op.out: each frees itself when it is answered */
     struct scrub *scrub;
     uint64_t upkeep_next_ns;
     struct io_timer tick;
@@ -385,6 +389,13 @@ uint32_t segment_images_readable(const struct pool *p, const struct segment *s);
 uint32_t segment_images_good(const struct pool *p, const struct segment *s);     /* that count as redundancy */
 uint32_t pool_domains_usable(const struct pool *p);
 bool members_share_domain(const struct member *a, const struct member *b);
+
+/* dispatch.c */
+void dispatch_init(struct dispatch *d);
+void dispatch_submit(struct member *m, struct member_op *op);
+void dispatch_answered(struct member *m, const struct member_op *op);
+void dispatch_run(struct member *m);                  /* after each answer */
+uint32_t dispatch_piece(const struct member *m, uint32_t bytes); /* how much of a background read to ask for at once */
 
 /* sync.c: blocking I/O for mount, create and check */
 /* member: counts the op while it is out; NULL before the member is known. */
@@ -429,6 +440,7 @@ enum err segment_open(struct pool *p, enum segment_kind kind, enum spool_class c
 /* An opening that waits for a late member fails; its writes keep their buffers until they come back. */
 void segment_open_step(struct pool *p, struct segment *s);
 void segment_opening_fini(struct segment *s);
+void segment_forget_discards(struct pool *p); /* the io is gone */
 bool placement_possible(struct pool *p, enum spool_class class, uint32_t avoid_mask, enum err *why_out);
 bool slot_take(struct member *m, uint32_t slot, struct segment *s);
 bool slot_find(struct member *m, uint32_t *slot_out);
@@ -552,8 +564,10 @@ bool members_lost(const struct pool *p);              /* a member is out that no
 
 /* upkeep.c, rebuild.c, scrub.c */
 void upkeep_step(struct pool *p);
-/* May background work of `class` do `bytes` on each member of the mask? False: not now. */
-bool upkeep_take(struct pool *p, uint32_t members_mask, enum io_class class, uint64_t bytes);
+/* May background work of `class` go on, on each member of the mask? False: not now. What it does is charged when its ops
+ * start, to the member they go to. */
+bool upkeep_may(struct pool *p, uint32_t members_mask, enum io_class class);
+void upkeep_charge(struct member *m, const struct io_op *op);
 void upkeep_note_mail(struct member *m, uint64_t ns); /* a commit of mail was answered after this time */
 bool upkeep_idle(const struct pool *p);
 void upkeep_fini(struct pool *p);

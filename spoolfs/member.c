@@ -266,6 +266,7 @@ static void member_on_done(struct io_op *op)
     struct member *m = mo->member;
     ASSERT(m->ops > 0);
     m->ops--;
+    dispatch_answered(m, mo);
     m->heard_ns = op->done_ns;
     if (link_linked(&mo->out))
         link_remove(&mo->out);
@@ -285,13 +286,14 @@ static void member_on_done(struct io_op *op)
         m->read_bytes += op->length;
         latency_note(&m->read_latency, ns);
     }
-    if (mo->mail && op->result == ERR_OK)
+    if (mo->mail && op->kind == IO_WRITE && op->result == ERR_OK)
         upkeep_note_mail(m, ns);
     member_judge(m, op);
     if (m->state == MEMBER_SUSPECT && m->suspect_late && op->kind == IO_WRITE && op->result == ERR_OK &&
         ns < COMMIT_DEADLINE_NS && !member_late(m))
         member_set_state(m, MEMBER_HEALTHY, "writes are answered in time again");
     mo->done(mo);
+    dispatch_run(m);
 }
 
 void member_submit(struct member *m, struct member_op *mo)
@@ -311,11 +313,10 @@ void member_submit(struct member *m, struct member_op *mo)
         }
     }
     m->ops++;
-    mo->op.submitted_ns = io_now_ns(m->pool->io);
     mo->out = (struct link){0};
     if (mo->op.class == IO_CLASS_COMMIT)
         link_push(&m->commits, &mo->out);
-    io_submit(m->pool->io, &mo->op);
+    dispatch_submit(m, mo);
 }
 
 bool members_share_domain(const struct member *a, const struct member *b)

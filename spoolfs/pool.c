@@ -43,6 +43,7 @@ static void pool_free(struct pool *p)
         free(p->segments[i].deps);
         segment_opening_fini(&p->segments[i]);
     }
+    segment_forget_discards(p);
     table_fini(p);
     walk_forget_orphans(p);
     if (p->frame_memory)
@@ -71,8 +72,11 @@ static enum err pool_alloc(struct io *io, const struct pool_config *config, stru
     link_init(&p->frame_orphans);
     link_init(&p->rebuild_orphans);
     link_init(&p->repairs);
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+    link_init(&p->discards);
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         link_init(&p->members[i].commits);
+        dispatch_init(&p->members[i].dispatch);
+    }
     io_timer_init(&p->tick, pool_on_tick, p);
     p->incarnations = calloc(INCARNATIONS_MAX, sizeof *p->incarnations);
     p->super.memory = sync_buffer((size_t)MEMBERS_MAX * 2 * SUPERBLOCK_BYTES);

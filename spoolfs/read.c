@@ -242,8 +242,8 @@ static struct frame_read *frame_read_start(struct read_state *s, uint32_t image)
     }
     f->state = s;
     f->image = image;
-    f->read = (struct block_read){.member = &p->members[s->segment->images[image].member], .class = IO_CLASS_REPAIR,
-                                  .length = bytes, .buffer = f->buffer,
+    f->read = (struct block_read){.member = &p->members[s->segment->images[image].member], .class = IO_CLASS_DELIVER,
+                                  .mail = true, .length = bytes, .buffer = f->buffer,
                                   .offset = segment_image_offset(p, &s->segment->images[image]) + s->read->place.frame,
                                   .done = read_on_frame, .owner = f};
     block_read_start(&f->read);
@@ -320,7 +320,7 @@ static void read_start(struct read_state *s)
     }
     uint64_t begin = (at->frame + at->record) / BLOCK_BYTES * BLOCK_BYTES;
     uint64_t end = (at->frame + at->record + at->length + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
-    s->op = (struct member_op){.done = read_on_record, .owner = s};
+    s->op = (struct member_op){.done = read_on_record, .owner = s, .mail = true};
     s->op.op = (struct io_op){.kind = IO_READ, .class = IO_CLASS_DELIVER, .length = (uint32_t)(end - begin),
                               .buffer = s->buffer,
                               .offset = segment_image_offset(p, &s->segment->images[s->image]) + begin};

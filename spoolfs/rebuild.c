@@ -355,8 +355,7 @@ static void rebuild_advance(struct rebuild *r)
             else
                 rebuild_submit(r, IO_FLUSH, 0, 0, false);
         } else if (r->walk.resting) {
-            if (!upkeep_take(p, segment_members(r->segment) | 1u << r->target.member, IO_CLASS_REBUILD,
-                             (uint64_t)r->view.blocks * BLOCK_BYTES))
+            if (!upkeep_may(p, segment_members(r->segment) | 1u << r->target.member, IO_CLASS_REBUILD))
                 return; /* RBL-4 */
             walk_next(&r->walk);
         } else {

@@ -372,7 +372,7 @@ static bool scrub_may_read(struct scrub *c, uint32_t bytes)
     uint64_t now = io_now_ns(p->io);
     if (!c->forced && now < c->next_ns)
         return false;
-    if (!upkeep_take(p, segment_members(c->segment), IO_CLASS_SCRUB, bytes))
+    if (!upkeep_may(p, segment_members(c->segment), IO_CLASS_SCRUB))
         return false;
     uint64_t pace = c->pass_bytes / (scrub_interval_ns(p) / NS_PER_S + 1) * 2; /* twice: half the interval is reserve */
     pace = pace > SCRUB_PACE_MIN ? pace : SCRUB_PACE_MIN;

@@ -77,6 +77,14 @@ static void slot_discard(struct member *m, uint32_t slot)
                             .offset = m->slots_offset + slot * m->slot_bytes};
     mo->done = slot_discarded;
     member_submit(m, mo);
+    link_push(&m->pool->discards, &mo->out);
+}
+
+void segment_forget_discards(struct pool *p)
+{
+    struct link *l;
+    while ((l = link_pop(&p->discards)) != NULL)
+        free(CONTAINER_OF(l, struct member_op, out));
 }
 
 void segment_drop(struct pool *p, struct segment *s)

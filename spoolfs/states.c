@@ -49,6 +49,14 @@ const char *member_state_text(enum member_state s)
     return member_states[s].text;
 }
 
+const char *io_class_word(enum io_class c)
+{
+    static const char *const words[IO_CLASS_COUNT] = {"commit", "delivery", "repair", "rebuild",
+                                                      "evacuate", "scrub", "compaction", "backup"};
+    ASSERT((unsigned)c < IO_CLASS_COUNT);
+    return words[c];
+}
+
 const char *event_name(enum event_kind e)
 {
     ASSERT((unsigned)e < EVENT_COUNT);

@@ -177,6 +177,12 @@ static void status_member(const struct member *m, struct pool_member_status *o)
     o->reads = m->reads;
     o->read_bytes = m->read_bytes;
     o->durable_by = m->durable_by;
+    for (uint32_t c = 0; c < IO_CLASS_COUNT; c++) {
+        o->io[c].waiting = m->dispatch.waits[c];
+        o->io[c].in_flight = m->dispatch.in_flight[c];
+        o->io[c].ops = m->dispatch.ops[c];
+        o->io[c].bytes = m->dispatch.bytes[c];
+    }
     if (m->present) {
         const struct io_target *t = io_target(m->pool->io, m->target);
         o->rotational = t->rotational;

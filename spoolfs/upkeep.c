@@ -10,26 +10,30 @@
 #define SCRUB_FLOOR (UINT64_C(1) << 20)
 #define REBUILD_TOLERANCE_PERCENT 25u      /* DESIGN P3 */
 #define SCRUB_TOLERANCE_PERCENT 10u
+/* What does not ask before it works (repairs, the replay of the index) leaves no longer debt than this. */
+#define UPKEEP_DEBT_MAX ((int64_t)(4 * FRAME_BYTES_MAX))
 
 const char *upkeep_state_word(enum upkeep_state s)
 {
     return s == UPKEEP_RUNNING ? "running" : s == UPKEEP_PAUSED ? "paused" : "idle";
 }
 
-bool upkeep_take(struct pool *p, uint32_t members_mask, enum io_class class, uint64_t bytes)
+bool upkeep_may(struct pool *p, uint32_t members_mask, enum io_class class)
 {
-    ASSERT(class >= IO_CLASS_REPAIR);
+    ASSERT(io_class_is_background(class));
     for (uint32_t i = 0; i < MEMBERS_MAX; i++)
         if ((members_mask & (1u << i)) && p->members[i].present && p->members[i].share.tokens <= 0)
             return false;
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
-        struct upkeep_share *h = &p->members[i].share;
-        if (!(members_mask & (1u << i)) || !p->members[i].present)
-            continue;
-        h->tokens -= (int64_t)bytes;
-        h->sample.bytes_done += bytes;
-    }
     return true;
+}
+
+void upkeep_charge(struct member *m, const struct io_op *op)
+{
+    uint64_t bytes = op->kind == IO_DISCARD ? 0 : op->length;
+    m->share.tokens -= (int64_t)bytes;
+    if (m->share.tokens < -UPKEEP_DEBT_MAX)
+        m->share.tokens = -UPKEEP_DEBT_MAX;
+    m->share.sample.bytes_done += bytes;
 }
 
 void upkeep_note_mail(struct member *m, uint64_t ns)

@@ -122,6 +122,34 @@ static void member_durations(const struct pool_member_status *m, struct json_out
              (unsigned long long)m->reads);
 }
 
+static uint64_t class_waiting(const struct pool_member_status *m, enum io_class c) { return m->io[c].waiting; }
+static uint64_t class_in_flight(const struct pool_member_status *m, enum io_class c) { return m->io[c].in_flight; }
+static uint64_t class_ops(const struct pool_member_status *m, enum io_class c) { return m->io[c].ops; }
+static uint64_t class_bytes(const struct pool_member_status *m, enum io_class c) { return m->io[c].bytes; }
+
+static const struct {
+    const char *name, *type, *help;
+    uint64_t (*value)(const struct pool_member_status *m, enum io_class c);
+} class_metrics[] = {
+    {"member_io_waiting", "gauge", "Operations that wait for their turn.", class_waiting},
+    {"member_io_in_flight", "gauge", "Operations that are with the device.", class_in_flight},
+    {"member_io_operations_total", "counter", "Operations answered.", class_ops},
+    {"member_io_bytes_total", "counter", "Bytes of operations answered.", class_bytes},
+};
+
+static void member_classes(const struct pool_status *p, struct json_out *j)
+{
+    char name[600];
+    for (unsigned k = 0; k < sizeof class_metrics / sizeof class_metrics[0]; k++) {
+        head(j, class_metrics[k].name, class_metrics[k].type, class_metrics[k].help);
+        for (uint32_t i = 0; i < p->member_count; i++)
+            for (enum io_class c = 0; c < IO_CLASS_COUNT; c++)
+                text_add(j, "ironspool_%s{member=\"%s\",class=\"%s\"} %llu\n", class_metrics[k].name,
+                         label(p->members[i].name, name), io_class_word(c),
+                         (unsigned long long)class_metrics[k].value(&p->members[i], c));
+    }
+}
+
 static void members_metrics(const struct status_view *v, struct json_out *j)
 {
     const struct pool_status *p = v->pool;
@@ -148,6 +176,7 @@ static void members_metrics(const struct status_view *v, struct json_out *j)
             text_add(j, "ironspool_%s{member=\"%s\"} %.15g\n", m->name, label(p->members[i].name, name),
                      m->value(&p->members[i]));
     }
+    member_classes(p, j);
 }
 
 static void upkeep_metrics(const struct status_view *v, struct json_out *j)

@@ -16,6 +16,20 @@ static double oldest_age(const struct status_view *v)
     return known ? (double)(v->now_ms - v->queue.oldest_ms) / 1000.0 : 0.0;
 }
 
+static void member_io_json(const struct pool_member_status *m, struct json_out *j)
+{
+    json_object_begin(j, "io");
+    for (enum io_class c = 0; c < IO_CLASS_COUNT; c++) {
+        json_object_begin(j, io_class_word(c));
+        json_count(j, "waiting", m->io[c].waiting);
+        json_count(j, "in_flight", m->io[c].in_flight);
+        json_count(j, "operations", m->io[c].ops);
+        json_count(j, "bytes", m->io[c].bytes);
+        json_object_end(j);
+    }
+    json_object_end(j);
+}
+
 static void member_json(const struct pool_member_status *m, bool more, struct json_out *j)
 {
     char uuid[UUID_TEXT];
@@ -46,6 +60,7 @@ static void member_json(const struct pool_member_status *m, bool more, struct js
     json_number(j, "read_p50", seconds(m->read_p50_ns));
     json_number(j, "read_p99", seconds(m->read_p99_ns));
     json_object_end(j);
+    member_io_json(m, j);
     if (more) {
         json_text(j, "meaning", member_state_text(m->state));
         json_count(j, "writes", m->writes);

@@ -34,6 +34,7 @@ const char *pool_state_text(enum pool_state s);
 const char *pool_state_action(enum pool_state s);
 const char *member_state_word(enum member_state s);
 const char *member_state_text(enum member_state s);
+const char *io_class_word(enum io_class c);
 const char *event_name(enum event_kind e);
 const char *event_severity(enum event_kind e); /* "info", "warning", "critical" */
 const char *event_text(enum event_kind e);
@@ -125,6 +126,7 @@ struct pool_member_status {
     uint64_t writes, write_bytes, flushes, reads, read_bytes;
     bool rotational, buffered;
     enum io_durable_by durable_by;
+    struct { uint32_t waiting, in_flight; uint64_t ops, bytes; } io[IO_CLASS_COUNT]; /* ops, bytes: answered */
 };
 
 struct pool_status {
