@@ -48,6 +48,7 @@ struct intake_transaction {
     bool other_than_hold;          /* a recipient goes somewhere: the message does not arrive in the hold queue */
     uint8_t *body;
     uint32_t body_len, body_capacity; /* of this buffer, at most BODY_INLINE_MAX */
+    bool body_in_tray;             /* of the port: large messages, while there are trays */
     uint64_t size_hint, size_max, reserved, total, fresh_bytes_max;
     uint32_t chunk_count;
     struct queue_id qid;
@@ -70,6 +71,17 @@ enum err intake_open(const struct intake_deps *deps, struct intake **intake_out)
     return ERR_OK;
 }
 
+static void body_drop(struct intake_transaction *t)
+{
+    if (t->body_in_tray)
+        port_tray_give(t->intake->deps.port, t->body);
+    else
+        free(t->body);
+    t->body = NULL;
+    t->body_in_tray = false;
+    t->body_len = t->body_capacity = 0;
+}
+
 static void transaction_free(struct intake_transaction *t)
 {
     if (link_linked(&t->link))
@@ -77,7 +89,7 @@ static void transaction_free(struct intake_transaction *t)
     if (t->reserved)
         port_unreserve(t->intake->deps.port, t->reserved); /* INT-4 */
     free(t->envelope.buffer);
-    free(t->body);
+    body_drop(t);
     mail_unref(&t->mail);
     free(t);
 }
@@ -290,11 +302,20 @@ static enum err body_capacity(struct intake_transaction *t, uint64_t wanted)
 {
     if (wanted <= t->body_capacity)
         return ERR_OK;
+    bool large = t->chunk_count > 0 || t->size_hint > BODY_INLINE_MAX;
+    uint8_t *tray = large && !t->body ? port_tray_take(t->intake->deps.port) : NULL;
+    if (tray) {
+        t->body = tray;
+        t->body_in_tray = true;
+        t->body_capacity = CHUNK_BYTES_MAX;
+        return ERR_OK;
+    }
     uint64_t capacity = t->body_capacity * 2 > wanted ? t->body_capacity * 2 : wanted;
     if (capacity < BODY_CAPACITY_MIN)
         capacity = BODY_CAPACITY_MIN;
-    if (capacity > BODY_INLINE_MAX)
+    if (capacity > BODY_INLINE_MAX || large)
         capacity = BODY_INLINE_MAX;
+    ASSERT(!t->body_in_tray); /* it has all the room there is */
     uint8_t *body = realloc(t->body, capacity);
     if (!body)
         return ERR_NO_MEMORY;
@@ -339,9 +360,7 @@ enum err intake_body_begin(struct intake_transaction *t, const struct settings *
 static void fail(struct intake_transaction *t, enum err e)
 {
     t->failed = e;
-    free(t->body);
-    t->body = NULL;
-    t->body_len = t->body_capacity = 0;
+    body_drop(t);
 }
 
 static enum err send_chunk(struct intake_transaction *t)
@@ -352,7 +371,10 @@ static enum err send_chunk(struct intake_transaction *t)
     if (e)
         return e;
     t->chunk_count++;
-    t->body_len = 0;
+    if (t->body_in_tray)
+        t->body = NULL; /* the port's */
+    t->body_in_tray = false;
+    body_drop(t);
     return ERR_OK;
 }
 
@@ -477,14 +499,22 @@ static void make_mail(struct intake_transaction *t)
     uint8_t *body = NULL;
     if (t->chunk_count == 0) {
         body = t->body;
-        if (t->body_capacity - t->body_len > t->body_len / 8 + 256) { /* kept until delivered: by its true size */
+        if (t->body_in_tray) { /* smaller than it said */
+            body = malloc(t->body_len);
+            if (body)
+                memcpy(body, t->body, t->body_len);
+        } else if (t->body_capacity - t->body_len > t->body_len / 8 + 256) { /* kept until delivered: by its true size */
             uint8_t *smaller = realloc(body, t->body_len);
             body = smaller ? smaller : body;
         }
-    } else {
-        free(t->body);
+        if (!t->body_in_tray)
+            t->body = NULL; /* the mail's */
+        if (!body) {
+            finish(t, ERR_NO_MEMORY);
+            return;
+        }
     }
-    t->body = NULL;
+    body_drop(t);
     enum err e = mail_make(t->qid, t->envelope.buffer, envelope_len, body, &t->mail);
     if (e) {
         free(body);
