@@ -279,7 +279,7 @@ static void reload(struct supervisor *s)
         e = ERR_CONFIG;
     }
     if (e == ERR_OK)
-        e = config_open_routes(next, text);
+        e = config_open_tables(next, text);
     if (e == ERR_OK && (e = listeners_apply(&s->listeners, next, where)) != ERR_OK)
         snprintf(text, sizeof text, "%s", where);
     if (e == ERR_OK && (e = identity_find(next, &s->identity, where)) != ERR_OK)

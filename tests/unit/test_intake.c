@@ -161,7 +161,7 @@ static void the_longest_envelope_is_taken_and_one_recipient_more_is_not(void **s
         address[0] = (char)('a' + i % 26);
         assert_int_equal(intake_recipient(seen.t, address, sizeof address), ERR_OK);
     }
-    assert_int_equal(intake_recipient(seen.t, address, sizeof address), ERR_FULL);
+    assert_int_equal(intake_recipient(seen.t, address, sizeof address), ERR_TOO_MANY);
     assert_int_equal(intake_body_begin(seen.t, &settings, &client), ERR_OK);
     fake.answer_at_once = true;
     intake_body_end(seen.t, "");
