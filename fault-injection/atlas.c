@@ -16,7 +16,8 @@
 #define SUPERBLOCK_SAYS_BYTES 200u /* every byte of them says something; behind them is the member table, mostly empty */
 #define CALM_NS UINT64_C(40000000000) /* between two stalls: a member that never answers is the fault `vanish` */
 
-static uint16_t any_member(struct world *w) { return (uint16_t)prng_below(&w->hurt, w->plan.members); }
+/* Of those that are put in. */
+static uint16_t any_member(struct world *w) { return (uint16_t)prng_below(&w->hurt, w->config.member_count); }
 
 /* A disk of another pool with the same geometry. */
 static struct sim_disk *foreign_make(struct world *w)

@@ -164,6 +164,7 @@ bool audit_copy(struct world *w, uint32_t absent_mask)
     copy->paused = copy->faults_off = true;
     copy->verbose = w->verbose;
     copy->list_from = w->list_from;
+    copy->config.member_count = w->config.member_count;
     copy_disks(copy, w, absent_mask);
     if (world_mount(copy))
         audit_run(copy);

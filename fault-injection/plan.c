@@ -53,7 +53,24 @@ static void plan_pool(struct plan *plan, struct prng *prng)
     plan->min_copies = 1;
     plan->segment_bytes = SEGMENT_BYTES_MIN + prng_below(prng, 4) * 64 * KIB;
     plan->slots = SLOTS_PER_MEMBER_MIN;
-    plan_members(plan, prng);
+    plan->first_members = plan->members;
+}
+
+/* Every second pool gets disks put in, taken out and replaced, or has spares. A stream of its own. */
+static void plan_changes(struct plan *plan)
+{
+    struct prng prng = {plan->seed ^ UINT64_C(0x6368616e67657321)};
+    if (plan->level == PLAN_BEYOND || prng_below(&prng, 2))
+        return;
+    uint32_t more = between(&prng, 1, 3);
+    plan->members += more;
+    plan->change_percent = between(&prng, 5, 40);
+    for (uint32_t i = plan->first_members; i < plan->members; i++)
+        plan->spare_mask |= prng_below(&prng, 3) == 0 ? 1u << i : 0;
+    if (prng_below(&prng, 3) == 0) { /* the first of them from the beginning */
+        plan->spare_mask |= 1u << plan->first_members;
+        plan->first_members++;
+    }
 }
 
 static void plan_work(struct plan *plan, struct prng *prng)
@@ -109,6 +126,8 @@ void plan_make(struct plan *plan, uint64_t seed, enum plan_level level, uint32_t
     struct prng prng = {seed ^ UINT64_C(0x5370304f4c53494d)};
     *plan = (struct plan){.seed = seed, .level = level, .ops = ops, .unmount_percent = 25, .audit_percent = 60};
     plan_pool(plan, &prng);
+    plan_changes(plan);
+    plan_members(plan, &prng);
     plan_work(plan, &prng);
     if (level != PLAN_NONE)
         plan_faults(plan, &prng);
@@ -116,7 +135,7 @@ void plan_make(struct plan *plan, uint64_t seed, enum plan_level level, uint32_t
 
 void plan_make_plain(struct plan *plan, uint64_t seed, uint32_t members, uint32_t copies)
 {
-    *plan = (struct plan){.seed = seed, .members = members, .copies = copies, .min_copies = 1,
+    *plan = (struct plan){.seed = seed, .members = members, .first_members = members, .copies = copies, .min_copies = 1,
                           .slots = SLOTS_PER_MEMBER_MIN, .segment_bytes = SEGMENT_BYTES_MIN, .at_once = 1,
                           .body_max = 8192, .large_max = 256 * 1024, .large_one_in = 20, .retire_percent = 60,
                           .backlog_max = 1000, .audit_percent = 100};

@@ -14,6 +14,9 @@ struct plan {
     enum plan_level level;
     /* the pool */
     uint32_t members, copies, min_copies, slots;
+    uint32_t first_members;         /* of these, in the pool from the start; the others are put in later (changes.c) */
+    uint32_t spare_mask;            /* members that are formatted as spares */
+    uint32_t change_percent;        /* of mounts, before which the operator changes something; and of stops */
     uint64_t segment_bytes;
     struct sim_member_shape shapes[MEMBERS_MAX];
     enum io_durable_by durable_by[MEMBERS_MAX];

@@ -102,6 +102,8 @@ static void print_counts(const struct totals *t)
            N(c->unmounts), N(t->power_cuts), N(t->kills), N(c->crashes_in_mount), N(c->eras));
     printf("audits %llu, messages audited %llu, segments compacted %llu, hedges %llu, frames %llu\n", N(c->audits),
            N(c->messages_audited), N(c->compacted), N(c->hedges), N(c->frames));
+    printf("members put in %llu, replaced %llu, taken out %llu, spares called up %llu\n", N(c->joined), N(c->replaced),
+           N(c->taken_out), N(c->spares));
     printf("slots used %llu, used again %llu, of these while a member is away %llu; power cuts with an operation of compaction %llu, "
            "rebuild %llu, repair %llu in flight, before the index was complete %llu; runs given up beyond redundancy %llu\n",
            N(c->slots_used), N(c->slots_reused), N(c->reused_while_out), N(c->crashes_in_compaction), N(c->crashes_in_rebuild),

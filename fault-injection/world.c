@@ -67,6 +67,7 @@ static void on_event(void *owner, const struct event *e)
 {
     struct world *w = owner;
     w->counts.events[e->kind]++;
+    w->counts.spares += e->kind == EVENT_member_state && strncmp(e->evidence, "spare -> healthy: takes", 23) == 0;
     sim_io_note(w->sim, 1000u + e->kind);
     world_say(w, "event %s %s: %s", event_name(e->kind), e->member, e->evidence);
 }
@@ -105,13 +106,14 @@ void world_make(struct world *w, const struct plan *plan)
     model_init(&w->model);
     w->config = (struct pool_config){.copies = plan->copies, .min_copies = plan->min_copies,
                                      .degrade_after_ns = UINT64_C(2000000000),
-                                     .absent_wait_ns = UINT64_C(60000000000), .member_count = plan->members,
+                                     .absent_wait_ns = UINT64_C(60000000000), .member_count = plan->first_members,
                                      .sink = {.owner = w, .emit = on_event}, .index = {.owner = w, .open = open_index}};
     for (uint32_t i = 0; i < plan->members; i++) {
         sim_io_add_member(w->sim, &plan->shapes[i]);
         snprintf(w->config.members[i].name, sizeof w->config.members[i].name, "%c", 'a' + (int)i);
         snprintf(w->config.members[i].path, sizeof w->config.members[i].path, "/sim/%u", i);
     }
+    changes_init(w);
     atlas_init(w);
     sim_io_on_submit(w->sim, w, atlas_decide);
     sim_io_on_end(w->sim, w, on_op_end);
@@ -213,6 +215,7 @@ bool world_mount(struct world *w)
     if (e != ERR_OK || world_crashed(w) || world_failed(w))
         return false;
     w->counts.mounts++;
+    changes_after_mount(w);
     bool ready = world_index_ready(w);
     w->mounting = ready ? false : w->mounting;
     return ready;
@@ -265,6 +268,10 @@ static bool world_restart(struct world *w)
             w->era_due = w->faults_off = false;
         }
         atlas_before_mount(w);
+        if (!changes_before_mount(w)) {
+            world_after_crash(w);
+            continue;
+        }
         if (n + 10 > RESTARTS_MAX)
             w->faults_off = true;
         bool audit = prng_below(&w->work, 100) < w->plan.audit_percent;
@@ -286,7 +293,8 @@ static void world_look_for_era(struct world *w)
     pool_status(w->pool, &s);
     bool well = s.messages_below_copies == 0;
     for (uint32_t i = 0; i < s.member_count; i++)
-        well = well && s.members[i].state == MEMBER_HEALTHY;
+        well = well && (s.members[i].state == MEMBER_HEALTHY || s.members[i].state == MEMBER_SPARE ||
+                        s.members[i].state == MEMBER_REMOVED);
     if (!well)
         return;
     w->era_due = w->faults_off = true;
@@ -300,6 +308,8 @@ static void world_stop_now_and_then(struct world *w)
         world_look_for_era(w);
     else if (draw < 60u + w->plan.unmount_percent)
         world_unmount(w);
+    else
+        changes_step(w);
 }
 
 struct check_found { struct world *w; uint64_t lost; };
@@ -346,17 +356,6 @@ static uint64_t world_scrub(struct world *w, uint64_t until)
     return now.scrub.errors_found - before.scrub.errors_found;
 }
 
-/* A member whose superblocks are all damaged needs a person: without it there may be nowhere to restore to. */
-static bool world_can_restore(struct world *w)
-{
-    static struct pool_status s;
-    uint32_t well = 0;
-    pool_status(w->pool, &s);
-    for (uint32_t i = 0; i < s.member_count; i++)
-        well += s.members[i].state != MEMBER_ABSENT && s.members[i].state != MEMBER_REMOVED;
-    return well >= w->plan.copies;
-}
-
 /* With the faults stopped and nothing healed, the pool finds the damage and gets whole by itself. */
 static void world_restores(struct world *w)
 {
@@ -388,7 +387,7 @@ static void world_restores(struct world *w)
 /* Any one member can be lost now. */
 static void world_end_whole(struct world *w)
 {
-    if (w->plan.level == PLAN_BEYOND || w->plan.level == PLAN_NONE || !world_can_restore(w))
+    if (w->plan.level == PLAN_BEYOND || w->plan.level == PLAN_NONE || !changes_can_restore(w))
         return;
     world_restores(w);
     if (world_failed(w))

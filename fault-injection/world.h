@@ -23,7 +23,7 @@ struct world_counts {
     uint64_t crashes, crashes_in_mount, mounts, unmounts, audits, messages_audited, eras, lost_said;
     uint64_t slots_used, slots_reused, reused_while_out, crashes_in_compaction, crashes_in_rebuild, crashes_in_repair;
     uint64_t crashes_before_index, given_up;
-    uint64_t compacted, hedges, frames, most_live, steps, events[EVENT_COUNT];
+    uint64_t compacted, hedges, frames, most_live, steps, joined, replaced, taken_out, spares, events[EVENT_COUNT];
 };
 
 /* Which member may be hurt. Written by atlas.c. */
@@ -45,7 +45,10 @@ struct world {
     struct pool_config config;
     struct pool *pool;
     struct model model;
-    struct prng work, hurt;   /* separate: a fault more does not change what senders do */
+    struct prng work, hurt, change; /* separate: a fault more does not change what senders do */
+    uint32_t serving;         /* members that are certainly meant to serve */
+    struct uuid lost;         /* a member that was absent at the last mount */
+    uint32_t formatted_mask;  /* members that were put in, and formatted without a crash */
     struct atlas atlas;
     struct link actions;
     uint32_t action_count;
@@ -105,6 +108,13 @@ bool audit_run(struct world *w);
 bool audit_copy(struct world *w, uint32_t absent_mask);
 /* Nothing may appear later that an audit with every member did not see. Only where no fault is. */
 void audit_is_final(struct world *w);
+
+/* --- changes.c: members that are put in, replaced and taken out --- */
+void changes_init(struct world *w);
+bool changes_before_mount(struct world *w); /* false: the power went */
+void changes_after_mount(struct world *w);
+void changes_step(struct world *w);
+bool changes_can_restore(struct world *w);  /* enough members are here that an image more has a place */
 
 /* --- witness.c: what members have said about a MESSAGE when it is acknowledged --- */
 void witness_write(struct world *w, const struct io_op *op);
