@@ -58,49 +58,6 @@ int cmd_rebuild_resume(struct tool *t, int argc, char **argv)
 {
     return upkeep_do(t, argc, argv, "rebuild-resume", false, "the rebuild goes on");
 }
-int cmd_member_evacuate(struct tool *t, int argc, char **argv)
-{
-    return upkeep_do(t, argc, argv, "member-evacuate", true,
-                     "its images move to the other members; follow it: spooltool members; then: spooltool member remove");
-}
-int cmd_member_clear(struct tool *t, int argc, char **argv)
-{
-    return upkeep_do(t, argc, argv, "member-clear", true, "back in service");
-}
-int cmd_member_remove(struct tool *t, int argc, char **argv)
-{
-    return upkeep_do(t, argc, argv, "member-remove", true,
-                     "taken out of the pool for good; now take its member section out of the configuration");
-}
-
-/* Which disk to look for: everything that could be printed on it. */
-int cmd_member_locate(struct tool *t, int argc, char **argv)
-{
-    struct doc *s;
-    int code = words_expected(t, argc, argv, 1);
-    if (code == TOOL_DONE)
-        code = ask_for(t, "members", NULL, &s);
-    if (code != TOOL_DONE)
-        return code;
-    const struct doc *m = NULL;
-    for (size_t i = 0; i < doc_length(s, "members") && !m; i++)
-        if (strcmp(doc_text(doc_item(s, "members", i), "name"), argv[0]) == 0)
-            m = doc_item(s, "members", i);
-    if (!m) {
-        code = tool_say(TOOL_NOT_FOUND, "there is no member \"%s\"; spooltool members lists all", argv[0]);
-    } else if (t->json) {
-        doc_print(m, stdout);
-    } else {
-        printf("member %s\n  path            %s\n  serial          %s\n  failure domain  %s\n  state           %s\n",
-               doc_text(m, "name"), doc_text(m, "path"), *doc_text(m, "serial") ? doc_text(m, "serial") : "not known",
-               doc_text(m, "failure_domain"), doc_text(m, "state"));
-        if (strncmp(doc_text(m, "path"), "/dev/", 5) == 0)
-            printf("to make its light blink, where the enclosure can: ledctl locate=%s\n", doc_text(m, "path"));
-    }
-    doc_free(&s);
-    return code;
-}
-
 /* --- how far --- */
 
 static void work_tell(const struct doc *s, const char *name)

@@ -213,39 +213,27 @@ static void events_begin(struct admin_client *c, const struct json_in *request)
 
 /* --- upkeep --- */
 
-static void done_or_fail(struct admin_client *c, enum err e)
+void admin_done(struct admin_client *c)
 {
-    if (e != ERR_OK) {
-        admin_fail(c, e, err_text(e));
-        return;
-    }
     admin_ok(c, "json");
     text_add(&c->out, "{\"done\":true}\n");
     admin_finish(c);
 }
 
 /* False: not one of these. */
-static bool upkeep_command(struct admin_client *c, const char *command, const struct json_in *request)
+static bool upkeep_command(struct admin_client *c, const char *command)
 {
     struct pool *pool = c->spool->pool;
-    const char *name = json_in_text(request, "name");
-    enum err e = ERR_OK;
     if (strcmp(command, "scrub-start") == 0)
         scrub_start(pool);
     else if (strcmp(command, "scrub-pause") == 0 || strcmp(command, "scrub-resume") == 0)
         scrub_pause(pool, command[6] == 'p');
     else if (strcmp(command, "rebuild-pause") == 0 || strcmp(command, "rebuild-resume") == 0)
         rebuild_pause(pool, command[8] == 'p');
-    else if (strcmp(command, "member-evacuate") == 0)
-        e = member_evacuate(pool, name);
-    else if (strcmp(command, "member-clear") == 0)
-        e = member_clear(pool, name);
-    else if (strcmp(command, "member-remove") == 0)
-        e = member_remove(pool, name, false);
     else
         return false;
-    log_line("spool", "control: %s %s: %s", command, name, e == ERR_OK ? "done" : err_text(e));
-    done_or_fail(c, e);
+    log_line("spool", "control: %s: done", command);
+    admin_done(c);
     return true;
 }
 
@@ -301,7 +289,8 @@ static void run_command(struct admin_client *c, const struct json_in *request)
         admin_fail(c, c->spool->mount_error ? c->spool->mount_error : ERR_BUSY, c->spool->mount_text);
         return;
     }
-    if (!queue_command(c, command, request) && !upkeep_command(c, command, request) && !admin_fault(c, command, request))
+    if (!queue_command(c, command, request) && !upkeep_command(c, command) &&
+        !admin_member(c, command, request) && !admin_fault(c, command, request))
         admin_fail(c, ERR_INVALID, command[0] ? "this daemon does not know that command" : "no command was given");
 }
 

@@ -28,8 +28,13 @@
  *                                       "failed": n}
  *
  *   scrub-start | scrub-pause | scrub-resume | rebuild-pause | rebuild-resume
- *   member-evacuate | member-clear | member-remove   {"name": MEMBER}
- *                               json   {"done": true}
+ *   member-evacuate | member-clear | member-remove   {"name": MEMBER, "when_empty": false}
+ *                               json   {"done": true}, when the superblocks say so
+ *   member-prepare   {"name": MEMBER, "replaces": OLD or ""}
+ *                               json   what a member that is to join has to be formatted with: {"pool","path","copies",
+ *                                       "segment_bytes","member_bytes","replaces"}; fails when it could not join
+ *   member-join      {"name": MEMBER}
+ *                               json   {"done": true}: it is formatted; the pool is mounted again with it at once
  *
  *   fault-add   {"kind", "name": MEMBER, "rate", "factor", "from", "to", "queue_id", "seconds", "seed"}
  *                               json   the fault, as in status' faults_injected; all but kind and name may be left out

@@ -41,6 +41,10 @@ void admin_act(struct admin_client *c, const struct json_in *request, const char
 void admin_summary(struct admin_client *c);
 void admin_show(struct admin_client *c, const struct json_in *request);
 void admin_body(struct admin_client *c, const struct json_in *request);
+/* "done", as the whole answer. */
+void admin_done(struct admin_client *c);
+/* False: not one of member-*. */
+bool admin_member(struct admin_client *c, const char *command, const struct json_in *request);
 /* False: not one of fault-add, fault-list, fault-clear. */
 bool admin_fault(struct admin_client *c, const char *command, const struct json_in *request);
 

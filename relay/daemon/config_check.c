@@ -196,8 +196,12 @@ static enum err check_pool(const struct config *c, char why[512])
         snprintf(why, 512, "pool: no member is configured (pool { member \"a\" { path = \"...\" } })");
         return ERR_CONFIG;
     }
-    if (p->copies > p->member_count) {
-        snprintf(why, 512, "pool: copies = %u needs at least as many members, there are %u", p->copies, p->member_count);
+    uint32_t serve = 0;
+    for (uint32_t i = 0; i < p->member_count; i++)
+        serve += !p->members[i].spare;
+    if (p->copies > serve) {
+        snprintf(why, 512, "pool: copies = %u needs at least as many members%s, there are %u", p->copies,
+                 serve < p->member_count ? " that are not spare" : "", serve);
         return ERR_CONFIG;
     }
     if (p->min_copies > p->copies) {

@@ -2,6 +2,7 @@
 /* Opening and locking members. See members_open.h. */
 #include "members_open.h"
 
+#include <engine.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -37,6 +38,21 @@ static int open_one(const char *path, char why[160])
     return -1;
 }
 
+/* Nothing in any of the four places where a superblock lies, and all of them can be read. */
+static bool is_blank(int fd)
+{
+    off_t bytes = lseek(fd, 0, SEEK_END);
+    char head[sizeof SUPERBLOCK_MAGIC - 1];
+    if (bytes < 0)
+        return false;
+    for (uint32_t copy = 0; copy < SUPERBLOCK_COPIES && bytes >= (off_t)(4 * SUPERBLOCK_BYTES); copy++) {
+        ssize_t got = pread(fd, head, sizeof head, (off_t)superblock_offset((uint64_t)bytes, copy));
+        if (got != (ssize_t)sizeof head || memcmp(head, SUPERBLOCK_MAGIC, sizeof head) == 0)
+            return false;
+    }
+    return true;
+}
+
 void members_open(const struct pool_config *pool, struct members_open *m)
 {
     bool locked[MEMBERS_MAX] = {false};
@@ -45,6 +61,11 @@ void members_open(const struct pool_config *pool, struct members_open *m)
     for (uint32_t i = 0; i < m->count; i++) {
         m->members[i].path = pool->members[i].path;
         m->members[i].fd = open_one(pool->members[i].path, m->why[i]);
+        if (m->members[i].fd < 0 || !is_blank(m->members[i].fd))
+            continue;
+        snprintf(m->why[i], sizeof m->why[i], "no superblock is there: spooltool member add %s", pool->members[i].name);
+        close(m->members[i].fd); /* not held: it is somebody else's to format */
+        m->members[i].fd = -1;
     }
     for (bool waiting = true; waiting;) {
         waiting = false;
@@ -75,7 +96,7 @@ bool members_could_open(const struct pool_member_config *member)
     int fd = open_one(member->path, why);
     if (fd < 0)
         return false;
-    bool free_now = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    bool free_now = !is_blank(fd) && flock(fd, LOCK_EX | LOCK_NB) == 0;
     close(fd);
     return free_now;
 }

@@ -17,9 +17,9 @@ struct members_open {
     uint32_t count;
 };
 
-/* Opens what can be opened; the io owns the descriptors afterwards. */
+/* Opens what can be opened and carries a superblock of any pool; the io owns the descriptors afterwards. */
 void members_open(const struct pool_config *pool, struct members_open *m_out);
-/* Could this member be opened and locked now? Nothing stays open. */
+/* Could this member be opened and locked now, and does it carry a superblock? Nothing stays open. */
 bool members_could_open(const struct pool_member_config *member);
 
 #endif

@@ -75,6 +75,7 @@ class Ironspool:
             os.mkdir(os.path.join(self.dir, name))
         self.port, self.http_port = free_port(), free_port()
         self.paths = {m: os.path.join(self.dir, "disks", m + ".member") for m in MEMBERS}
+        self.member_keys = {}  # more keys of single members
         self.settings = {"copies": 2, "min_copies": 1, "absent_wait": "2s", "extra": "",
                          "transport": "maildir:%s/mail" % self.dir}
         self.settings.update(changes)
@@ -89,9 +90,10 @@ class Ironspool:
 
     def write_config(self, **changes):
         self.settings.update(changes)
-        members = "\n".join('    member "%s" { path = "%s"  failure_domain = "shelf-%s" }' % (m, p, m)
-                            for m, p in self.paths.items())
-        values = {k: v for k, v in self.settings.items() if k != "size"}
+        members = "\n".join('    member "%s" { path = "%s"  failure_domain = "shelf-%s"%s }' %
+                            (m, p, m, self.member_keys.get(m, "")) for m, p in self.paths.items())
+        members += self.settings.get("pool_keys", "")
+        values = {k: v for k, v in self.settings.items() if k not in ("size", "pool_keys")}
         with open(self.config, "w", encoding="ascii") as f:
             f.write(CONFIG.format(dir=self.dir, port=self.port, http=self.http_port, members=members,
                                   user=pwd.getpwuid(os.getuid()).pw_name, **values))
