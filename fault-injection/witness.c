@@ -35,10 +35,13 @@ void witness_write(struct world *w, const struct io_op *op)
     }
 }
 
-/* Only the victim may be away or refuse writes: the others are enough for all images but one at most. */
+/* Of the members that are here only the victim may refuse writes: the others are enough for all images but one at most. */
 void witness_acknowledged(struct world *w, const struct model_message *msg, struct segment_id segment)
 {
-    uint32_t others = w->serving - 1, need = w->plan.copies < others ? w->plan.copies : others;
+    uint32_t others = w->serving - 1;
+    for (uint16_t t = 0; t < w->plan.members; t++)
+        others -= t != w->atlas.victim && !sim_io_present(w->sim, t);
+    uint32_t need = w->plan.copies < others ? w->plan.copies : others;
     uint32_t have = segment_id_equal(msg->written_in, segment) ? (uint32_t)__builtin_popcount(msg->written_to) : 0;
     if (have < need && w->plan.level != PLAN_BEYOND)
         world_fail(w, "P1: queue id %llu is acknowledged, and %u members have said they hold it: %u must",

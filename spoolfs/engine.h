@@ -161,7 +161,8 @@ struct segment {
     struct segment_id id;
     enum segment_kind kind;
     enum segment_state state;
-    bool table_known;             /* its OPEN is durable */
+    bool table_known;             /* its OPEN is durable, or is in the next TABLE (adopted) */
+    bool adopted;                 /* image headers told of it, at this mount (REC-5) */
     bool by_recovery;
     bool compacting;
     uint8_t repairing;            /* mask of images a repair writes to: not read meanwhile */

@@ -3,7 +3,8 @@
  * left open. Blocking. Idempotent: it changes only what a second run would change in the same way.
  * Invariants: REC-1: identity decides, never position. REC-2: a frame valid on any image is kept and made whole on
  * every present image before anything is done because of it. REC-3: a bad frame followed by a valid one is corruption,
- * not the torn end. */
+ * not the torn end. REC-5: what image headers told is in the TABLE that the mount writes; they never raise an
+ * incarnation's high-water mark, for what they did not show may lie on a member that is away. */
 #include "engine.h"
 
 #include <base/planted.h>
@@ -228,7 +229,19 @@ static enum err table_load(struct pool *p, struct segment_id id, const struct im
     return e;
 }
 
-/* An image found by its header that the table does not name and does not know to be dead is live mail. */
+/* Where the header says that others lie whose members are not here. */
+static void adopt_absent(struct pool *p, struct segment *s, const struct image_view *v)
+{
+    for (uint32_t i = 0; i < v->image_count && s->image_count < COPIES_MAX; i++) {
+        struct member *m = v->images[i].member < MEMBERS_MAX ? &p->members[v->images[i].member] : NULL;
+        if (m && m->used && !m->present && !m->removed && !segment_on_member(s, m->number) &&
+            slot_take(m, v->images[i].slot, s))
+            s->images[s->image_count++] = (struct image){.member = m->number, .slot = v->images[i].slot, .unproved = true};
+    }
+}
+
+/* An image found by its header that the table does not name and does not know to be dead is live mail. REC-5: it counts
+ * as known from here on, so that the TABLE this mount writes names it. */
 static void recover_adopt(struct pool *p, struct member *m, const struct image_view *v)
 {
     if (v->kind != SEGMENT_MAIL || table_says_dead(p, v->segment))
@@ -239,12 +252,15 @@ static void recover_adopt(struct pool *p, struct member *m, const struct image_v
         if (!s)
             return;
         s->state = SEGMENT_OPEN; /* its end has to be found */
-    } else if (s->table_known || segment_on_member(s, m->number) || s->image_count == COPIES_MAX) {
+        s->table_known = s->adopted = true;
+    } else if (!s->adopted || segment_on_member(s, m->number) || s->image_count == COPIES_MAX) {
         return;
     }
     if (slot_take(m, v->slot, s))
         s->images[s->image_count++] = (struct image){.member = m->number, .slot = v->slot};
-    else if (s->image_count == 0)
+    if (s->image_count > 0)
+        adopt_absent(p, s, v);
+    else
         segment_drop(p, s);
 }
 

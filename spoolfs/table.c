@@ -129,7 +129,9 @@ static bool table_images_differ(const struct segment *s, const struct table_segm
     return differ;
 }
 
-static enum err table_enter(struct pool *p, const struct table_segment_disk *d)
+/* What a TABLE or a SEAL names may have been adopted: others of its incarnation may still turn up, so only an OPEN
+ * and the TABLE's own list say how far an incarnation is known. */
+static enum err table_enter(struct pool *p, const struct table_segment_disk *d, bool opened)
 {
     enum err e = table_entry_check(p, d);
     if (e != ERR_OK)
@@ -165,7 +167,7 @@ static enum err table_enter(struct pool *p, const struct table_segment_disk *d)
     s->unread = d->unread != 0;
     if (d->state != TABLE_OPEN)
         s->length = le64_get(d->length) > BLOCK_BYTES ? le64_get(d->length) : BLOCK_BYTES;
-    return table_note_incarnation(p, id.incarnation, id.counter);
+    return opened ? table_note_incarnation(p, id.incarnation, id.counter) : ERR_OK;
 }
 
 static enum err table_apply_part(struct pool *p, const struct record_view *r)
@@ -194,7 +196,7 @@ static enum err table_apply_part(struct pool *p, const struct record_view *r)
         struct table_segment_disk d;
         memcpy(&d, at, sizeof d);
         at += sizeof d;
-        e = table_enter(p, &d);
+        e = table_enter(p, &d, false);
     }
     return e;
 }
@@ -211,7 +213,7 @@ enum err table_apply(struct pool *p, const struct record_view *r, bool *begun)
         if (r->body_bytes != sizeof d)
             return ERR_CORRUPT;
         memcpy(&d, r->body, sizeof d);
-        return table_enter(p, &d);
+        return table_enter(p, &d, r->type == RECORD_OPEN);
     case RECORD_FREED:
         for (uint32_t at = 0; at + sizeof(struct id_disk) <= r->body_bytes; at += sizeof(struct id_disk)) {
             struct id_disk id;

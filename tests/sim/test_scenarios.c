@@ -7,64 +7,21 @@
 
 #include <cmocka.h>
 
+#include "story.h"
+
 #include <base/assert.h>
 #include <spoolfs/upkeep.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <world.h>
-
-static struct world *open_world(uint64_t seed, uint32_t members, enum io_durable_by by)
-{
-    struct world *w = calloc(1, sizeof *w);
-    ASSERT(w != NULL);
-    struct plan plan;
-    plan_make_plain(&plan, seed, members, 2);
-    for (uint32_t i = 0; i < members; i++)
-        plan.durable_by[i] = by;
-    world_make(w, &plan);
-    w->paused = true;
-    w->verbose = getenv("SIM_VERBOSE") != NULL;
-    return w;
-}
-
-static void close_world(struct world *w, const char *what, uint64_t number)
-{
-    bool failed = world_failed(w);
-    if (failed)
-        print_message("%s, %llu: %s\n", what, (unsigned long long)number, w->failure);
-    world_free(w);
-    free(w);
-    if (failed)
-        fail();
-}
-
-static void cut(struct world *w, enum sim_survival survival)
-{
-    if (world_failed(w))
-        return;
-    sim_io_set_survival(w->sim, survival);
-    sim_io_power_cut(w->sim);
-    world_after_crash(w);
-}
-
-static void append_of(struct world *w, uint32_t count, uint32_t bytes)
-{
-    for (uint32_t i = 0; i < count && !world_failed(w) && w->pool; i++)
-        senders_append(w, bytes + i * 100, false);
-    if (!world_failed(w) && w->pool)
-        world_settle(w);
-}
-
-static void append(struct world *w, uint32_t count) { append_of(w, count, 3000); }
 
 static uint64_t operations_of_a_mount(uint32_t members)
 {
-    struct world *w = open_world(31, members, IO_DURABLE_DSYNC);
+    struct world *w = story_open(31, members, IO_DURABLE_DSYNC);
     uint64_t before = script_created_at(w);
     assert_true(world_mount(w));
     uint64_t ops = sim_io_counts(w->sim)->ops - before;
-    close_world(w, "mount", 0);
+    story_close(w, "mount", 0);
     return ops;
 }
 
@@ -76,22 +33,22 @@ static void two_mounts_with_one_epoch_number_lose_nothing(void **state)
     uint64_t ops = operations_of_a_mount(3);
     for (uint64_t at = 0; at < ops; at++)
         for (uint16_t away = 0; away < 3; away++) {
-            struct world *w = open_world(31, 3, IO_DURABLE_DSYNC);
+            struct world *w = story_open(31, 3, IO_DURABLE_DSYNC);
             w->scripted_cut = script_created_at(w) + at;
             bool mounted = world_mount(w);
             w->scripted_cut = UINT64_MAX;
             if (mounted)
-                cut(w, SIM_SURVIVE_RANDOM);
+                story_cut(w, SIM_SURVIVE_RANDOM);
             else if (world_crashed(w))
                 world_after_crash(w);
             sim_io_vanish(w->sim, away);
             if (!world_failed(w) && world_mount(w))
-                append(w, 4);
-            cut(w, SIM_SURVIVE_NONE);
+                story_append(w, 4, 3000);
+            story_cut(w, SIM_SURVIVE_NONE);
             sim_io_return(w->sim, away);
             if (!world_failed(w) && world_mount(w))
                 audit_run(w);
-            close_world(w, "cut at operation of the first mount", at);
+            story_close(w, "cut at operation of the first mount", at);
         }
 }
 
@@ -99,46 +56,22 @@ static void two_mounts_with_one_epoch_number_lose_nothing(void **state)
 static void what_recovery_showed_survives_the_next_power_cut(void **state)
 {
     (void)state;
-    struct world *w = open_world(32, 3, IO_DURABLE_DSYNC);
+    struct world *w = story_open(32, 3, IO_DURABLE_DSYNC);
     uint64_t created = script_created_at(w);
-    close_world(w, "create", 0);
-    w = open_world(32, 3, IO_DURABLE_DSYNC);
+    story_close(w, "create", 0);
+    w = story_open(32, 3, IO_DURABLE_DSYNC);
     script_run(w);
     uint64_t ops = sim_io_counts(w->sim)->ops;
-    close_world(w, "undisturbed", 0);
+    story_close(w, "undisturbed", 0);
     for (uint64_t at = created; at < ops; at += 5) {
-        w = open_world(32, 3, IO_DURABLE_DSYNC);
+        w = story_open(32, 3, IO_DURABLE_DSYNC);
         w->scripted_cut = at;
         w->scripted_kill = true;
         script_run(w);
         script_after_cut(w);
-        cut(w, SIM_SURVIVE_NONE);
+        story_cut(w, SIM_SURVIVE_NONE);
         script_after_cut(w);
-        close_world(w, "killed at operation", at);
-    }
-}
-
-/* Mail taken by one half alone; then the other half is mounted alone and takes mail too; then both are here. */
-static void halves_that_ran_apart_are_merged(void **state)
-{
-    (void)state;
-    for (uint64_t seed = 33; seed < 43; seed++) {
-        struct world *w = open_world(seed, 2, seed % 2 ? IO_DURABLE_DSYNC : IO_DURABLE_FLUSH);
-        if (world_create_pool(w) && world_mount(w))
-            append(w, 3);
-        for (uint16_t away = 0; away < 2 && !world_failed(w); away++) {
-            cut(w, SIM_SURVIVE_RANDOM);
-            sim_io_return(w->sim, away ? 0 : 1);
-            sim_io_vanish(w->sim, away);
-            if (world_mount(w)) /* ready although the other half has segments that are nowhere else */
-                append(w, 3);
-        }
-        cut(w, SIM_SURVIVE_RANDOM);
-        sim_io_return(w->sim, 0);
-        sim_io_return(w->sim, 1);
-        if (!world_failed(w) && world_mount(w))
-            audit_run(w);
-        close_world(w, "halves, seed", seed);
+        story_close(w, "killed at operation", at);
     }
 }
 
@@ -155,29 +88,18 @@ static void delay_first_write(void *owner, const struct io_op *op, uint64_t inde
     *fate = (struct sim_fate){.fault = SIM_FAULT_late, .delay_ns = UINT64_C(12) * 1000000000};
 }
 
-/* The first frame of each image on `target` no longer verifies. */
-static void rot_first_frames(struct world *w, uint16_t target)
-{
-    struct sim_disk *disk = sim_io_disk(w->sim, target);
-    for (uint32_t slot = 0; slot < w->plan.slots; slot++) {
-        uint64_t at = 64 * KIB + slot * w->plan.segment_bytes + BLOCK_BYTES;
-        if (sim_disk_written(disk, at))
-            sim_disk_rot(disk, at + 200, 1);
-    }
-}
-
 /* Recovery heals a frame, the member does not answer, the mount goes on without it (MEM-3): nobody reads there before
  * that write is over. */
 static void a_write_that_a_mount_gave_up_on_is_left_alone(void **state)
 {
     (void)state;
     for (uint16_t target = 0; target < 3; target++) {
-        struct world *w = open_world(44, 3, IO_DURABLE_DSYNC);
+        struct world *w = story_open(44, 3, IO_DURABLE_DSYNC);
         if (world_create_pool(w) && world_mount(w))
-            append_of(w, 8, 30 * 1024); /* too full to be compacted at once */
+            story_append(w, 8, 30 * 1024); /* too full to be compacted at once */
         sim_io_kill(w->sim);
         world_after_crash(w);
-        rot_first_frames(w, target);
+        story_rot(w, target, SEGMENT_MAIL);
         struct late_write late = {.target = target};
         sim_io_on_submit(w->sim, &late, delay_first_write);
         if (!world_failed(w))
@@ -190,7 +112,7 @@ static void a_write_that_a_mount_gave_up_on_is_left_alone(void **state)
         }
         if (!world_failed(w))
             audit_run(w);
-        close_world(w, "late member", target);
+        story_close(w, "late member", target);
     }
 }
 
@@ -223,7 +145,7 @@ static void seeds_that_found_something_hold(void **state)
         plan_make(&plan, found[i].seed, found[i].level, 1000);
         world_make(w, &plan);
         world_run(w);
-        close_world(w, found[i].what, found[i].seed);
+        story_close(w, found[i].what, found[i].seed);
     }
 }
 
@@ -232,7 +154,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_mounts_with_one_epoch_number_lose_nothing),
         cmocka_unit_test(what_recovery_showed_survives_the_next_power_cut),
-        cmocka_unit_test(halves_that_ran_apart_are_merged),
         cmocka_unit_test(a_write_that_a_mount_gave_up_on_is_left_alone),
         cmocka_unit_test(seeds_that_found_something_hold),
     };

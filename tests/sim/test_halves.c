@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What ran apart is put together: members that were mounted without each other, and a segment table that nobody can read.
+ * What the mount that merges has found must last: the mounts after it read a table, not the image headers. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "story.h"
+
+static enum io_durable_by durable_by(uint64_t seed) { return seed % 2 ? IO_DURABLE_DSYNC : IO_DURABLE_FLUSH; }
+
+static bool mounts(struct world *w) { return !world_failed(w) && world_mount(w); }
+
+/* Mount after mount: everything is there, and mail that is taken in between does not lie over it. */
+static void lasts(struct world *w, uint32_t mounts_more)
+{
+    for (uint32_t n = 0; n <= mounts_more && !world_failed(w); n++) {
+        story_cut(w, SIM_SURVIVE_RANDOM);
+        if (mounts(w) && audit_run(w))
+            story_append(w, 4, 20000);
+    }
+}
+
+/* The members of `mask` only. */
+static void here(struct world *w, uint32_t mask)
+{
+    for (uint16_t t = 0; t < w->plan.members && !world_failed(w); t++)
+        if (mask & (1u << t))
+            sim_io_return(w->sim, t);
+        else
+            sim_io_vanish(w->sim, t);
+}
+
+/* Mail taken by one half alone; then the other half is mounted alone and takes mail too; then both are here. */
+static void halves_that_ran_apart_are_merged(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 33; seed < 43; seed++) {
+        struct world *w = story_open(seed, 2, durable_by(seed));
+        if (world_create_pool(w) && world_mount(w))
+            story_append(w, 3, 3000);
+        for (uint16_t away = 0; away < 2 && !world_failed(w); away++) {
+            story_cut(w, SIM_SURVIVE_RANDOM);
+            here(w, 2u >> away);
+            if (mounts(w)) /* ready although the other half has segments that are nowhere else */
+                story_append(w, 3, 3000);
+        }
+        story_cut(w, SIM_SURVIVE_RANDOM);
+        here(w, 3);
+        if (mounts(w))
+            audit_run(w);
+        lasts(w, 3);
+        story_close(w, "halves, seed", seed);
+    }
+}
+
+/* What image headers told is in the table from then on (REC-5). */
+static void what_a_scan_of_headers_found_lasts(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 50; seed < 56; seed++) {
+        struct world *w = story_open(seed, 3, durable_by(seed));
+        if (world_create_pool(w) && world_mount(w))
+            story_append(w, 8, 20000);
+        story_cut(w, SIM_SURVIVE_ALL);
+        for (uint16_t t = 0; t < 3; t++) /* no member has a table any more */
+            story_rot(w, t, SEGMENT_TABLE);
+        if (mounts(w))
+            audit_run(w);
+        lasts(w, 3);
+        story_close(w, "no table, seed", seed);
+    }
+}
+
+/* One member of the other half comes back before the others: what its headers show is not all that its half holds, and
+ * does not make the rest dead (REC-5). */
+static void one_member_of_a_half_does_not_speak_for_the_others(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 60; seed < 72; seed++) {
+        struct world *w = story_open(seed, 4, durable_by(seed));
+        if (world_create_pool(w) && world_mount(w))
+            story_append(w, 4, 3000);
+        static const uint32_t alone[] = {1, 14};
+        for (uint32_t half = 0; half < 2; half++) {
+            story_cut(w, SIM_SURVIVE_RANDOM);
+            here(w, alone[(half + seed) % 2]);
+            if (mounts(w))
+                story_append(w, 60, 50000); /* several segments, on different pairs */
+        }
+        story_cut(w, SIM_SURVIVE_RANDOM);
+        here(w, seed % 3 ? 3 : 5);
+        if (mounts(w))
+            story_append(w, 3, 20000);
+        story_cut(w, SIM_SURVIVE_RANDOM);
+        here(w, 15);
+        if (mounts(w))
+            audit_run(w);
+        lasts(w, 2);
+        story_close(w, "one by one, seed", seed);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(halves_that_ran_apart_are_merged),
+        cmocka_unit_test(what_a_scan_of_headers_found_lasts),
+        cmocka_unit_test(one_member_of_a_half_does_not_speak_for_the_others),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
