@@ -314,12 +314,27 @@ void sim_disk_discard(struct sim_disk *disk, uint64_t offset, uint64_t length, s
     }
 }
 
+/* What older writes that never reach the medium show from here on, where `w` is newer. */
+static void cache_supersede(struct sim_disk *disk, const struct cached_write *w)
+{
+    LINK_EACH(l, &disk->cache) {
+        struct cached_write *old = CONTAINER_OF(l, struct cached_write, link);
+        if (old->number >= w->number || !overlaps(old->offset, old->length, w->offset, w->length))
+            continue;
+        uint64_t from = old->offset > w->offset ? old->offset : w->offset;
+        uint64_t old_end = old->offset + old->length, w_end = w->offset + w->length;
+        uint64_t to = old_end < w_end ? old_end : w_end;
+        memcpy(old->bytes + (from - old->offset), w->bytes + (from - w->offset), to - from);
+    }
+}
+
 void sim_disk_settle(struct sim_disk *disk, uint64_t mark)
 {
     LINK_EACH_SAFE(l, next, &disk->cache) {
         struct cached_write *w = CONTAINER_OF(l, struct cached_write, link);
         if (w->number > mark || w->doomed)
             continue;
+        cache_supersede(disk, w);
         medium_write(disk, w->offset, w->length, w->bytes);
         cache_drop(disk, w);
     }
