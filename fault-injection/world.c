@@ -70,6 +70,8 @@ static void on_event(void *owner, const struct event *e)
     w->counts.spares += e->kind == EVENT_member_state && strncmp(e->evidence, "spare -> healthy: takes", 23) == 0;
     sim_io_note(w->sim, 1000u + e->kind);
     world_say(w, "event %s %s: %s", event_name(e->kind), e->member, e->evidence);
+    if (e->kind == EVENT_scrub_blind)
+        world_fail(w, "P5: the scrub is blind: %s", e->evidence);
 }
 
 static enum err open_index(void *owner, struct uuid pool, bool discard, const struct index_callbacks *cb,

@@ -36,6 +36,8 @@ static void block_read_on_block(struct member_op *mo)
     if (mo->op.result != ERR_OK) {
         memset(r->buffer + r->at, 0, BLOCK_BYTES);
         r->bad_blocks++;
+        if (r->unread)
+            r->unread[r->at / BLOCK_BYTES / 64] |= UINT64_C(1) << (r->at / BLOCK_BYTES % 64);
     }
     r->at += BLOCK_BYTES;
     r->piece -= BLOCK_BYTES;

@@ -153,8 +153,10 @@ static void frame_committed(struct append_frame *f)
         }
         link_push(&groups, l);
     }
-    if (s->kind == SEGMENT_MAIL)
+    if (s->kind == SEGMENT_MAIL) {
         replay_committed(p, f);
+        scrub_note_commit(p, f);
+    }
     frame_release(f);
     while ((l = link_pop(&groups)) != NULL) {
         struct spool_group *g = CONTAINER_OF(l, struct spool_group, link);
@@ -329,6 +331,15 @@ static void commit_on_image(struct member_op *mo)
     frame_committed(f);
 }
 
+static void appender_close_next(struct appender *a)
+{
+    struct segment *keep = a->segment;
+    a->segment = a->next;
+    a->next = NULL;
+    commit_close_segment(a);
+    a->segment = keep;
+}
+
 void commit_member_left(struct pool *p, struct member *m)
 {
     if (!p->mounted)
@@ -336,13 +347,8 @@ void commit_member_left(struct pool *p, struct member *m)
     for (uint32_t i = 0; i < p->appender_count; i++) {
         struct appender *a = &p->appenders[i];
         struct segment *s = a->segment;
-        if (a->next && a->next->state == SEGMENT_OPEN && segment_on_member(a->next, m->number)) {
-            struct segment *keep = a->segment;
-            a->segment = a->next;
-            a->next = NULL;
-            commit_close_segment(a);
-            a->segment = keep;
-        }
+        if (a->next && a->next->state == SEGMENT_OPEN && segment_on_member(a->next, m->number))
+            appender_close_next(a);
         if (!s || !segment_on_member(s, m->number))
             continue;
         if (a->flight && a->flight->in_flight && a->flight->segment == s)
@@ -514,29 +520,6 @@ static bool segment_could_have_more(const struct pool *p, const struct segment *
     return false;
 }
 
-static bool same_members(const struct segment *a, const struct segment *b)
-{
-    bool same = a->image_count == b->image_count;
-    for (uint32_t i = 0; i < a->image_count; i++)
-        same = same && segment_on_member(b, a->images[i].member);
-    return same;
-}
-
-/* A frame of CHUNKs that is less than half full lets another one go first on the same members: its end comes soon and
- * sends this one, larger. Never behind a member that holds no part of it. */
-static bool bulk_may_grow(const struct appender *a)
-{
-    const struct pool *p = a->pool;
-    if (!a->bulk || a->flight || !a->segment || !a->building || a->building->frame.used >= FRAME_BYTES_MAX / 2)
-        return false;
-    for (uint32_t i = 1; i < p->appender_count; i++) {
-        const struct append_frame *f = p->appenders[i].flight;
-        if (p->appenders[i].bulk && f && f->in_flight && same_members(a->segment, f->segment))
-            return true;
-    }
-    return false;
-}
-
 void commit_step(struct pool *p)
 {
     for (uint32_t i = 0; i < p->appender_count; i++) {
@@ -551,14 +534,14 @@ void commit_step(struct pool *p)
             continue;
         if (a->kind == SEGMENT_MAIL && a->segment && (a->segment->close_soon || segment_could_have_more(p, a->segment)))
             commit_close_segment(a);
+        else if (a->next && a->next->state == SEGMENT_OPEN && a->next->close_soon)
+            appender_close_next(a);
         if (a->kind == SEGMENT_TABLE && a->segment && segment_could_have_more(p, a->segment))
             p->table_renew = true;
         if (a->kind == SEGMENT_TABLE && p->table_renew && a->segment && !a->flight && p->mounted && !p->stopping) {
             p->table_renew = false;
             commit_close_segment(a); /* the next turn writes a whole TABLE */
         }
-        if (bulk_may_grow(a))
-            continue;
         if (a->flight || (a->building && a->building->frame.record_count > 0))
             appender_start(a);
         else if (a->kind == SEGMENT_TABLE && !a->segment && p->mounted && !p->stopping)

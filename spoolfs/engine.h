@@ -32,8 +32,6 @@
 #define MEMBER_WRITE_ERRORS_MAX 3u   /* in a row, then the member is failed: one bad spot is not a bad disk */
 #define APPENDERS_MAX (SEGMENTS_OPEN_MAX + 1)
 #define APPENDER_TABLE 0             /* appenders[0] writes the segment table */
-#define APPENDERS_BULK_MAX 3u        /* for CHUNKs: three frames in flight keep two fast devices busy, a fourth adds nothing */
-#define BULK_WRITE_NS_MAX (4 * NS_PER_MS) /* median write; above it arms or a quota decide, and one place at a time is best */
 #define SPOOL_TABLE ((enum spool_class)(SPOOL_COMPACTION + 1)) /* takes the very last slot */
 /* An append that has no durable place by now is answered with an error instead of waiting for a person; below the
  * relay's 30 s. Whether it is on disk is then open, as RFC 5321 6.1 allows: the sender tries again. */
@@ -48,6 +46,12 @@
 
 struct latency { uint64_t count[LATENCY_BUCKETS]; uint64_t total; };
 
+/* What the superblocks remember of the scrub. */
+struct scrub_saved {
+    uint64_t pass, started_ms, completed_ms; /* of the pass under way or the last one */
+    bool paused, running;
+};
+
 struct superblock {
     struct uuid pool, member;
     uint32_t version, copy, member_number, slot_count, copies;
@@ -57,6 +61,7 @@ struct superblock {
     bool clean;
     struct segment_id table;
     struct { uint16_t member; uint32_t slot; } table_images[COPIES_MAX];
+    struct scrub_saved scrub;
     struct {
         struct uuid uuid;
         char name[MEMBER_NAME_BYTES];
@@ -130,6 +135,7 @@ struct block_read {
     uint8_t *buffer;
     enum io_class class;
     bool mail;                    /* as in member_op */
+    uint64_t *unread;             /* a bit for each block that could not be read, cleared by the caller; may be NULL */
     void (*done)(struct block_read *r);
     void *owner;
     /* out */
@@ -145,6 +151,7 @@ struct image {
     uint8_t member;
     bool bad;                     /* a place of it stayed bad after a repair: made again elsewhere, the slot is retired */
     bool unproved;                /* absent when recovery sealed the segment: may be shorter, or longer */
+    uint16_t verified;            /* low 16 bits of the pass in which the scrub last read all of it; 0: never */
     uint32_t slot;
 };
 
@@ -171,8 +178,10 @@ struct segment {
     uint64_t copies_bytes;        /* of it that a compaction wrote */
     uint64_t compact_after_ns;    /* not a victim before */
     bool close_soon;              /* open, and an image has a bad frame: sealed so that it can be repaired */
-    bool suspicious;              /* a read failed here: the scrub looks soon */
-    uint64_t scrubbed_pass;
+    bool suspicious;              /* a read failed here, or nearby: the scrub looks at once */
+    uint32_t missed_members;      /* mask: their images could not be looked at when it tried */
+    uint64_t look_again_ns;       /* not before, where something was missed */
+    uint64_t evidence_ns;         /* when evidence last led here */
     bool unread;                  /* bytes of it were bad on every image that was here: an absent one may hold them */
     bool dirty;                   /* statistics changed: look whether it can be freed */
     uint8_t image_count;
@@ -217,7 +226,6 @@ struct appender {
     struct pool *pool;
     uint8_t number;
     bool used;
-    bool bulk;                    /* takes CHUNKs, so that they do not wait for each other nor small mail for them */
     enum segment_kind kind;
     struct segment *segment;      /* open, or NULL */
     struct segment *next;         /* opened ahead, or opening */
@@ -354,6 +362,7 @@ struct pool {
     struct link rebuild_orphans;
     struct link discards;         /* of member_op.out: each frees itself when it is answered */
     struct scrub *scrub;
+    struct scrub_saved scrub_saved;
     uint64_t upkeep_next_ns;
     struct io_timer tick;
 
@@ -585,7 +594,10 @@ bool scrub_idle(const struct pool *p);
 void scrub_fini(struct pool *p);
 void scrub_status(struct pool *p, struct upkeep_status *o);
 bool scrub_reads_superblock(const struct pool *p, const struct member *m);
-void scrub_note_fault(struct pool *p, struct segment *s); /* evidence: look at this segment soon */
+/* Evidence: something was bad on `image` (COPIES_MAX: not known which): look at the segment and around that place. */
+void scrub_note_fault(struct pool *p, struct segment *s, uint32_t image);
+void scrub_note_repair(struct pool *p, struct segment *s, uint32_t image, uint64_t offset, enum err e);
+void scrub_note_commit(struct pool *p, const struct append_frame *f); /* to be read back */
 void segment_note_stat(struct pool *p, const struct index_segment *stat);
 
 #endif

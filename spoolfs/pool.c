@@ -117,24 +117,13 @@ static enum err pool_alloc_slots(struct pool *p)
     return p->segment_hash && p->segments ? ERR_OK : ERR_NO_MEMORY;
 }
 
-/* Open segments take slots: the smallest members get one for CHUNKs, larger ones more. */
-static uint32_t pool_bulk_appenders(const struct pool *p)
-{
-    uint32_t bulk = APPENDERS_BULK_MAX;
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
-        if (p->members[i].used && p->members[i].slot_count / SLOTS_PER_MEMBER_MIN < bulk)
-            bulk = p->members[i].slot_count / SLOTS_PER_MEMBER_MIN;
-    return bulk;
-}
-
 static void pool_init_appenders(struct pool *p)
 {
-    uint32_t mail = pool_domains_usable(p) / p->config.copies, bulk = pool_bulk_appenders(p);
+    uint32_t mail = pool_domains_usable(p) / p->config.copies;
     mail = mail < 1 ? 1 : mail > SEGMENTS_OPEN_MAX ? SEGMENTS_OPEN_MAX : mail;
-    bulk = bulk < SEGMENTS_OPEN_MAX - mail ? bulk : SEGMENTS_OPEN_MAX - mail;
-    p->appender_count = 1 + mail + bulk;
+    p->appender_count = 1 + mail;
     for (uint32_t i = 0; i < p->appender_count; i++)
-        p->appenders[i] = (struct appender){.pool = p, .number = (uint8_t)i, .used = true, .bulk = i > mail,
+        p->appenders[i] = (struct appender){.pool = p, .number = (uint8_t)i, .used = true,
                                             .kind = i == APPENDER_TABLE ? SEGMENT_TABLE : SEGMENT_MAIL};
 }
 
@@ -196,6 +185,7 @@ static enum err pool_mount_steps(struct pool *p, const char **text_out)
     enum err e = recover_superblocks(p, &newest);
     if (e != ERR_OK)
         return e;
+    p->scrub_saved = newest.scrub;
     *text_out = "fewer failure domains than min_copies are here: bring a missing member back (spooltool members)";
     if (!p->read_only && pool_domains_usable(p) < p->config.min_copies)
         return ERR_BELOW_POLICY;

@@ -163,7 +163,7 @@ static void read_blame(struct read_state *s, uint32_t image, enum err why)
         m->errors_identity++;
     else if (why == ERR_CORRUPT || why == ERR_MEDIA)
         m->errors_checksum++;
-    scrub_note_fault(s->pool, s->segment);
+    scrub_note_fault(s->pool, s->segment, image);
     pool_event(s->pool, EVENT_frame_corrupt, m, "segment %llu, frame at %llu: %s",
                (unsigned long long)s->segment->id.counter, (unsigned long long)s->read->place.frame, err_text(why));
 }

@@ -55,6 +55,7 @@ static void repair_end(struct repair *r, enum err e)
         pool_event(p, EVENT_frame_corrupt, m, "segment %llu, %llu: repair failed: %s",
                    (unsigned long long)r->segment->id.counter, (unsigned long long)r->offset, err_text(e));
     }
+    scrub_note_repair(p, r->segment, r->image, r->offset, e);
     link_remove(&r->link);
     p->repairs_count--;
     repair_free(r);
@@ -86,8 +87,9 @@ static void repair_on_write(struct member_op *mo)
 void repair_frame(struct pool *p, struct segment *s, const struct frame_view *good, uint32_t bad_mask)
 {
     if (s->state != SEGMENT_SEALED) { /* REP-3: it is sealed soon, and the scrub looks at it first */
-        s->suspicious = s->suspicious || bad_mask;
         s->close_soon = s->close_soon || bad_mask;
+        if (bad_mask)
+            scrub_note_fault(p, s, COPIES_MAX);
         return;
     }
     for (uint32_t i = 0; i < s->image_count; i++) {

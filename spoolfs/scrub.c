@@ -1,442 +1,466 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns: reading and verifying every image of every segment, image headers and superblocks, oldest-verified first.
+/* Owns: the pass over everything the members hold, what it remembers over restarts, and who looks when.
  *
- *   segment chosen -> headers of all images -> windows of all images side by side -> each frame of each image judged
- *   -> bad ones handed to repair with a proved source -> next window ... -> pass over: superblocks rewritten if any differs
+ *   due or asked for -> superblocks, canary, segment table -> segments, longest unverified first [pass_choose]
+ *        -> what was missed once more -> repairs over -> report
+ *   beside it: evidence [evidence_step], read-back of new frames, surface of free slots
  *
- * Invariants: SCR-1: a finding is repaired only from bytes proved in the same window. SCR-2: the pace is what one pass
- * per interval needs, within the throttle's tokens; evidence (a read that failed) puts its segment first. SCR-3: the
- * pass covers every segment that was sealed when it began or got sealed meanwhile and is not verified yet. */
-#include "engine.h"
+ * Invariants: SCR-1 to SCR-5 (scrub.h). SCR-6: the pass covers what was there when it began; younger segments are read
+ * back, and belong to the next pass. SCR-7: its number, its marks and its pause are durable: a restart goes on. */
+#include "scrub.h"
 
 #include <base/planted.h>
-#include <spoolfs/upkeep.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define SCRUB_INTERVAL_DEFAULT_NS (24 * 3600 * NS_PER_S)
 #define SCRUB_PACE_MIN (UINT64_C(1) << 20) /* bytes a second and image row: a nearly empty pool is verified often */
+#define PASS_END_PATIENCE_NS (60 * NS_PER_S)    /* for members that were missed; longer than a restart of a drive */
+#define PASS_SETTLE_PATIENCE_NS (60 * NS_PER_S) /* for repairs under way */
+#define PASS_SAVE_NS (600 * NS_PER_S)           /* what a crash may cost of a pass; each costs a whole TABLE */
 
-struct scrub {
-    struct pool *pool;
-    struct segment *segment;
-    uint64_t offset, window_at;
-    uint32_t window_bytes;
-    uint8_t *window[COPIES_MAX];
-    uint32_t have[COPIES_MAX];
-    uint8_t *whole;
-    struct block_read reads[COPIES_MAX];
-    uint32_t pending;
-    bool headers, paused, forced, in_pass, window_waits;
-    uint8_t *superblocks;
-    struct member_op super_op;
-    uint32_t super_member, super_copy;
-    struct member *super_reading;
-    bool super_running, super_bad;
-    uint64_t pass, pass_bytes, pass_done, pass_started_ns, next_ns;
-    uint64_t last_completed_ms, passes, bytes_verified, errors_found, errors_repaired;
-};
+static void pass_look_over(struct look *l);
+static uint64_t pass_bytes_left(const struct scrub *c);
 
-static struct scrub *scrub_of(struct pool *p)
-{
-    if (!p->scrub) {
-        struct scrub *c = calloc(1, sizeof *c);
-        if (!c)
-            return NULL;
-        c->pool = p;
-        p->scrub = c;
-    }
-    return p->scrub;
-}
-
-static bool scrub_free_windows(struct scrub *c)
-{
-    for (uint32_t i = 0; i < COPIES_MAX; i++) {
-        free(c->window[i]);
-        c->window[i] = NULL;
-    }
-    free(c->whole);
-    c->whole = NULL;
-    return false;
-}
-
-static bool scrub_windows(struct scrub *c)
-{
-    if (!c->whole)
-        c->whole = sync_buffer(FRAME_BYTES_MAX);
-    bool enough = c->whole != NULL;
-    for (uint32_t i = 0; i < c->segment->image_count && enough; i++) {
-        if (!c->window[i])
-            c->window[i] = sync_buffer(FRAME_BYTES_MAX);
-        enough = c->window[i] != NULL;
-    }
-    return enough;
-}
-
-/* Evidence first, then what this pass has not seen, the lowest index first: slots fill in order, so this walks members
- * roughly in the order they were written. */
-static struct segment *scrub_choose(struct scrub *c)
-{
-    struct segment *best = NULL;
-    for (uint32_t i = 0; i < c->pool->segment_used; i++) {
-        struct segment *s = &c->pool->segments[i];
-        if (s->state != SEGMENT_SEALED || s->kind != SEGMENT_MAIL || s->compacting || s->rebuilding)
-            continue;
-        if (s->suspicious)
-            return s;
-        if (s->scrubbed_pass < c->pass && !best)
-            best = s;
-    }
-    return best;
-}
-
-static bool scrub_awaits_seal(const struct scrub *c)
-{
-    for (uint32_t i = 0; i < c->pool->segment_used; i++) {
-        const struct segment *s = &c->pool->segments[i];
-        if ((s->state == SEGMENT_OPEN && s->close_soon) || (s->state == SEGMENT_CLOSED && s->kind == SEGMENT_MAIL))
-            return true;
-    }
-    return false;
-}
-
-static void scrub_found(struct scrub *c, uint32_t image, uint64_t offset, enum err why, bool repairable)
-{
-    struct pool *p = c->pool;
-    struct member *m = &p->members[c->segment->images[image].member];
-    c->errors_found++;
-    c->errors_repaired += repairable;
-    if (why == ERR_IDENTITY)
-        m->errors_identity++;
-    else if (why == ERR_CORRUPT)
-        m->errors_checksum++;
-    pool_event(p, EVENT_frame_corrupt, m, "scrub: segment %llu at %llu: %s%s", (unsigned long long)c->segment->id.counter,
-               (unsigned long long)offset, err_text(why), repairable ? "; repaired from a sibling" : "");
-}
-
-/* --- one frame on all images --- */
-
-/* Returns the bytes to go on by; 0: the frame reaches beyond the window. */
-static uint64_t scrub_frame(struct scrub *c)
-{
-    struct pool *p = c->pool;
-    struct segment *s = c->segment;
-    uint32_t at = (uint32_t)(c->offset - c->window_at), good = UINT32_MAX, bad = 0;
-    enum err why[COPIES_MAX] = {0};
-    struct frame_view view, best;
-    uint8_t *here[COPIES_MAX] = {0};
-    uint32_t have[COPIES_MAX] = {0};
-    for (uint32_t i = 0; i < s->image_count; i++) {
-        if (c->have[i] <= at)
-            continue;
-        here[i] = c->window[i] + at;
-        have[i] = c->have[i] - at;
-        why[i] = verify_head(here[i], &p->uuid, s->id, c->offset, &view);
-        if (why[i] == ERR_OK && view.blocks * BLOCK_BYTES > have[i])
-            return 0;
-        if (why[i] == ERR_OK)
-            why[i] = verify_frame(here[i], &p->uuid, &view, NULL);
-        if (why[i] == ERR_OK && good == UINT32_MAX) {
-            good = i;
-            best = view;
-        } else if (why[i] != ERR_OK) {
-            bad |= 1u << i;
-        }
-    }
-    if (good == UINT32_MAX &&
-        salvage_frame(&p->uuid, s->id, c->offset, here, have, s->image_count, c->whole, &best) != ERR_OK) {
-        c->errors_found++;
-        return BLOCK_BYTES; /* no image has it: replay and reads have told by id; go on at the next block */
-    }
-    for (uint32_t i = 0; i < s->image_count; i++)
-        if (bad & (1u << i))
-            scrub_found(c, i, c->offset, why[i], true);
-    if (bad)
-        repair_frame(p, s, &best, bad);
-    return (uint64_t)best.blocks * BLOCK_BYTES;
-}
-
-static void scrub_headers(struct scrub *c)
-{
-    struct pool *p = c->pool;
-    struct segment *s = c->segment;
-    for (uint32_t i = 0; i < s->image_count; i++) {
-        if (c->have[i] < BLOCK_BYTES)
-            continue;
-        struct member *m = &p->members[s->images[i].member];
-        struct image_view v;
-        enum err e = image_head_decode(c->window[i], &v);
-        if (e == ERR_OK && (!segment_id_equal(v.segment, s->id) || v.slot != s->images[i].slot ||
-                            !uuid_equal(v.member, m->uuid)))
-            e = ERR_IDENTITY;
-        if (e == ERR_OK)
-            continue;
-        v = (struct image_view){.segment = s->id, .kind = s->kind, .slot = s->images[i].slot, .pool = p->uuid,
-                                .member = m->uuid, .image_count = s->image_count};
-        for (uint32_t j = 0; j < s->image_count; j++) {
-            v.images[j].member = s->images[j].member;
-            v.images[j].slot = s->images[j].slot;
-        }
-        image_head_encode(&v, c->whole);
-        struct frame_view block = {.bytes = c->whole, .blocks = 1, .offset = 0};
-        scrub_found(c, i, 0, e == ERR_NOT_FOUND ? ERR_CORRUPT : e, true);
-        repair_frame(p, s, &block, 1u << i);
-    }
-}
-
-/* --- windows --- */
-
-static void scrub_leave(struct scrub *c)
-{
-    c->segment->refs--;
-    c->segment = NULL;
-}
-
-static void scrub_window_over(struct scrub *c)
-{
-    struct segment *s = c->segment;
-    if (c->headers) {
-        scrub_headers(c);
-        c->headers = false;
-        c->offset = BLOCK_BYTES;
-    }
-    while (c->offset < s->length && c->offset < c->window_at + c->window_bytes) {
-        if (c->pool->repairs_count + COPIES_MAX > REPAIRS_MAX) {
-            c->window_waits = true; /* for room in the repairs' queue */
-            return;
-        }
-        uint64_t by = scrub_frame(c);
-        if (by == 0)
-            break;
-        c->offset += by;
-    }
-    c->window_bytes = 0;
-    if (c->offset < s->length)
-        return;
-    s->scrubbed_pass = c->pass;
-    s->suspicious = false;
-    c->pass_done += s->length;
-    scrub_leave(c);
-}
-
-static void scrub_on_read(struct block_read *r)
-{
-    struct scrub *c = r->owner;
-    uint32_t i = (uint32_t)(r - c->reads);
-    bool zeros = r->result == ERR_MEDIA; /* never verify, and are written anew from a sibling */
-    c->have[i] = r->result == ERR_OK || zeros ? r->length : 0;
-    c->bytes_verified += c->have[i];
-    if (--c->pending == 0)
-        scrub_window_over(c);
-}
-
-static void scrub_read(struct scrub *c)
-{
-    struct pool *p = c->pool;
-    struct segment *s = c->segment;
-    uint64_t from = c->headers ? 0 : c->offset, left = s->length - from;
-    uint32_t bytes = left < FRAME_BYTES_MAX ? (uint32_t)left : FRAME_BYTES_MAX;
-    c->window_at = from;
-    c->window_bytes = bytes;
-    c->pending = 1;
-    for (uint32_t i = 0; i < s->image_count; i++) {
-        struct member *m = &p->members[s->images[i].member];
-        c->have[i] = 0;
-        if (!image_readable(p, s, i) || (PLANTED(scrub_one_image) && i > 0))
-            continue;
-        c->pending++;
-        c->reads[i] = (struct block_read){.member = m, .class = IO_CLASS_SCRUB, .length = bytes, .buffer = c->window[i],
-                                          .offset = segment_image_offset(p, &s->images[i]) + from,
-                                          .done = scrub_on_read, .owner = c};
-        block_read_start(&c->reads[i]);
-    }
-    if (--c->pending == 0) { /* nobody can be read: nothing to verify */
-        c->offset = s->length;
-        scrub_window_over(c);
-    }
-}
-
-/* --- superblocks: read all copies; any that differs makes the pool write all of them anew --- */
-
-static void scrub_super_next(struct scrub *c);
-
-static void scrub_on_super(struct member_op *mo)
-{
-    struct scrub *c = mo->owner;
-    struct superblock s;
-    c->super_reading = NULL;
-    superblock_read_back(c->pool, mo->member);
-    bool good = mo->op.result == ERR_OK && superblock_decode(c->superblocks, &s) == ERR_OK && s.copy == c->super_copy &&
-                uuid_equal(s.member, mo->member->uuid);
-    if (!good && !c->pool->super.running) {
-        c->errors_found++;
-        c->errors_repaired++;
-        c->super_bad = true;
-        mo->member->errors_checksum++;
-        pool_event(c->pool, EVENT_superblock_repaired, mo->member, "scrub: copy %u is damaged; all copies are written anew",
-                   c->super_copy);
-    }
-    c->super_copy++;
-    scrub_super_next(c);
-}
-
-static void scrub_super_next(struct scrub *c)
-{
-    struct pool *p = c->pool;
-    if (c->super_copy == SUPERBLOCK_COPIES) {
-        c->super_copy = 0;
-        c->super_member++;
-    }
-    while (c->super_member < MEMBERS_MAX && !member_usable(&p->members[c->super_member]))
-        c->super_member++;
-    if (c->super_member >= MEMBERS_MAX || p->super.running) { /* an update writes them all anyway */
-        c->super_running = false;
-        if (c->super_bad)
-            superblock_update(p, NULL);
-        return;
-    }
-    struct member *m = &p->members[c->super_member];
-    c->super_op = (struct member_op){.done = scrub_on_super, .owner = c};
-    c->super_op.op = (struct io_op){.kind = IO_READ, .class = IO_CLASS_SCRUB, .length = SUPERBLOCK_BYTES,
-                                    .buffer = c->superblocks, .offset = superblock_offset(m->member_bytes, c->super_copy)};
-    c->super_reading = m;
-    member_submit(m, &c->super_op);
-}
-
-bool scrub_reads_superblock(const struct pool *p, const struct member *m)
-{
-    return p->scrub && p->scrub->super_reading == m;
-}
-
-static void scrub_supers(struct scrub *c)
-{
-    if (!c->superblocks)
-        c->superblocks = sync_buffer(SUPERBLOCK_BYTES);
-    if (!c->superblocks || c->pool->super.running)
-        return;
-    c->super_member = c->super_copy = 0;
-    c->super_running = true;
-    c->super_bad = false;
-    scrub_super_next(c);
-}
-
-/* --- pace and passes --- */
-
-static uint64_t scrub_total(const struct pool *p)
-{
-    uint64_t total = 0;
-    for (uint32_t i = 0; i < p->segment_used; i++)
-        if (p->segments[i].state == SEGMENT_SEALED && p->segments[i].kind == SEGMENT_MAIL)
-            total += p->segments[i].length;
-    return total;
-}
-
-static uint64_t scrub_interval_ns(const struct pool *p)
+uint64_t scrub_interval_ns(const struct pool *p)
 {
     return p->config.scrub_interval_ns ? p->config.scrub_interval_ns : SCRUB_INTERVAL_DEFAULT_NS;
 }
 
-static void scrub_pass_begin(struct scrub *c)
+/* SCR-7 */
+static void scrub_remember(struct scrub *c)
+{
+    const struct scrub_saved *saved = &c->pool->scrub_saved;
+    uint64_t now_ms = io_wall_ms(c->pool->io), now = io_now_ns(c->pool->io), interval = scrub_interval_ns(c->pool);
+    uint64_t ago = saved->started_ms && saved->started_ms < now_ms ? (now_ms - saved->started_ms) * NS_PER_MS : 0;
+    ago = ago < interval ? ago : interval;
+    c->pass = saved->pass;
+    c->last_completed_ms = saved->completed_ms;
+    c->paused = saved->paused;
+    c->pass_started_ms = saved->started_ms;
+    c->pass_started_ns = now > ago ? now - ago : 0; /* what is left of it is spread over what is left of the interval */
+    c->in_pass = saved->running;
+    c->next_ns = saved->pass && !saved->running ? now + interval - ago : 0;
+    if (!saved->running)
+        return;
+    c->pass_bytes = pass_bytes_left(c);
+    report_begin(c);
+}
+
+struct scrub *scrub_of(struct pool *p)
+{
+    if (p->scrub)
+        return p->scrub;
+    struct scrub *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    c->report = calloc(1, sizeof *c->report);
+    c->last_report = calloc(1, sizeof *c->last_report);
+    if (!c->report || !c->last_report) {
+        free(c->report);
+        free(c->last_report);
+        free(c);
+        return NULL;
+    }
+    c->pool = p;
+    c->pass_look.scrub = c->evidence_look.scrub = c;
+    c->pass_look.over = pass_look_over;
+    c->evidence_look.over = evidence_over;
+    link_init(&c->orphans);
+    link_init(&c->super_reads);
+    link_init(&c->late_canaries);
+    link_init(&c->late_surfaces);
+    p->scrub = c;
+    scrub_remember(c);
+    return c;
+}
+
+bool scrub_may(struct scrub *c, uint32_t members_mask)
+{
+    return upkeep_may(c->pool, members_mask, IO_CLASS_SCRUB);
+}
+
+static uint16_t pass_mark(const struct scrub *c)
+{
+    return (uint16_t)c->pass; /* 0: never; pass_begin leaves out the numbers that end so */
+}
+
+static void scrub_note_saved(struct scrub *c)
+{
+    c->pool->scrub_saved = (struct scrub_saved){.pass = c->pass, .started_ms = c->pass_started_ms,
+                                                .completed_ms = c->last_completed_ms, .paused = c->paused,
+                                                .running = c->in_pass};
+}
+
+static void scrub_save(struct scrub *c)
+{
+    scrub_note_saved(c);
+    if (c->pool->mounted && !c->pool->read_only)
+        superblock_update(c->pool, NULL);
+}
+
+/* --- marks --- */
+
+bool scrub_image_answers(const struct pool *p, const struct segment *s, uint32_t i)
+{
+    const struct member *m = &p->members[s->images[i].member];
+    bool missed = (s->missed_members >> m->number) & 1;
+    return member_readable(m) && (!missed || io_now_ns(p->io) >= s->look_again_ns) && !look_owed_by(p->scrub, m);
+}
+
+static bool segment_counts(const struct scrub *c, const struct segment *s)
+{
+    return s->kind == SEGMENT_MAIL && (s->state == SEGMENT_OPEN || s->state == SEGMENT_CLOSED || s->state == SEGMENT_SEALED) &&
+           (s->id.incarnation != c->pool->incarnation || s->id.counter <= c->newest_segment);
+}
+
+static bool segment_covered(const struct scrub *c, const struct segment *s)
+{
+    for (uint32_t i = 0; i < s->image_count; i++)
+        if (s->images[i].verified != pass_mark(c))
+            return false;
+    return true;
+}
+
+bool scrub_can_look_at(const struct segment *s)
+{
+    return (s->state == SEGMENT_OPEN || s->state == SEGMENT_SEALED) && !s->compacting && !s->rebuilding;
+}
+
+/* SCR-3 */
+void scrub_look_over(struct look *l)
+{
+    struct scrub *c = l->scrub;
+    struct segment *s = l->segment;
+    if (l->dropped)
+        return;
+    s->missed_members = 0;
+    for (uint32_t i = 0; i < l->count; i++) {
+        for (uint32_t k = 0; k < s->image_count; k++) {
+            if (s->images[k].member != l->images[i].member || s->images[k].slot != l->images[i].slot)
+                continue;
+            bool missed = (l->missed >> i) & 1;
+            bool again = ((l->bad >> i) & 1) && s->state != SEGMENT_SEALED; /* it is repaired once it is sealed */
+            if (missed || again) {
+                s->missed_members |= missed ? 1u << s->images[k].member : 0;
+                s->look_again_ns = io_now_ns(c->pool->io) + (missed ? LOOK_AGAIN_NS : NS_PER_S);
+                continue;
+            }
+            s->images[k].verified = pass_mark(c);
+            c->unsaved = true;
+            if (c->in_pass)
+                report_image(c, &c->pool->members[s->images[k].member], l->end);
+        }
+    }
+}
+
+/* --- the pass --- */
+
+static uint64_t pass_bytes_left(const struct scrub *c)
+{
+    uint64_t left = 0;
+    for (uint32_t i = 0; i < c->pool->segment_used; i++) {
+        const struct segment *s = &c->pool->segments[i];
+        if (s->state != SEGMENT_UNUSED && segment_counts(c, s) && !segment_covered(c, s))
+            left += s->length;
+    }
+    return left;
+}
+
+struct pass_rank { bool seen; uint32_t age; uint64_t turn; };
+
+/* Missed before comes last; then the longest unverified; of equals the one whose members were read least recently: they
+ * take turns. */
+static bool pass_sooner(const struct pass_rank *a, const struct pass_rank *b)
+{
+    if (a->seen != b->seen)
+        return b->seen;
+    return a->age != b->age ? a->age > b->age : a->turn < b->turn;
+}
+
+/* age 0: there is nothing to look at. */
+static struct pass_rank pass_rank(const struct scrub *c, const struct segment *s)
+{
+    struct pass_rank r = {.seen = s->missed_members != 0};
+    for (uint32_t k = 0; k < s->image_count; k++) {
+        uint64_t last = c->member_turn[s->images[k].member];
+        r.turn = last > r.turn ? last : r.turn;
+        uint16_t verified = s->images[k].verified;
+        if (verified == pass_mark(c) || !scrub_image_answers(c->pool, s, k))
+            continue;
+        uint32_t age = verified ? (uint16_t)(pass_mark(c) - verified) : UINT16_MAX + 1u;
+        r.age = age > r.age ? age : r.age;
+    }
+    return r;
+}
+
+static struct segment *pass_choose(struct scrub *c)
+{
+    struct segment *best = NULL;
+    struct pass_rank best_rank = {0};
+    uint64_t now = io_now_ns(c->pool->io);
+    for (uint32_t i = 0; i < c->pool->segment_used; i++) {
+        struct segment *s = &c->pool->segments[i];
+        if (s->state == SEGMENT_UNUSED || !segment_counts(c, s) || !scrub_can_look_at(s) ||
+            (s->state == SEGMENT_OPEN && now < s->look_again_ns) ||
+            (c->evidence_look.running && c->evidence_look.segment == s))
+            continue;
+        struct pass_rank r = pass_rank(c, s);
+        if (r.age && (!best || pass_sooner(&r, &best_rank))) {
+            best = s;
+            best_rank = r;
+        }
+    }
+    return best;
+}
+
+/* What is left of the interval for what is left to read; a fifth is reserve. */
+static uint64_t pass_pace(const struct scrub *c)
+{
+    if (c->forced)
+        return 0;
+    uint64_t end = c->pass_started_ns + scrub_interval_ns(c->pool) / 5 * 4, now = io_now_ns(c->pool->io);
+    uint64_t seconds = end > now ? (end - now) / NS_PER_S + 1 : 1;
+    uint64_t left = c->pass_bytes > c->pass_done ? c->pass_bytes - c->pass_done : 0;
+    uint64_t pace = left / seconds;
+    return pace > SCRUB_PACE_MIN ? pace : SCRUB_PACE_MIN;
+}
+
+static void pass_table_over(struct scrub *c, const struct look *l)
+{
+    if (l->dropped || (l->stopped && !l->missed))
+        return; /* written anew meanwhile: once more */
+    c->table_done = l->missed == 0;
+    c->table_missed = 0;
+    c->table_again_ns = io_now_ns(c->pool->io) + LOOK_AGAIN_NS;
+    for (uint32_t i = 0; i < l->count; i++) {
+        if (l->missed & (1u << i))
+            c->table_missed |= 1u << l->images[i].member;
+        else if (c->table_done)
+            report_image(c, &c->pool->members[l->images[i].member], l->end);
+    }
+}
+
+static void pass_look_over(struct look *l)
+{
+    struct scrub *c = l->scrub;
+    if (l->what == LOOK_TABLE) {
+        pass_table_over(c, l);
+        return;
+    }
+    scrub_look_over(l);
+    for (uint32_t i = 0; i < l->count; i++)
+        if (l->bad & (1u << i))
+            evidence_around(c, &l->images[i]);
+    c->pass_done += l->missed ? 0 : l->end;
+}
+
+static void pass_begin(struct scrub *c)
 {
     c->pass++;
+    c->pass += pass_mark(c) == 0;
     c->in_pass = true;
-    c->pass_bytes = scrub_total(c->pool);
+    c->table_done = c->supers_done = false;
+    c->table_missed = 0;
+    c->table_again_ns = c->choose_ns = 0;
+    c->newest_segment = c->pool->next_segment;
+    c->pass_bytes = pass_bytes_left(c);
     c->pass_done = 0;
-    c->pass_started_ns = io_now_ns(c->pool->io);
-    for (uint32_t i = 0; i < c->pool->segment_used; i++) { /* SCR-3: what is open is sealed, so that it is covered */
-        struct segment *s = &c->pool->segments[i];
-        s->close_soon = s->close_soon || (s->state == SEGMENT_OPEN && s->kind == SEGMENT_MAIL && s->length > BLOCK_BYTES);
-    }
-    c->pool->table_renew = true; /* the segment table is not read but written anew: what rots in it does not last a pass */
-    scrub_supers(c);
+    c->pass_started_ns = c->saved_ns = io_now_ns(c->pool->io);
+    c->pass_started_ms = io_wall_ms(c->pool->io);
+    c->idle_since_ns = c->settle_since_ns = 0;
+    report_begin(c);
+    scrub_note_saved(c); /* written once the superblocks have been read: an update would hide what is wrong with them */
 }
 
-static void scrub_pass_end(struct scrub *c)
+static void segment_report_missed(struct scrub *c, const struct segment *s)
+{
+    if (s->state == SEGMENT_UNUSED || !segment_counts(c, s) || segment_covered(c, s))
+        return;
+    for (uint32_t i = 0; i < s->image_count; i++) {
+        const struct member *m = &c->pool->members[s->images[i].member];
+        if (s->images[i].verified == pass_mark(c))
+            continue;
+        report_missed(c, s->id, m, !member_readable(m) ? "member away" : scrub_can_look_at(s) ? "no answer" : "busy");
+    }
+}
+
+static void pass_end(struct scrub *c)
 {
     struct pool *p = c->pool;
-    c->in_pass = false;
-    c->forced = false;
+    for (uint32_t i = 0; i < p->segment_used; i++)
+        segment_report_missed(c, &p->segments[i]);
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        if (!c->table_done && (c->table_missed & (1u << i)))
+            report_missed(c, p->table_id, &p->members[i], "segment table");
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        if (c->super.missed & (1u << i))
+            report_missed(c, (struct segment_id){0}, &p->members[i], "superblocks");
+    bool complete = c->report->missed_total == 0;
+    report_settle(c);
+    c->in_pass = c->forced = false;
     c->passes++;
-    c->last_completed_ms = io_wall_ms(p->io);
-    scrub_free_windows(c);
-    pool_event(p, EVENT_scrub_completed, NULL, "pass %llu: %llu bytes of images verified, %llu errors found since the mount",
-               (unsigned long long)c->passes, (unsigned long long)c->bytes_verified, (unsigned long long)c->errors_found);
+    if (complete)
+        c->last_completed_ms = io_wall_ms(p->io);
+    look_free_windows(&c->pass_look);
+    const struct scrub_report *r = c->report;
+    pool_event(p, EVENT_scrub_completed, NULL,
+               "pass %llu: %llu places found bad, %llu repaired, %llu left; %llu images missed; %llu bytes verified since the mount",
+               (unsigned long long)c->pass, (unsigned long long)r->places_found, (unsigned long long)r->places_repaired,
+               (unsigned long long)r->places_left, (unsigned long long)r->missed_total, (unsigned long long)c->bytes_verified);
+    report_end(c, complete);
     uint64_t took = io_now_ns(p->io) - c->pass_started_ns, interval = scrub_interval_ns(p);
     c->next_ns = io_now_ns(p->io) + (took < interval ? interval - took : 0);
+    p->table_renew = true; /* with its marks */
+    c->unsaved = false;
+    scrub_save(c);
 }
 
-/* SCR-2 */
-static bool scrub_may_read(struct scrub *c, uint32_t bytes)
+/* Nothing can be looked at just now. True: nothing more will come. Each wait has its own patience. */
+static bool pass_waited_long_enough(struct scrub *c)
 {
-    struct pool *p = c->pool;
-    uint64_t now = io_now_ns(p->io);
-    if (!c->forced && now < c->next_ns)
+    uint64_t now = io_now_ns(c->pool->io);
+    bool left = pass_bytes_left(c) > 0 || !c->table_done || c->super.missed;
+    if (left && c->idle_since_ns == 0)
+        c->idle_since_ns = now;
+    if (left && now - c->idle_since_ns < PASS_END_PATIENCE_NS)
         return false;
-    if (!upkeep_may(p, segment_members(c->segment), IO_CLASS_SCRUB))
+    bool open = c->pool->repairs_count > 0 || report_open(c, SCRUB_TABLE) || c->evidence_look.running;
+    if (open && c->settle_since_ns == 0)
+        c->settle_since_ns = now;
+    return !open || now - c->settle_since_ns >= PASS_SETTLE_PATIENCE_NS;
+}
+
+static bool pass_due(const struct scrub *c)
+{
+    return c->forced || (io_now_ns(c->pool->io) >= c->next_ns && c->pool->index_ready);
+}
+
+static uint32_t members_kept(const struct scrub *c, uint32_t mask)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        kept |= member_kept(&c->pool->members[i]) ? mask & (1u << i) : 0;
+    return kept;
+}
+
+/* What stands before the segments. True: under way. */
+static bool pass_prepares(struct scrub *c)
+{
+    if (!c->supers_done) {
+        super_tour_begin(c, UINT32_MAX);
+        canary_begin(c);
+        c->supers_done = c->supers_new = true;
+    }
+    if (c->super.running || !canary_idle(c))
+        return true;
+    if (c->supers_new)
+        scrub_save(c);
+    if (c->supers_new || !c->super.missed)
+        c->super_again_ns = io_now_ns(c->pool->io) + LOOK_AGAIN_NS;
+    c->supers_new = false;
+    uint32_t missed = c->super.missed, kept = members_kept(c, missed);
+    if (kept && io_now_ns(c->pool->io) >= c->super_again_ns) {
+        c->supers_new = true;
+        super_tour_begin(c, kept);
+        c->super.missed = missed & ~kept;
+        return true;
+    }
+    struct segment *table = c->pool->table_segment;
+    bool still = table && !c->pool->table_rewriting && !c->pool->table_renew; /* else: when it is written anew */
+    if (c->table_done || !still || io_now_ns(c->pool->io) < c->table_again_ns)
         return false;
-    uint64_t pace = c->pass_bytes / (scrub_interval_ns(p) / NS_PER_S + 1) * 2; /* twice: half the interval is reserve */
-    pace = pace > SCRUB_PACE_MIN ? pace : SCRUB_PACE_MIN;
-    c->next_ns = now + bytes * NS_PER_S / pace;
+    c->pass_look.pace = pass_pace(c);
+    look_begin(&c->pass_look, table, 0, table->length);
     return true;
+}
+
+static void pass_step(struct scrub *c)
+{
+    look_step(&c->pass_look);
+    if (c->pass_look.running || c->paused || c->pool->stopping)
+        return;
+    if (!c->in_pass) {
+        if (!pass_due(c))
+            return;
+        pass_begin(c);
+    }
+    if (pass_prepares(c) || io_now_ns(c->pool->io) < c->choose_ns)
+        return;
+    struct segment *s = pass_choose(c);
+    if (!s)
+        c->choose_ns = io_now_ns(c->pool->io) + CHOOSE_PAUSE_NS;
+    if (s) {
+        c->idle_since_ns = c->settle_since_ns = 0;
+        c->pass_look.pace = pass_pace(c);
+        look_begin(&c->pass_look, s, 0, s->length);
+    } else if (pass_waited_long_enough(c)) {
+        pass_end(c);
+    }
+}
+
+/* The table in the log carries the marks: a crash costs what came after the last one. */
+static void pass_save(struct scrub *c)
+{
+    uint64_t now = io_now_ns(c->pool->io);
+    if (!c->in_pass || !c->unsaved || now - c->saved_ns < PASS_SAVE_NS)
+        return;
+    c->saved_ns = now;
+    c->unsaved = false;
+    c->pool->table_renew = true;
+}
+
+/* Open findings about a table segment end when another one has taken its place. */
+static void table_findings_end(struct scrub *c)
+{
+    const struct segment *t = c->pool->table_segment;
+    if (!c->table_open)
+        return;
+    c->table_open = report_open(c, SCRUB_TABLE);
+    for (uint32_t i = 0; t && i < c->report->finding_count; i++) {
+        const struct scrub_finding *f = &c->report->findings[i];
+        if (f->kind == SCRUB_TABLE && f->outcome == SCRUB_OPEN && !segment_id_equal(f->segment, t->id))
+            report_outcome(c, SCRUB_TABLE, NULL, f->segment, f->offset, SCRUB_REPAIRED);
+    }
 }
 
 void scrub_step(struct pool *p)
 {
     struct scrub *c = scrub_of(p);
-    if (!c || !p->mounted || c->pending || c->super_running || p->repairs_count > 0)
-        return; /* an image under repair is not read: what follows would not be verified */
-    if (c->window_waits && c->segment) {
-        c->window_waits = false;
-        scrub_window_over(c);
+    if (!c || !p->mounted)
         return;
-    }
-    if (c->segment && (p->stopping || c->paused)) {
-        scrub_leave(c);
-        return;
-    }
-    if (p->stopping || c->paused)
-        return;
-    for (uint32_t n = 0; n < 4 && !c->pending; n++) {
-        if (!c->in_pass) {
-            if (!c->forced && (io_now_ns(p->io) < c->next_ns || !p->index_ready))
-                return;
-            scrub_pass_begin(c);
-            if (c->super_running)
-                return;
-        }
-        if (!c->segment) {
-            struct segment *s = scrub_choose(c);
-            if (!s && scrub_awaits_seal(c))
-                return;
-            if (!s) {
-                scrub_pass_end(c);
-                return;
-            }
-            c->segment = s;
-            s->refs++;
-            c->headers = true;
-            c->window_waits = false;
-            c->offset = 0;
-        }
-        if (!scrub_windows(c) || !scrub_may_read(c, FRAME_BYTES_MAX < c->segment->length ? FRAME_BYTES_MAX
-                                                                                        : (uint32_t)c->segment->length))
-            return;
-        scrub_read(c);
-    }
+    if (c->super.running)
+        super_tour_step(c);
+    canary_step(c);
+    evidence_step(c);
+    pass_step(c);
+    readback_step(c);
+    surface_step(c);
+    table_findings_end(c);
+    pass_save(c);
 }
 
 bool scrub_idle(const struct pool *p)
 {
-    return !p->scrub || (!p->scrub->segment && !p->scrub->pending && !p->scrub->super_running);
+    const struct scrub *c = p->scrub;
+    return !c || (!c->pass_look.running && !c->evidence_look.running && !c->super.running && canary_idle(c) &&
+                  readback_idle(c) && surface_idle(c));
 }
 
-void scrub_note_fault(struct pool *p, struct segment *s)
+void scrub_note_repair(struct pool *p, struct segment *s, uint32_t image, uint64_t offset, enum err e)
 {
-    s->suspicious = true;
-    if (p->scrub) {
-        p->scrub->next_ns = 0;
-        p->scrub->forced = p->scrub->forced || !p->scrub->in_pass;
+    struct scrub *c = p->scrub;
+    if (!c)
+        return;
+    const struct member *m = &p->members[s->images[image].member];
+    if (e == ERR_MEMBER_GONE) { /* out of service: found again when it is back (SCR-3) */
+        s->images[image].verified = 0;
+        s->missed_members |= 1u << m->number;
+        s->look_again_ns = io_now_ns(p->io) + LOOK_AGAIN_NS;
+        return;
     }
+    report_outcome(c, offset == 0 ? SCRUB_IMAGE_HEADER : SCRUB_FRAME, m, s->id, offset,
+                   e == ERR_OK ? SCRUB_REPAIRED : SCRUB_STAYS_BAD);
 }
 
 void scrub_fini(struct pool *p)
@@ -445,8 +469,15 @@ void scrub_fini(struct pool *p)
     p->scrub = NULL;
     if (!c)
         return;
-    scrub_free_windows(c);
-    free(c->superblocks);
+    canary_fini(c);
+    readback_fini(c);
+    surface_fini(c);
+    look_fini(&c->pass_look);
+    look_fini(&c->evidence_look);
+    super_tour_fini(c);
+    look_forget_orphans(c);
+    free(c->report);
+    free(c->last_report);
     free(c);
 }
 
@@ -455,17 +486,29 @@ void scrub_start(struct pool *p)
     struct scrub *c = scrub_of(p);
     if (!c)
         return;
+    bool was_paused = c->paused;
     c->forced = true;
     c->paused = false;
-    if (!c->in_pass)
-        c->next_ns = 0;
+    c->next_ns = 0;
+    look_drop(&c->pass_look);
+    look_drop(&c->evidence_look);
+    if (c->in_pass) /* what it has seen so far is looked at again: it was asked for now */
+        pass_begin(c);
+    else if (was_paused)
+        scrub_save(c);
 }
 
 void scrub_pause(struct pool *p, bool paused)
 {
     struct scrub *c = scrub_of(p);
-    if (c)
-        c->paused = paused;
+    if (!c || c->paused == paused)
+        return;
+    c->paused = paused;
+    if (c->unsaved && c->in_pass) {
+        c->unsaved = false;
+        p->table_renew = true;
+    }
+    scrub_save(c);
 }
 
 void scrub_status(struct pool *p, struct upkeep_status *o)
@@ -482,8 +525,14 @@ void scrub_status(struct pool *p, struct upkeep_status *o)
     o->scrub.bytes_verified = c->bytes_verified;
     o->scrub.errors_found = c->errors_found;
     o->scrub.errors_repaired = c->errors_repaired;
-    uint64_t pace = c->pass_bytes / (scrub_interval_ns(p) / NS_PER_S + 1) * 2;
-    pace = pace > SCRUB_PACE_MIN ? pace : SCRUB_PACE_MIN;
-    if (c->in_pass && c->pass_bytes > c->pass_done)
+    o->scrub.canaries = c->canaries;
+    o->scrub.canaries_missed = c->canaries_missed;
+    o->scrub.blind = c->blind;
+    o->scrub.readback_bytes = c->readback_bytes;
+    o->scrub.readback_skipped_bytes = c->readback_skipped;
+    o->scrub.surface_bytes = c->surface_bytes;
+    o->scrub.slots_retired = c->slots_retired;
+    uint64_t pace = pass_pace(c);
+    if (c->in_pass && pace && c->pass_bytes > c->pass_done)
         o->scrub.eta_seconds = (c->pass_bytes - c->pass_done) / pace;
 }

@@ -42,6 +42,10 @@ void superblock_encode(const struct superblock *s, uint8_t bytes[SUPERBLOCK_BYTE
         d->table_images[i].member = le16_of(s->table_images[i].member);
         d->table_images[i].slot = le32_of(s->table_images[i].slot);
     }
+    d->scrub_pass = le64_of(s->scrub.pass);
+    d->scrub_started_ms = le64_of(s->scrub.started_ms);
+    d->scrub_completed_ms = le64_of(s->scrub.completed_ms);
+    d->scrub_flags = le32_of((s->scrub.paused ? SCRUB_FLAG_PAUSED : 0u) | (s->scrub.running ? SCRUB_FLAG_RUNNING : 0u));
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         struct superblock_member_disk *m = &d->members[i];
         if (!s->members[i].used)
@@ -124,6 +128,10 @@ enum err superblock_decode(const uint8_t bytes[SUPERBLOCK_BYTES], struct superbl
         .clock_ms = le64_get(d.clock_ms),
         .clean = le64_get(d.clean) == 1,
         .table = segment_id_disk_get(d.table),
+        .scrub = {.pass = le64_get(d.scrub_pass), .started_ms = le64_get(d.scrub_started_ms),
+                  .completed_ms = le64_get(d.scrub_completed_ms),
+                  .paused = (le32_get(d.scrub_flags) & SCRUB_FLAG_PAUSED) != 0,
+                  .running = (le32_get(d.scrub_flags) & SCRUB_FLAG_RUNNING) != 0},
     };
     memcpy(s.pool.b, d.pool_uuid, 16);
     memcpy(s.member.b, d.member_uuid, 16);
@@ -207,6 +215,7 @@ static void superblock_of_pool(struct pool *p, const struct member *m, uint32_t 
         .copies = p->config.copies, .slot_bytes = m->slot_bytes, .slots_offset = m->slots_offset,
         .member_bytes = m->member_bytes, .durable_by = m->durable_by, .epoch = p->epoch, .update = p->update,
         .incarnation = p->incarnation, .clock_ms = pool_clock_ms(p), .clean = p->clean_flag != 0, .table = p->table_id,
+        .scrub = p->scrub_saved,
     };
     for (uint32_t i = 0; i < COPIES_MAX; i++) {
         s->table_images[i].member = i < p->table_image_count ? p->table_images[i].member : UINT16_MAX;
@@ -351,7 +360,7 @@ static void superblock_leave_stragglers(struct pool *p)
         return;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         struct member *m = &p->members[i];
-        if (!(p->super.out_mask & (1u << i)) || !member_kept(m) || !member_peers_answer(m))
+        if (!((p->super.out_mask | p->super.deferred_mask) & (1u << i)) || !member_kept(m) || !member_peers_answer(m))
             continue;
         m->slow_count++;
         member_leave(m, MEMBER_SLOW, "its superblocks take longer than degrade_after while other members are done");

@@ -87,6 +87,7 @@ static void table_entry_of(const struct segment *s, struct table_segment_disk *d
         bool used = i < s->image_count;
         d->images[i].member = le16_of(used ? s->images[i].member : UINT16_MAX);
         d->images[i].slot = le32_of(used ? s->images[i].slot : 0);
+        d->images[i].verified = le16_of(used ? s->images[i].verified : 0);
         if (used && s->images[i].unproved)
             d->unproved |= (uint8_t)(1u << i);
     }
@@ -114,6 +115,7 @@ static enum err table_take_images(struct pool *p, struct segment *s, const struc
     s->image_count = d->image_count;
     for (uint32_t i = 0; i < d->image_count; i++) {
         s->images[i] = (struct image){.member = (uint8_t)le16_get(d->images[i].member),
+                                      .verified = le16_get(d->images[i].verified),
                                       .slot = le32_get(d->images[i].slot)};
         if (!slot_take(&p->members[s->images[i].member], s->images[i].slot, s))
             return ERR_CORRUPT; /* two live images in one slot */

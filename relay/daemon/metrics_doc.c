@@ -184,11 +184,19 @@ static void upkeep_metrics(const struct status_view *v, struct json_out *j)
     const struct upkeep_status *u = &v->upkeep;
     gauge(j, "scrub_running", "1 while a scrub pass runs.", u->scrub.state == UPKEEP_RUNNING);
     gauge(j, "scrub_progress_ratio", "Part of this pass that is done.", u->scrub.progress);
-    gauge(j, "scrub_last_completed_timestamp_seconds", "When the last scrub pass ended; 0: never since the start.",
+    gauge(j, "scrub_last_completed_timestamp_seconds", "When the last pass that missed nothing ended; 0: never.",
           (double)u->scrub.last_completed_ms / 1e3);
     counter(j, "scrub_verified_bytes_total", "Bytes the scrub has verified.", u->scrub.bytes_verified);
     counter(j, "scrub_errors_total", "Errors the scrub has found.", u->scrub.errors_found);
     counter(j, "scrub_repaired_total", "Errors the scrub has found and repaired.", u->scrub.errors_repaired);
+    counter(j, "scrub_canaries_total", "Damage put in reserved places to be found.", u->scrub.canaries);
+    counter(j, "scrub_canaries_missed_total", "Of these, not found.", u->scrub.canaries_missed);
+    gauge(j, "scrub_blind", "1 while the last canary was not found.", u->scrub.blind);
+    counter(j, "scrub_readback_bytes_total", "Bytes read back after their commit.", u->scrub.readback_bytes);
+    counter(j, "scrub_readback_skipped_bytes_total", "New bytes not read back in time; the next pass reads them.",
+            u->scrub.readback_skipped_bytes);
+    counter(j, "scrub_surface_bytes_total", "Bytes of free slots read.", u->scrub.surface_bytes);
+    counter(j, "scrub_slots_retired_total", "Free slots given up because a place stays bad.", u->scrub.slots_retired);
     gauge(j, "rebuild_running", "1 while images are made again.", u->rebuild.state == UPKEEP_RUNNING);
     gauge(j, "rebuild_remaining_bytes", "Bytes of images still to be made again.", (double)u->rebuild.bytes_remaining);
     gauge(j, "rebuild_remaining_messages", "Messages with fewer images than copies that the rebuild still sees.",

@@ -23,6 +23,33 @@ static void ram_submit(struct io *io, struct io_op *op)
     link_push(&r->queue, &op->link);
 }
 
+void ram_io_make_bad(struct ram_io *r, uint16_t target, uint64_t offset, bool stays)
+{
+    for (uint32_t i = 0; i < RAM_BAD_MAX; i++)
+        if (!r->bad[i].used) {
+            r->bad[i].used = true;
+            r->bad[i].target = target;
+            r->bad[i].offset = offset / BLOCK_BYTES * BLOCK_BYTES;
+            r->bad[i].stays = stays;
+            return;
+        }
+    ASSERT(!"room for one more bad block");
+}
+
+static bool ram_meets_bad(struct ram_io *r, const struct io_op *op)
+{
+    bool meets = false;
+    for (uint32_t i = 0; i < RAM_BAD_MAX; i++) {
+        if (!r->bad[i].used || r->bad[i].target != op->target || op->offset > r->bad[i].offset ||
+            op->offset + op->length <= r->bad[i].offset)
+            continue;
+        if (op->kind == IO_WRITE && !r->bad[i].stays)
+            r->bad[i].used = false;
+        meets = meets || op->kind == IO_READ;
+    }
+    return meets;
+}
+
 static enum err ram_do(struct ram_io *r, struct io_op *op)
 {
     uint16_t t = op->target;
@@ -32,6 +59,8 @@ static enum err ram_do(struct ram_io *r, struct io_op *op)
         return r->fail[t];
     ASSERT(op->offset % BLOCK_BYTES == 0 && op->length % BLOCK_BYTES == 0);
     ASSERT(op->offset + op->length <= r->targets[t].bytes);
+    if (ram_meets_bad(r, op))
+        return ERR_MEDIA;
     if (op->kind == IO_WRITE)
         memcpy(r->bytes[t] + op->offset, op->buffer, op->length);
     else if (op->kind == IO_READ)

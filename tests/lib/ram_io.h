@@ -7,6 +7,7 @@
 #include <spoolfs/io.h>
 
 #define RAM_TARGETS_MAX 8u
+#define RAM_BAD_MAX 16u
 
 struct ram_io {
     struct io io;
@@ -22,7 +23,11 @@ struct ram_io {
     enum err fail[RAM_TARGETS_MAX];  /* every op of this target ends so */
     enum io_kind fail_kind;          /* with fail: only this kind, when fail_one_kind */
     bool fail_one_kind;
+    struct { uint16_t target; bool stays; uint64_t offset; bool used; } bad[RAM_BAD_MAX]; /* ram_io_make_bad */
 };
+
+/* The block at `offset` cannot be read, until it is written, or (`stays`) for good, though writes succeed. */
+void ram_io_make_bad(struct ram_io *r, uint16_t target, uint64_t offset, bool stays);
 
 void ram_io_open(struct ram_io *r, uint32_t count, uint64_t bytes_each);
 void ram_io_close(struct ram_io *r);

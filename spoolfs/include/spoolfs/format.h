@@ -68,7 +68,7 @@ enum member_plan {
 
 struct image_place_disk {       /* where one image lies */
     struct le16 member;         /* number in the member table; 0xffff: none */
-    struct le16 reserved;
+    struct le16 verified;       /* in the segment table: low bits of the scrub pass that last read all of it; 0: never */
     struct le32 slot;
 };
 
@@ -96,7 +96,12 @@ struct superblock_disk {
     struct id_disk table;       /* segment that begins with the current TABLE; incarnation 0: none yet */
     struct image_place_disk table_images[COPIES_MAX];
     struct superblock_member_disk members[MEMBERS_MAX];
+    struct le64 scrub_pass;     /* number of the pass under way or of the last one; 0: none yet */
+    struct le64 scrub_started_ms, scrub_completed_ms; /* wall clock; completed: of the last that missed nothing */
+    struct le32 scrub_flags;    /* SCRUB_FLAG_* */
 };
+#define SCRUB_FLAG_PAUSED 1u
+#define SCRUB_FLAG_RUNNING 2u
 
 /* --- image header: block 0 of a slot --- */
 #define IMAGE_MAGIC UINT64_C(0x314745534c505349) /* "ISPLSEG1" */
