@@ -56,6 +56,24 @@ static void pool_free(struct pool *p)
     free(p);
 }
 
+#define HUGE_PAGE_BYTES ((size_t)(2 * MIB))
+
+/* In huge pages where there are some: a frame of 1 MiB then is one piece for the device instead of 256 pages, which have to
+ * be pinned one by one and are more than many devices take at once; the kernel would hand such writes to a worker. */
+static uint8_t *frame_memory_make(void)
+{
+    size_t bytes = (size_t)FRAME_SLOTS * FRAME_BYTES_MAX;
+    uint8_t *map = mmap(NULL, bytes + HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED)
+        return NULL;
+    size_t before = (HUGE_PAGE_BYTES - (uintptr_t)map % HUGE_PAGE_BYTES) % HUGE_PAGE_BYTES;
+    if (before)
+        munmap(map, before);
+    munmap(map + before + bytes, HUGE_PAGE_BYTES - before);
+    (void)madvise(map + before, bytes, MADV_HUGEPAGE); /* refused: small pages do */
+    return map + before;
+}
+
 static enum err pool_alloc(struct io *io, const struct pool_config *config, struct pool **pool_out)
 {
     struct pool *p = calloc(1, sizeof *p);
@@ -80,9 +98,7 @@ static enum err pool_alloc(struct io *io, const struct pool_config *config, stru
     io_timer_init(&p->tick, pool_on_tick, p);
     p->incarnations = calloc(INCARNATIONS_MAX, sizeof *p->incarnations);
     p->super.memory = sync_buffer((size_t)MEMBERS_MAX * 2 * SUPERBLOCK_BYTES);
-    void *frames = mmap(NULL, (size_t)FRAME_SLOTS * FRAME_BYTES_MAX, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    p->frame_memory = frames == MAP_FAILED ? NULL : frames; /* touched only as far as frames grow */
+    p->frame_memory = frame_memory_make(); /* touched only as far as frames grow */
     if (!p->incarnations || !p->super.memory || !p->frame_memory || lease_init(p) != ERR_OK) {
         pool_free(p);
         return ERR_NO_MEMORY;
