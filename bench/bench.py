@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Measures this build beside its peers on the same two devices, in turns, and prints medians, spread and paired ratios.
+"""Measures this build beside its peers on the same two devices, in turns, and prints medians, spread, paired ratios, and what
+was to be reached.
 
     sudo bench/bench.py [--bin build/release/bin] [--rounds 5] [--scale 1.0] [--size 2G] [--only accept,single,...]
 
@@ -10,214 +11,10 @@ Nothing is typed in by hand: every figure on the page comes from this run. It me
 """
 import argparse, json, os, random, re, resource, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 
-PORT, SINK_PORT, HTTP_PORT = 12525, 12526, 18025
+from peers import PORT, SINK_PORT, Devices, Ironspool, MemoryGroup, Postfix, Sink, device_counters, machine_busy, memory_mib, \
+    run, wait_port
 
-
-def run(*command, **options):
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options).stdout
-
-
-def wait_port(port, seconds=20):
-    until = time.time() + seconds
-    while time.time() < until:
-        try:
-            with socket.create_connection(("127.0.0.1", port), 1) as s:
-                if s.recv(3) == b"220":
-                    return
-        except OSError:
-            time.sleep(0.05)
-    raise RuntimeError(f"nothing answers on port {port}")
-
-
-def descendants(pid):
-    found = [pid]
-    for p in found:
-        try:
-            for task in os.listdir(f"/proc/{p}/task"):
-                found += [int(c) for c in open(f"/proc/{p}/task/{task}/children").read().split()]
-        except OSError:
-            pass
-    return found
-
-
-def machine_busy():
-    """Seconds all CPUs were busy: user, nice, system, irq, softirq."""
-    f = [int(x) for x in open("/proc/stat").readline().split()[1:]]
-    return (f[0] + f[1] + f[2] + f[5] + f[6]) / os.sysconf("SC_CLK_TCK")
-
-
-def device_counters(device):
-    f = open(f"/sys/block/{os.path.basename(device)}/stat").read().split()
-    return {"writes": int(f[4]), "bytes": int(f[6]) * 512, "flushes": int(f[15]) if len(f) > 15 else 0}
-
-
-def anonymous_kib(pids):
-    total = 0
-    for pid in pids:
-        try:
-            text = open(f"/proc/{pid}/smaps_rollup").read()
-        except OSError:
-            continue
-        total += sum(int(x) for x in re.findall(r"^(?:Anonymous|ShmemPmdMapped):\s+(\d+)", text, re.M))
-    return total
-
-
-class Devices:
-    def __init__(self, directory, size):
-        self.files, self.loops = [], []
-        for name in ("one", "two"):
-            path = os.path.join(directory, name)
-            run("dd", "if=/dev/zero", f"of={path}", "bs=1M", f"count={size >> 20}", "conv=fsync")
-            self.files.append(path)
-            self.loops.append(run("losetup", "--find", "--show", "--direct-io=on", path).strip())
-
-    def close(self):
-        for loop in self.loops:
-            subprocess.run(["losetup", "-d", loop])
-
-
-class Ironspool:
-    name = "ironspool"
-
-    def __init__(self, binaries, devices, directory, engine="auto"):
-        self.bin, self.devices, self.directory, self.engine = binaries, devices, directory, engine
-
-    def start(self, transport):
-        d = self.directory
-        os.makedirs(f"{d}/state", exist_ok=True)
-        members = "\n".join(f'  member "{n}" {{ path = "{p}" }}' for n, p in zip("ab", self.devices.loops))
-        self.conf = f"{d}/ironspool.conf"
-        with open(self.conf, "w") as f:
-            f.write(f'''hostname = "bench.example.org"
-state_directory = "{d}/state"
-control_socket = "{d}/control.sock"
-pool {{
-  copies = 2
-  min_copies = 2
-  io_engine = "{self.engine}"
-  share_disk = yes
-{members}
-}}
-listen "mx" {{ address = "127.0.0.1"  port = {PORT} }}
-http {{ address = "127.0.0.1"  port = {HTTP_PORT} }}
-mynetworks = {{ "127.0.0.0/8" }}
-default_transport = "{transport}"
-''')
-        os.chmod(d, 0o755)
-        force = [f"--force={n}" for n in "ab"]
-        run(f"{self.bin}/spooltool", "-c", self.conf, "pool", "create", *force)
-        self.run_daemon()
-
-    def run_daemon(self):
-        self.log = open(f"{self.directory}/log", "ab")
-        self.process = subprocess.Popen([f"{self.bin}/ironspoold", "-c", self.conf], stdout=self.log, stderr=self.log)
-        wait_port(PORT)
-
-    def pids(self):
-        return descendants(self.process.pid)
-
-    def kill(self):
-        for pid in reversed(self.pids()):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass
-        self.process.wait()
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
-        shutil.rmtree(f"{self.directory}/state", ignore_errors=True)
-
-    def tool(self, *arguments):
-        return run(f"{self.bin}/spooltool", "-c", self.conf, *arguments)
-
-    def release_all(self):
-        self.tool("queue", "release", "--all")
-
-
-class Postfix:
-    def __init__(self, devices, directory, filesystem):
-        self.name = f"postfix-{filesystem}"
-        self.devices, self.directory, self.filesystem = devices, directory, filesystem
-
-    def start(self, transport):
-        a, b = self.devices.loops
-        self.mount = f"{self.directory}/{self.filesystem}"
-        os.makedirs(self.mount, exist_ok=True)
-        if self.filesystem == "ext4":
-            run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", a)
-            run("mount", a, self.mount)
-        else:
-            run("mkfs.btrfs", "-q", "-f", "-d", "raid1", "-m", "raid1", a, b)
-            run("mount", "-o", f"ssd,device={a},device={b}", a, self.mount)
-        self.conf = f"{self.directory}/conf-{self.filesystem}"
-        queue, data = f"{self.mount}/queue", f"{self.mount}/data"
-        os.makedirs(self.conf, exist_ok=True)
-        os.makedirs(queue)
-        os.makedirs(data)
-        shutil.chown(data, "postfix")
-        hold = "smtpd_client_restrictions = static:HOLD\n" if transport == "hold" else ""
-        route = transport.split(":", 1)[1] if transport.startswith("smtp:") else ""
-        with open(f"{self.conf}/main.cf", "w") as f:
-            f.write(f"""compatibility_level = 3.6
-queue_directory = {queue}
-data_directory = {data}
-command_directory = /usr/sbin
-daemon_directory = /usr/lib/postfix/sbin
-mail_owner = postfix
-setgid_group = postdrop
-myhostname = bench.example.org
-mydestination =
-mynetworks = 127.0.0.0/8
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-relayhost = {route}
-in_flow_delay = 0
-maillog_file = /var/log/bench-postfix.log
-smtpd_client_connection_count_limit = 0
-smtpd_client_connection_rate_limit = 0
-default_process_limit = 300
-{hold}""")
-        with open("/etc/postfix/master.cf.proto" if os.path.exists("/etc/postfix/master.cf.proto")
-                  else "/usr/share/postfix/master.cf.dist") as f:
-            master = f.read()
-        master = re.sub(r"^smtp\s+inet.*smtpd$", f"127.0.0.1:{PORT} inet n - n - - smtpd", master, flags=re.M)
-        master = re.sub(r"^(\S+\s+\S+\s+\S+\s+\S+\s+)y(\s)", r"\1n\2", master, flags=re.M)
-        with open(f"{self.conf}/master.cf", "w") as f:
-            f.write(master)
-        run("postfix", "-c", self.conf, "start")
-        wait_port(PORT)
-
-    def pids(self):
-        master = int(open(f"{self.mount}/queue/pid/master.pid").read())
-        return descendants(master)
-
-    def stop(self):
-        subprocess.run(["postfix", "-c", self.conf, "stop"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(1)
-        subprocess.run(["umount", self.mount])
-
-    def release_all(self):
-        run("postsuper", "-c", self.conf, "-H", "ALL")
-        run("postqueue", "-c", self.conf, "-f")
-
-
-class Sink:
-    """smtp-sink in the place of a server: what the driver itself can do."""
-    name = "smtp-sink"
-
-    def start(self, transport):
-        self.process = subprocess.Popen(["smtp-sink", "-u", "nobody", f"127.0.0.1:{PORT}", "1000"])
-        wait_port(PORT)
-
-    def pids(self):
-        return [self.process.pid]
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-
+HELD_IOPS, HELD_BYTES = 200, 150_000_000 # a disk drive's
 
 def driver_source(sessions, messages, size):
     """smtp-source -d; returns (rate, CPU seconds of the driver)."""
@@ -261,6 +58,37 @@ def plain_loop(devices, block, seconds=3.0):
     return {"rate": len(times) / (time.monotonic() - begin), "p50_ms": statistics.median(times) * 1e3}
 
 
+# What is to be reached: figure, "value" or the peer it is divided by, at least or at most, how much.
+TARGETS = [
+    ("4 KiB, 50 senders: messages a second", "postfix-ext4", ">=", 7),
+    ("4 KiB, 50 senders: messages a second", "postfix-btrfs", ">=", 7),
+    ("4 KiB, 50 senders: messages a second", "smtp-sink", ">=", 0.7),
+    ("4 KiB, 50 senders: CPU microseconds a message, all but the driver", "postfix-ext4", "<=", 0.1),
+    ("4 KiB, 50 senders: bytes written to each member per byte of mail", "value", "<=", 1.25),
+    ("4 KiB, 50 senders: O_DSYNC writes and flushes a message and member", "value", "<=", 0.2),
+    ("4 KiB, 1 sender: ms from end of data to 250, p50", "plain loop", "<=", 1.5),
+    ("4 KiB, 1 sender: messages a second", "postfix-ext4", ">=", 2),
+    ("4 KiB, 1 sender: messages a second", "postfix-btrfs", ">=", 2),
+    ("1 MiB, 10 senders: messages a second", "postfix-ext4", ">=", 2.5),
+    ("1 MiB, 10 senders: messages a second", "plain loop", ">=", 0.6),
+    ("held, 4 KiB, 50 senders: messages a second", "postfix-btrfs", ">=", 15),
+    ("held, 4 KiB, 50 senders: bytes written to each member per byte of mail", "value", "<=", 1.2),
+    ("held, 4 KiB, 50 senders: O_DSYNC writes and flushes a message and member", "value", "<=", 0.1),
+    ("accept + queue + deliver, 20 senders: messages a second", "postfix-ext4", ">=", 4),
+    ("accept + queue + deliver, 20 senders: messages a second", "postfix-btrfs", ">=", 4),
+    ("drain of the backlog: messages a second", "postfix-ext4", ">=", 4),
+    ("memory, 200 idle sessions: MiB", "value", "<=", 64),
+    ("memory, 100,000 queued: MiB", "value", "<=", 128),
+    ("memory, 1,000,000 queued: MiB", "value", "<=", 256),
+    ("restart: seconds until mail is accepted", "value", "<=", 1),
+    ("restart: seconds until queued mail is delivered", "value", "<=", 2),
+    ("restart, index deleted: seconds until mail is accepted", "value", "<=", 1),
+    ("restart, index deleted: seconds until the index has all", "value", "<=", 10),
+    ("queue list --json, warm: seconds", "value", "<=", 0.5),
+    ("queue list --json, cold: seconds", "value", "<=", 0.5),
+]
+
+
 class Results:
     def __init__(self):
         self.figures = {}
@@ -268,36 +96,63 @@ class Results:
     def note(self, what, who, value):
         self.figures.setdefault(what, {}).setdefault(who, []).append(value)
 
+    def ratios(self, what, who):
+        by = self.figures.get(what, {})
+        ours, theirs = by.get("ironspool", []), by.get(who, [])
+        return sorted(o / t for o, t in zip(ours, theirs)) if len(ours) == len(theirs) and all(theirs) else []
+
     def print(self):
         for what, by in self.figures.items():
             print(f"\n{what}")
             for who, values in by.items():
                 print(f"  {who:18} median {statistics.median(values):12.2f}   ({min(values):.2f} - {max(values):.2f}, n={len(values)})")
-            ours = by.get("ironspool")
-            for who, values in by.items():
-                if ours and who != "ironspool" and len(values) == len(ours) and all(values):
-                    ratios = sorted(o / v for o, v in zip(ours, values))
+            for who in by:
+                ratios = self.ratios(what, who) if who != "ironspool" else []
+                if ratios:
                     print(f"  ironspool / {who:14} median {statistics.median(ratios):6.2f}   ({ratios[0]:.2f} - {ratios[-1]:.2f}, paired)")
+        print("\nto be reached")
+        for what, against, way, bound in TARGETS:
+            values = self.figures.get(what, {}).get("ironspool", []) if against == "value" else self.ratios(what, against)
+            if values:
+                got = statistics.median(values)
+                met = got >= bound if way == ">=" else got <= bound
+                over = "" if against == "value" else f" / {against}"
+                print(f"  {'reached' if met else 'SHORT':8} {got:8.2f} {way} {bound:<6} {what}{over}")
 
 
 def measure_accept(target, args, devices, results, label, sessions, messages, size):
     messages = max(sessions, int(messages * args.scale))
+    ours = target.name == "ironspool"
+    devices_held = label.startswith("held")
     target.start("hold")
     try:
         driver_source(min(sessions, 10), max(messages // 10, sessions), size)  # warm
-        counters = [device_counters(l) for l in devices.loops]
+        loops = devices.loops + [devices.state_loop]
+        counters = [device_counters(l) for l in loops]
+        durable = target.durable_ops() if ours else 0
         busy = machine_busy()
         rate, driver = driver_source(sessions, messages, size)
         cpu = machine_busy() - busy - driver
         results.note(f"{label}: messages a second", target.name, rate)
-        results.note(f"{label}: CPU microseconds a message, all but the driver", target.name, cpu / messages * 1e6)
-        if target.name != "smtp-sink":
-            grown = [{k: device_counters(l)[k] - c[k] for k in c} for l, c in zip(devices.loops, counters)]
-            if target.name != "postfix-ext4":
-                results.note(f"{label}: bytes written to each member per byte of mail", target.name,
-                             sum(g["bytes"] for g in grown) / 2 / (messages * size))
-            results.note(f"{label}: writes and flushes a message and member", target.name,
-                         max(g["writes"] + g["flushes"] for g in grown) / messages)
+        if not devices_held:
+            results.note(f"{label}: CPU microseconds a message, all but the driver", target.name, cpu / messages * 1e6)
+        if target.name == "smtp-sink":
+            return
+        if ours:
+            results.note(f"{label}: O_DSYNC writes and flushes a message and member", target.name,
+                         (target.durable_ops() - durable) / messages)
+            time.sleep(1)  # the index is written behind
+        grown = [{k: device_counters(l)[k] - c[k] for k in c} for l, c in zip(loops, counters)]
+        if target.name != "postfix-ext4":
+            results.note(f"{label}: bytes written to each member per byte of mail", target.name,
+                         sum(g["bytes"] for g in grown[:2]) / 2 / (messages * size))
+        results.note(f"{label}: writes and flushes a message as the device counts them", target.name,
+                     max(g["writes"] + g["flushes"] for g in grown[:2]) / messages)
+        if ours:
+            results.note(f"{label}: bytes written to the state directory's device per byte of mail", target.name,
+                         grown[2]["bytes"] / (messages * size))
+            results.note(f"{label}: writes and flushes a message, state directory's device", target.name,
+                         (grown[2]["writes"] + grown[2]["flushes"]) / messages)
     finally:
         target.stop()
 
@@ -305,12 +160,35 @@ def measure_accept(target, args, devices, results, label, sessions, messages, si
 def bench_accept(targets, args, devices, results):
     for round_ in range(args.rounds):
         for label, sessions, messages, size in (("4 KiB, 50 senders", 50, 20000, 4096), ("1 MiB, 10 senders", 10, 600, 1 << 20)):
+            if size > 4096:
+                results.note(f"{label}: messages a second", "plain loop", plain_loop(devices, 1 << 20)["rate"])
             for target in random.sample(targets, len(targets)):
                 if target.name == "smtp-sink" and size > 4096:
                     continue
                 measure_accept(target, args, devices, results, label, sessions, messages, size)
-        loop = plain_loop(devices, 1 << 20)
-        results.note("plain loop, 1 MiB to both members, one in flight: a second", "loop", loop["rate"])
+
+
+def bench_held(targets, args, devices, results):
+    if not devices.hold(0, 0):
+        print("no blkio controller of cgroup v1 here: nothing is measured on members held to a drive's speed")
+        return
+    rates = {"ironspool": 20000, "postfix-btrfs": 1500, "postfix-ext4": 400}
+    for round_ in range(args.rounds):
+        for target in [t for t in random.sample(targets, len(targets)) if t.name in rates]:
+            start, stop = target.start, target.stop
+
+            def held_start(transport):  # made and mounted free, measured held
+                start(transport)
+                devices.hold(HELD_IOPS, HELD_BYTES)
+
+            def free_stop():
+                devices.hold(0, 0)
+                stop()
+            target.start, target.stop = held_start, free_stop
+            try:
+                measure_accept(target, args, devices, results, "held, 4 KiB, 50 senders", 50, rates[target.name], 4096)
+            finally:
+                target.start, target.stop = start, stop
 
 
 def bench_single(targets, args, devices, results):
@@ -361,6 +239,7 @@ def sink_wait(sink, wanted, seconds=300):
 def bench_relay(targets, args, devices, results):
     messages = max(200, int(4000 * args.scale))
     backlog = max(500, int(10000 * args.scale))
+    print(f"# backlog: {backlog} messages of 4 KiB")
     for round_ in range(args.rounds):
         for target in [t for t in random.sample(targets, len(targets)) if t.name != "smtp-sink"]:
             sink = sink_count(args)
@@ -396,58 +275,120 @@ def bench_relay(targets, args, devices, results):
                     begin = time.monotonic()
                     target.release_all()
                 sink_wait(sink, backlog)
-                results.note(f"drain of {backlog}: messages a second", target.name, backlog / (time.monotonic() - begin))
+                results.note("drain of the backlog: messages a second", target.name, backlog / (time.monotonic() - begin))
             finally:
                 target.stop()
                 sink.kill()
                 sink.wait()
 
 
-def bench_restart(targets, args, devices, results):
+def fill(target, args, queued):
+    """Until so many are queued; 1 KiB each."""
+    missing = queued - target.status()["queue"]["messages"]
+    if missing > 0:
+        driver_load(args.bin, 50, missing, 1024)
+    while target.status()["queue"]["messages"] < queued:
+        time.sleep(0.1)
+
+
+def sessions_open(count):
+    sockets = []
+    for _ in range(count):
+        s = socket.create_connection(("127.0.0.1", PORT))
+        s.recv(512)
+        s.sendall(b"EHLO idle.example\r\n")
+        s.recv(4096)
+        sockets.append(s)
+    return sockets
+
+
+def bench_memory(targets, args, devices, results):
+    """The work is done in a memory cgroup of twice the target, and the memory is read while it is there."""
     target = next(t for t in targets if t.name == "ironspool")
-    queued = max(1000, int(100000 * args.scale))
+    target.group = MemoryGroup(128) if MemoryGroup.possible() else None
+    if not target.group:
+        print("no memory controller of cgroup v1 here: memory is measured without a limit")
+    many, most = max(1000, int(100_000 * args.scale)), max(2000, int(1_000_000 * args.scale))
+    print(f"# queued: {many} and {most} messages of 1 KiB")
     target.start("hold")
     try:
-        idle = anonymous_kib(target.pids())
-        results.note("anonymous memory of all processes, idle, MiB", target.name, idle / 1024)
-        sockets = []
-        for _ in range(200):
-            s = socket.create_connection(("127.0.0.1", PORT))
-            s.recv(512)
-            s.sendall(b"EHLO idle.example\r\n")
-            s.recv(4096)
-            sockets.append(s)
-        results.note("anonymous memory of all processes, 200 idle sessions, MiB", target.name, anonymous_kib(target.pids()) / 1024)
-        driver_load(args.bin, 50, queued, 1024)
-        time.sleep(2)
-        results.note(f"anonymous memory of all processes, 200 idle sessions and {queued} queued, MiB", target.name,
-                     anonymous_kib(target.pids()) / 1024)
+        sockets = sessions_open(200)
+        results.note("memory, 200 idle sessions: MiB", target.name, memory_mib(target.pids()))
+        for what, queued, limit in (("100,000 queued", many, 256), ("1,000,000 queued", most, 512)):
+            if target.group:
+                target.group.limit(limit)
+            begin = time.monotonic()
+            fill(target, args, queued)
+            results.note(f"memory, {what}: seconds to fill the queue", target.name, time.monotonic() - begin)
+            results.note(f"memory, {what}: MiB", target.name, memory_mib(target.pids()))
+            listed = target.tool("queue", "list", "--json").count("\n")
+            results.note(f"memory, {what}: MiB after queue list --json of {listed}", target.name, memory_mib(target.pids()))
         for s in sockets:
             s.close()
-        for attempt in range(args.rounds):
+        if target.group:
+            results.note("memory, in a cgroup of 128, 256, 512 MiB: processes killed for it", target.name, target.group.kills())
+    finally:
+        target.stop()
+        if target.group:
+            target.group.close()
+        target.group = None
+
+
+def restart_once(target, args, results, what, index_lost, sink):
+    target.kill()
+    if index_lost:
+        shutil.rmtree(f"{target.state}/index", ignore_errors=True)
+    begin = time.monotonic()
+    target.run_daemon()
+    driver_load(args.bin, 1, 1, 1024)
+    results.note(f"{what}: seconds until mail is accepted", target.name, time.monotonic() - begin)
+    if sink:
+        sink_wait(sink, 1)
+        results.note(f"{what}: seconds until queued mail is delivered", target.name, time.monotonic() - begin)
+        return
+    while not target.status()["queue"]["index_ready"]:
+        time.sleep(0.02)
+        if time.monotonic() - begin > 120:
+            break
+    results.note(f"{what}: seconds until the index has all", target.name, time.monotonic() - begin)
+
+
+def bench_restart(targets, args, devices, results):
+    target = next(t for t in targets if t.name == "ironspool")
+    queued = max(1000, int(100_000 * args.scale))
+    print(f"# restart and list: {queued} queued messages of 1 KiB")
+    target.start(f"smtp:[127.0.0.1]:{SINK_PORT}")
+    try:
+        for round_ in range(args.rounds):
+            fill(target, args, queued)
+            restart_once(target, args, results, "restart, index deleted", True, None)
+            sink = sink_count(args)
+            restart_once(target, args, results, "restart", False, sink)
+            sink.kill()
+            sink.wait()
+        fill(target, args, queued)
+        for round_ in range(args.rounds):
             begin = time.monotonic()
             listed = target.tool("queue", "list", "--json").count("\n")
-            results.note(f"queue list --json of {listed}: seconds", target.name, time.monotonic() - begin)
-        for attempt in range(args.rounds):
-            for lost in (False, True):
-                target.kill()
-                if lost:
-                    shutil.rmtree(f"{target.directory}/state/index", ignore_errors=True)
-                begin = time.monotonic()
-                target.run_daemon()
-                what = "restart after kill -9, index deleted" if lost else "restart after kill -9"
-                driver_load(args.bin, 1, 1, 1024)
-                results.note(f"{what}, {queued} queued: seconds until mail is accepted", target.name, time.monotonic() - begin)
-                while json.loads(target.tool("status", "--json"))["queue"]["messages"] < queued:
-                    time.sleep(0.05)
-                    if time.monotonic() - begin > 120:
-                        break
-                results.note(f"{what}, {queued} queued: seconds until the index has all", target.name, time.monotonic() - begin)
+            results.note("queue list --json, warm: seconds", target.name, time.monotonic() - begin)
+        for round_ in range(args.rounds):
+            target.kill()
+            run("sync")
+            with open("/proc/sys/vm/drop_caches", "w") as f:
+                f.write("3")
+            target.run_daemon()
+            while not target.status()["queue"]["index_ready"]:
+                time.sleep(0.02)
+            begin = time.monotonic()
+            listed = target.tool("queue", "list", "--json").count("\n")
+            results.note("queue list --json, cold: seconds", target.name, time.monotonic() - begin)
+        print(f"# listed: {listed} lines")
     finally:
         target.stop()
 
 
-BENCHES = {"accept": bench_accept, "single": bench_single, "ceiling": bench_ceiling, "relay": bench_relay, "restart": bench_restart}
+BENCHES = {"accept": bench_accept, "single": bench_single, "held": bench_held, "ceiling": bench_ceiling, "relay": bench_relay,
+           "memory": bench_memory, "restart": bench_restart}
 
 
 def main():
@@ -480,10 +421,12 @@ def main():
             print("btrfs-progs is not here: no comparison with btrfs raid1")
     results = Results()
     print(f"# {time.strftime('%Y-%m-%d')}, kernel {os.uname().release}, {os.cpu_count()} CPUs, rounds {args.rounds}, scale {args.scale}")
-    print("# command: " + " ".join(sys.argv))
+    print("# command: " + " ".join(sys.argv), flush=True)
     try:
         for name in args.only.split(","):
+            before = os.getloadavg()[0]
             BENCHES[name](targets, args, devices, results)
+            print(f"# {name}: load average before {before:.1f}, after {os.getloadavg()[0]:.1f}", flush=True)
     except subprocess.CalledProcessError as e:
         print(f"{e}\n{e.stdout}\n{e.stderr}", file=sys.stderr)
         raise
