@@ -6,7 +6,8 @@
  *
  * Invariants: LEASE-1 (engine.h). CMP-1: a MESSAGE is copied byte for byte together with its present marks and hold in
  * one frame, so that the old MARKs are not needed any more. CMP-2: a frame of copies holds nothing else and names the
- * victim, so that the segment it lands in outlives the victim. One compaction at a time. */
+ * victim, so that the segment it lands in outlives the victim. CMP-3: a victim is chosen by counts that include all the
+ * index was told of it. One compaction at a time. */
 #include "engine.h"
 
 #include <base/planted.h>
@@ -48,13 +49,19 @@ static bool compact_pressure(const struct pool *p)
     return false;
 }
 
+/* CMP-3. What was fed may wait in the ring, or in a batch that is not committed. */
+static bool compact_counted(const struct segment *s)
+{
+    return s->counted && s->told >= s->length && s->fed >= s->length;
+}
+
 static struct segment *compact_choose(struct pool *p)
 {
     struct segment *best = NULL;
     bool pressure = compact_pressure(p);
     for (uint32_t i = 0; i < p->segment_used; i++) {
         struct segment *s = &p->segments[i];
-        if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || !s->counted || s->fed < s->length ||
+        if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || !compact_counted(s) ||
             (s->leased && !PLANTED(compact_under_lease)) ||
             s->refs || s->repairing || s->length <= BLOCK_BYTES || s->compacted ||
             io_now_ns(p->io) < s->compact_after_ns)

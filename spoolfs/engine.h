@@ -194,6 +194,7 @@ struct segment {
     uint32_t live_messages, live_chunks;
     uint64_t live_bytes;
     bool counted;                 /* the index has told about it */
+    uint64_t told;                /* bytes of it that its counts include: at most `fed` */
     struct segment_id *deps;
     uint32_t dep_count;
     bool deps_overflowed;

@@ -270,6 +270,7 @@ void segment_note_stat(struct pool *p, const struct index_segment *stat)
     s->live_chunks = stat->live_chunks;
     s->live_bytes = stat->live_bytes;
     s->counted = true;
+    s->told = stat->watermark;
     s->deps_overflowed = stat->deps_overflowed;
     struct segment_id *deps = stat->dep_count ? calloc(stat->dep_count, sizeof *deps) : NULL;
     if (stat->dep_count && !deps) {
