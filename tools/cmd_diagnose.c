@@ -81,6 +81,30 @@ static void diagnose_queue(const struct doc *s, struct doc *findings)
     finding(findings, "mail waits for its destinations", why, "spooltool queue summary", "docs/runbooks/README.md");
 }
 
+/* What pool, members and queue do not show by themselves. */
+static void diagnose_alarms(const struct doc *s, struct doc *findings)
+{
+    static const char *const told[] = {"queue_delayed", "mail_refused", "spool_silent", "smart_failing"};
+    for (size_t i = 0; i < doc_length(s, "alarm.raised"); i++) {
+        const struct doc *a = doc_item(s, "alarm.raised", i);
+        const char *event = doc_text(a, "event"), *member = doc_text(a, "member");
+        char what[160], page[64], next[96];
+        enum event_kind kind = EVENT_COUNT;
+        for (unsigned k = 0; k < sizeof told / sizeof told[0]; k++)
+            for (int e = 0; strcmp(told[k], event) == 0 && e < EVENT_COUNT; e++)
+                kind = strcmp(event_name((enum event_kind)e), event) == 0 ? (enum event_kind)e : kind;
+        if (kind == EVENT_COUNT)
+            continue;
+        snprintf(what, sizeof what, "%s%s%s%s", event_text(kind), *member ? ": member \"" : "", member, *member ? "\"" : "");
+        snprintf(page, sizeof page, "docs/runbooks/event-%s.md", event);
+        snprintf(next, sizeof next, "see %s", page);
+        finding(findings, what, doc_text(a, "evidence"), next, page);
+    }
+    if (doc_at(s, "alarm") && !doc_true(s, "alarm.connected"))
+        finding(findings, "the alarm process is not connected", "hook, webhook and heartbeat are silent",
+                "look at the log of the daemon, then restart it", "docs/runbooks/README.md");
+}
+
 static void diagnose_tell(const struct doc *findings)
 {
     if (doc_length(findings, "") == 0)
@@ -106,6 +130,7 @@ int cmd_diagnose(struct tool *t, int argc, char **argv)
     for (size_t i = 0; i < doc_length(s, "members"); i++)
         diagnose_member(doc_item(s, "members", i), findings);
     diagnose_queue(s, findings);
+    diagnose_alarms(s, findings);
     code = status_exit(s);
     if (t->json) {
         struct doc *d = doc_object();

@@ -17,13 +17,25 @@ int status_exit(const struct doc *status)
         if (strcmp(member, "healthy") != 0 && strcmp(member, "spare") != 0 && strcmp(member, "removed") != 0)
             return TOOL_ATTENTION;
     }
-    return *doc_text(status, "pool.action") || doc_length(status, "faults_injected") > 0 ? TOOL_ATTENTION : TOOL_DONE;
+    bool attention = doc_length(status, "alarm.raised") > 0 || *doc_text(status, "pool.action") ||
+                     doc_length(status, "faults_injected") > 0;
+    return attention ? TOOL_ATTENTION : TOOL_DONE;
 }
 
 static uint64_t member_errors(const struct doc *m)
 {
     return doc_count(m, "errors.read") + doc_count(m, "errors.write") + doc_count(m, "errors.flush") +
            doc_count(m, "errors.checksum") + doc_count(m, "errors.identity") + doc_count(m, "errors.timeout");
+}
+
+/* What we know of the member, and what its disk says of itself when that is bad. */
+static const char *status_evidence(const struct doc *m, char text[400])
+{
+    const char *verdict = doc_text(m, "smart.verdict"), *evidence = doc_text(m, "evidence");
+    if (strcmp(verdict, "attention") != 0 && strcmp(verdict, "failing") != 0)
+        return evidence;
+    snprintf(text, 400, "%s%sSMART %s: %s", evidence, *evidence ? "; " : "", verdict, doc_text(m, "smart.evidence"));
+    return text;
 }
 
 static void status_members(const struct doc *status)
@@ -33,7 +45,7 @@ static void status_members(const struct doc *status)
     struct out_table *t = out_table(columns);
     for (size_t i = 0; i < doc_length(status, "members"); i++) {
         const struct doc *m = doc_item(status, "members", i);
-        char used[OUT_TEXT], size[OUT_TEXT], errors[OUT_TEXT], repaired[OUT_TEXT], latency[4][OUT_TEXT];
+        char used[OUT_TEXT], size[OUT_TEXT], errors[OUT_TEXT], repaired[OUT_TEXT], latency[4][OUT_TEXT], evidence[400];
         const char *cells[] = {doc_text(m, "name"), doc_text(m, "state"), doc_text(m, "failure_domain"),
                                out_bytes(doc_count(m, "bytes_used"), used), out_bytes(doc_count(m, "bytes_total"), size),
                                out_count(member_errors(m), errors), out_count(doc_count(m, "repaired_blocks"), repaired),
@@ -41,7 +53,7 @@ static void status_members(const struct doc *status)
                                out_latency(doc_number(m, "latency_seconds.write_p99"), latency[1]),
                                out_latency(doc_number(m, "latency_seconds.read_p50"), latency[2]),
                                out_latency(doc_number(m, "latency_seconds.read_p99"), latency[3]),
-                               doc_text(m, "evidence")};
+                               status_evidence(m, evidence)};
         out_row(t, cells);
     }
     out_table_print(&t);
@@ -84,6 +96,18 @@ static void status_pool(const struct doc *s)
         printf("faults    %zu are injected on purpose\n", doc_length(s, "faults_injected"));
 }
 
+static void status_alarms(const struct doc *s)
+{
+    if (doc_at(s, "alarm") && !doc_true(s, "alarm.connected"))
+        puts("alarms    the alarm process is not connected: nothing is told outside");
+    for (size_t i = 0; i < doc_length(s, "alarm.raised"); i++) {
+        const struct doc *a = doc_item(s, "alarm.raised", i);
+        const char *member = doc_text(a, "member");
+        printf("alarm     %s: %s%s%s: %s\n", doc_text(a, "severity"), doc_text(a, "event"), *member ? " " : "", member,
+               doc_text(a, "evidence"));
+    }
+}
+
 static void status_background(const struct doc *s, const char *name)
 {
     const struct doc *work = doc_at(s, name);
@@ -121,6 +145,7 @@ int cmd_status(struct tool *t, int argc, char **argv)
         status_pool(s);
         status_background(s, "scrub");
         status_background(s, "rebuild");
+        status_alarms(s);
         putchar('\n');
         status_members(s);
         if (*doc_text(s, "pool.action"))

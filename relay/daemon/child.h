@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a child process is given at its birth, and the two that exist. */
+/* What a child process is given at its birth, and the three that exist. */
 #ifndef DAEMON_CHILD_H
 #define DAEMON_CHILD_H
 
@@ -31,6 +31,7 @@ struct child_start {
 /* Run until told to stop; return the exit code (enum child_exit). The log is closed when they begin. */
 int spool_main(const struct child_start *start);
 int relay_main(const struct child_start *start);
+int alarm_main(const struct child_start *start);
 
 /* Exists from before the index is opened until it has proved good: a crash meanwhile means the index is bad. */
 void index_marker_path(const struct config *config, char path[256]);

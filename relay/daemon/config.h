@@ -27,9 +27,21 @@ struct config_listen {
     uint32_t port;
 };
 
+struct config_alarm {
+    char hook_program[256], webhook[512], webhook_ca_file[256], heartbeat_url[512];
+    char smartctl[256];        /* empty, or not there: SMART is not read */
+    uint64_t repeat_ms, delay_ms, hook_timeout_ms, heartbeat_ms, smart_interval_ms;
+    bool heartbeat_hook;
+};
+
+/* Of the member with the same number. */
+struct config_smart { char device[256], type[32]; };
+
 struct config {
     char file[256];
     struct settings settings;
+    struct config_alarm alarm;
+    struct config_smart smart[MEMBERS_MAX];
     struct pool_config pool;   /* sink and index are the spool process's to fill in */
     char io_engine_word[16];
     enum io_engine io_engine;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The configuration's lists, and what must hold between its keys. Looks at the files it names, reads none. */
+#include "alarm_url.h"
 #include "config_keys.h"
 
 #include <route.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define LIST_MAX 4096u /* networks, and domains, each: beyond this a table is the right tool */
@@ -257,6 +259,33 @@ static enum err check_tls(const struct settings *s, char why[512])
     return e == ERR_OK ? check_file("smtp_tls_ca_file", s->smtp_tls_ca_file, why) : e;
 }
 
+static enum err check_url(const char *key, const char *text, char why[512])
+{
+    struct alarm_url url;
+    char what[256];
+    if (!text[0] || alarm_url_parse(text, &url, what) == ERR_OK)
+        return ERR_OK;
+    snprintf(why, 512, "%s: \"%.200s\" %s", key, text, what);
+    return ERR_CONFIG;
+}
+
+static enum err check_alarm(const struct config_alarm *a, char why[512])
+{
+    struct stat st;
+    if (a->hook_program[0] && (stat(a->hook_program, &st) != 0 || access(a->hook_program, X_OK) != 0)) {
+        snprintf(why, 512, "hook_program: %.256s: %s", a->hook_program, strerror(errno));
+        return ERR_CONFIG;
+    }
+    if (a->hook_program[0] && !S_ISREG(st.st_mode)) {
+        snprintf(why, 512, "hook_program: %.256s: not a program", a->hook_program);
+        return ERR_CONFIG;
+    }
+    enum err e = check_url("webhook", a->webhook, why);
+    if (e == ERR_OK)
+        e = check_url("heartbeat_url", a->heartbeat_url, why);
+    return e == ERR_OK ? check_file("webhook_ca_file", a->webhook_ca_file, why) : e;
+}
+
 static enum err check_transport(const char *key, const char *transport, char why[512])
 {
     struct route route;
@@ -293,6 +322,8 @@ enum err config_check(struct config *c, char why[512])
     enum err e = check_pool(c, why);
     if (e == ERR_OK)
         e = check_listens(c, why);
+    if (e == ERR_OK)
+        e = check_alarm(&c->alarm, why);
     return e == ERR_OK ? check_settings(&c->settings, why) : e;
 }
 

@@ -28,6 +28,17 @@ const struct config_key config_keys[] = {
     {CONFIG_ROOT, "shutdown_grace", CONFIG_TIME_MS, ROOT(shutdown_grace_ms), 0, 600000, NULL, "10s"},
     {CONFIG_ROOT, "fault_injection", CONFIG_BOOL, ROOT(fault_injection), 0, 0, NULL, "no"},
     {CONFIG_ROOT, "sandbox", CONFIG_BOOL, ROOT(sandbox), 0, 0, NULL, "yes"},
+    {CONFIG_ROOT, "alarm_repeat", CONFIG_TIME_MS, ROOT(alarm.repeat_ms), 1000, 30 * DAY_MS, NULL, "4h"},
+    {CONFIG_ROOT, "queue_delay_alarm", CONFIG_TIME_MS, ROOT(alarm.delay_ms), 1000, 30 * DAY_MS, NULL, "1h"},
+    {CONFIG_ROOT, "hook_program", CONFIG_PATH, ROOT(alarm.hook_program), 0, 0, NULL, NULL},
+    {CONFIG_ROOT, "hook_timeout", CONFIG_TIME_MS, ROOT(alarm.hook_timeout_ms), 1000, 3600000, NULL, "30s"},
+    {CONFIG_ROOT, "webhook", CONFIG_TEXT, ROOT(alarm.webhook), 0, 0, NULL, NULL},
+    {CONFIG_ROOT, "webhook_ca_file", CONFIG_PATH, ROOT(alarm.webhook_ca_file), 0, 0, NULL, NULL},
+    {CONFIG_ROOT, "heartbeat_url", CONFIG_TEXT, ROOT(alarm.heartbeat_url), 0, 0, NULL, NULL},
+    {CONFIG_ROOT, "heartbeat_hook", CONFIG_BOOL, ROOT(alarm.heartbeat_hook), 0, 0, NULL, "no"},
+    {CONFIG_ROOT, "heartbeat_interval", CONFIG_TIME_MS, ROOT(alarm.heartbeat_ms), 1000, DAY_MS, NULL, "1m"},
+    {CONFIG_ROOT, "smartctl", CONFIG_PATH, ROOT(alarm.smartctl), 0, 0, NULL, "/usr/sbin/smartctl"},
+    {CONFIG_ROOT, "smart_interval", CONFIG_TIME_MS, ROOT(alarm.smart_interval_ms), 1000, 30 * DAY_MS, NULL, "1h"},
     {CONFIG_ROOT, "transport_maps", CONFIG_LIST, 0, 0, 0, 0, NULL, NULL},
 
     {CONFIG_SETTINGS, "hostname", CONFIG_TEXT, SETTING(hostname), 0, 0, NULL, NULL},
@@ -84,6 +95,8 @@ const struct config_key config_keys[] = {
     {CONFIG_POOL, "share_disk", CONFIG_BOOL, POOL(share_disk), 0, 0, NULL, "no"},
 
     {CONFIG_MEMBER, "path", CONFIG_PATH, MEMBER(path), 0, 0, NULL, NULL},
+    {CONFIG_MEMBER, "smart_device", CONFIG_PATH, 0, sizeof(((struct config_smart *)0)->device), 0, 0, NULL, NULL},
+    {CONFIG_MEMBER, "smart_type", CONFIG_TEXT, 0, sizeof(((struct config_smart *)0)->type), 0, 0, NULL, NULL},
     {CONFIG_MEMBER, "failure_domain", CONFIG_TEXT, MEMBER(domain), 0, 0, NULL, NULL},
     {CONFIG_MEMBER, "spare", CONFIG_BOOL, MEMBER(spare), 0, 0, NULL, "no"},
 
@@ -239,9 +252,13 @@ static enum err set_number(const struct config_key *key, const char *value, void
     return ERR_OK;
 }
 
-/* One key of the pool's section lives outside struct pool_config. */
+/* What is none of the pool's business lives outside struct pool_config. */
 static void *key_target(struct config *c, const struct config_key *key, void *object)
 {
+    if (key->section == CONFIG_MEMBER && strncmp(key->name, "smart_", 6) == 0) {
+        struct config_smart *smart = &c->smart[(struct pool_member_config *)object - c->pool.members];
+        return strcmp(key->name, "smart_device") == 0 ? smart->device : smart->type;
+    }
     if (key->section == CONFIG_POOL && strcmp(key->name, "io_engine") == 0)
         return c->io_engine_word;
     return (char *)object + key->offset;

@@ -12,6 +12,7 @@ enum control_kind {
     CONTROL_STOP,       /* to a child: finish within value milliseconds and exit */
     CONTROL_REOPEN,     /* to a child: the log file was rotated */
     CONTROL_ALIVE,      /* from a child: the loop turns */
+    CONTROL_ALARM,      /* to spool and alarm: a new socketpair end to the other one */
     CONTROL_READY,      /* from a child: serving; text says what */
 };
 

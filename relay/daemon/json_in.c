@@ -41,7 +41,10 @@ static const json_t *at(const struct json_in *in, const char *path)
         char key[64];
         size_t len = strcspn(path, ".");
         snprintf(key, sizeof key, "%.*s", (int)len, path);
-        j = json_object_get(j, key);
+        if (json_is_array(j))
+            j = key[0] >= '0' && key[0] <= '9' ? json_array_get(j, (size_t)strtoul(key, NULL, 10)) : NULL;
+        else
+            j = json_object_get(j, key);
         path += len + (path[len] == '.');
     }
     return j;

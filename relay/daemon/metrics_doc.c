@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The metrics, in Prometheus' exposition format. Every series exists from the first scrape on, with 0 where nothing
  * happened yet, so that an alert on a rate needs no guess. docs/METRICS.md lists them; a test compares. */
+#include "alarm_doc.h"
 #include "status_doc.h"
 
 #include <log.h>
@@ -267,6 +268,65 @@ static void relay_metrics(const struct status_view *v, struct json_out *j)
     delivery_delay(r, j);
 }
 
+static void smart_metrics(const struct status_view *v, struct json_out *j)
+{
+    static const char *const verdicts[] = {"unknown", "passed", "attention", "failing"};
+    static const struct { const char *name, *help, *field; } rows[] = {
+        {"smart_reallocated", "Sectors the drive has reallocated.", "reallocated"},
+        {"smart_pending", "Sectors that wait to be reallocated.", "pending"},
+        {"smart_uncorrectable", "Uncorrectable errors the drive has counted.", "uncorrectable"},
+        {"smart_media_errors", "NVMe media errors.", "media_errors"},
+        {"smart_used_percent", "Part of its life the drive says is used up.", "percentage_used"},
+        {"smart_temperature_celsius", "Temperature; 0: not told.", "temperature_celsius"}};
+    char name[600], path[32], field[64];
+    head(j, "smart_state", "gauge", "1 for what the member's disk says of its health.");
+    for (uint32_t i = 0; i < v->pool->member_count; i++) {
+        const char *member = v->pool->members[i].name;
+        bool known = alarm_doc_smart(v, member, path);
+        snprintf(field, sizeof field, "%s.verdict", path);
+        const char *verdict = known ? json_in_text(v->alarm, field) : "unknown";
+        for (unsigned k = 0; k < 4; k++)
+            text_add(j, "ironspool_smart_state{member=\"%s\",state=\"%s\"} %d\n", label(member, name), verdicts[k],
+                     strcmp(verdict, verdicts[k]) == 0);
+    }
+    for (unsigned r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+        head(j, rows[r].name, "gauge", rows[r].help);
+        for (uint32_t i = 0; i < v->pool->member_count; i++) {
+            const char *member = v->pool->members[i].name;
+            bool known = alarm_doc_smart(v, member, path);
+            snprintf(field, sizeof field, "%s.%s", path, rows[r].field);
+            text_add(j, "ironspool_%s{member=\"%s\"} %llu\n", rows[r].name, label(member, name),
+                     (unsigned long long)(known ? json_in_count(v->alarm, field) : 0));
+        }
+    }
+}
+
+/* Of `field` of every channel. */
+static void channel_metric(const struct status_view *v, const char *name, const char *field, struct json_out *j)
+{
+    static const char *const channels[] = {"hook", "webhook", "heartbeat"};
+    char path[64];
+    for (unsigned i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "report.%s.%s", channels[i], field);
+        text_add(j, "ironspool_%s{channel=\"%s\"} %llu\n", name, channels[i],
+                 (unsigned long long)json_in_count(v->alarm, path));
+    }
+}
+
+static void alarm_metrics(const struct status_view *v, struct json_out *j)
+{
+    gauge(j, "alarm_connected", "1 while the alarm process is connected to the spool.", v->alarm_connected);
+    gauge(j, "alarms_raised", "Alarms that are raised now.", (double)json_in_items(v->alarm, "report.raised"));
+    head(j, "alarm_sent_total", "counter", "Alarms that arrived, by channel.");
+    channel_metric(v, "alarm_sent_total", "sent", j);
+    head(j, "alarm_failed_total", "counter", "Alarms given up after several tries.");
+    channel_metric(v, "alarm_failed_total", "failed", j);
+    head(j, "alarm_dropped_total", "counter", "Alarms that made room for newer ones before they could be sent.");
+    channel_metric(v, "alarm_dropped_total", "dropped", j);
+    gauge(j, "alarm_heartbeat_timestamp_seconds", "When the last heartbeat arrived; 0: none yet.",
+          (double)json_in_count(v->alarm, "report.last_heartbeat_ms") / 1e3);
+}
+
 void metrics_doc(const struct status_view *v, struct json_out *j)
 {
     char engine[600];
@@ -281,5 +341,7 @@ void metrics_doc(const struct status_view *v, struct json_out *j)
     upkeep_metrics(v, j);
     queue_metrics(v, j);
     relay_metrics(v, j);
+    alarm_metrics(v, j);
+    smart_metrics(v, j);
     counter(j, "spool_log_lines_dropped_total", "Log lines lost because the log's reader was too slow.", log_lines_dropped());
 }

@@ -151,7 +151,7 @@ static void allow_maildirs_in_map(struct landlock *l, const char *map)
         fclose(f);
 }
 
-static enum err lock_files(const struct config *c, char *report, size_t room)
+static enum err lock_files(const struct config *c, bool mail, char *report, size_t room)
 {
     static const char *const read_only[] = {"/etc", "/usr/share", "/usr/lib", "/lib", "/lib64", "/run/systemd/resolve",
                                             "/run/resolvconf", "/run/NetworkManager", "/dev/urandom", "/dev/random"};
@@ -174,9 +174,9 @@ static enum err lock_files(const struct config *c, char *report, size_t room)
         allow(&l, "/proc", FS_READ);
     if (c->settings.smtp_tls_ca_file[0])
         allow(&l, c->settings.smtp_tls_ca_file, LANDLOCK_ACCESS_FS_READ_FILE);
-    if (strncmp(c->settings.default_transport, "maildir:", 8) == 0)
+    if (mail && strncmp(c->settings.default_transport, "maildir:", 8) == 0)
         allow_maildir(&l, c->settings.default_transport + 8, strlen(c->settings.default_transport + 8));
-    for (uint32_t i = 0; i < c->transport_map_count; i++)
+    for (uint32_t i = 0; mail && i < c->transport_map_count; i++)
         allow_maildirs_in_map(&l, c->transport_maps[i]);
     long failed = syscall(SYS_landlock_restrict_self, l.ruleset, 0);
     close(l.ruleset);
@@ -186,18 +186,20 @@ static enum err lock_files(const struct config *c, char *report, size_t room)
 
 /* --- system calls --- */
 
-/* What neither child ever does. */
+/* What no child ever does, nor a hook that one starts. */
 static const char *const denied[] = {
-    "execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "kcmp", "pidfd_getfd",
+    "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "kcmp", "pidfd_getfd",
     "mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "fsopen", "fsconfig", "fsmount", "fspick",
     "mount_setattr", "swapon", "swapoff", "reboot", "kexec_load", "kexec_file_load", "init_module", "finit_module",
     "delete_module", "create_module", "bpf", "perf_event_open", "userfaultfd", "add_key", "request_key", "keyctl",
     "setns", "unshare", "personality", "quotactl", "quotactl_fd", "acct", "settimeofday", "clock_settime",
     "clock_adjtime", "adjtimex", "stime", "iopl", "ioperm", "modify_ldt", "mknod", "mknodat", "name_to_handle_at",
     "open_by_handle_at", "fanotify_init", "lookup_dcookie", "nfsservctl", "vhangup", "syslog", "sethostname",
-    "setdomainname", "uselib", "ustat", "sysfs", "_sysctl", "setuid", "setgid", "setreuid", "setregid", "setresuid",
-    "setresgid", "setgroups", "setfsuid", "setfsgid", "capset", "migrate_pages", "move_pages", "vmsplice",
+    "setdomainname", "uselib", "ustat", "sysfs", "_sysctl", "migrate_pages", "move_pages", "vmsplice",
 };
+/* What a program may want, in vain or not, and a process that starts none never does. */
+static const char *const denied_but_to_hooks[] = {"execve", "execveat", "setuid", "setgid", "setreuid", "setregid", "setresuid",
+                                                  "setresgid", "setgroups", "setfsuid", "setfsgid", "capset"};
 /* The relay has threads but no processes, no rings and no disks. */
 static const char *const denied_to_relay[] = {"fork", "vfork", "io_uring_setup", "io_uring_enter", "io_uring_register",
                                               "io_setup", "io_submit", "memfd_secret", "chown", "fchown", "lchown",
@@ -240,14 +242,19 @@ static bool deny_clones(scmp_filter_ctx f)
     return ok && seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0) == 0;
 }
 
-static enum err filter_calls(bool relay, char *report, size_t room)
+enum filter { FILTER_SPOOL, FILTER_RELAY, FILTER_HOOKS };
+
+static enum err filter_calls(enum filter which, char *report, size_t room)
 {
+    bool relay = which == FILTER_RELAY;
     if (SANITIZED) {
         snprintf(report, room, "system calls not filtered (sanitizer build)");
         return ERR_OK;
     }
     scmp_filter_ctx f = seccomp_init(SCMP_ACT_ALLOW);
-    bool ok = f && deny(f, denied, sizeof denied / sizeof denied[0]) && deny_families(f, relay);
+    bool ok = f && deny(f, denied, sizeof denied / sizeof denied[0]) && deny_families(f, which != FILTER_SPOOL);
+    if (ok && which != FILTER_HOOKS)
+        ok = deny(f, denied_but_to_hooks, sizeof denied_but_to_hooks / sizeof denied_but_to_hooks[0]);
     if (ok && relay)
         ok = deny(f, denied_to_relay, sizeof denied_to_relay / sizeof denied_to_relay[0]) && deny_clones(f);
     if (!ok) {
@@ -263,30 +270,56 @@ static enum err filter_calls(bool relay, char *report, size_t room)
 
 /* --- both --- */
 
-enum err sandbox_relay(const struct config *c, const struct identity *identity, char report[256])
+/* Identity and capabilities for good; who[]: what came of it. */
+static enum err become(const struct identity *identity, char who[80], char report[256])
 {
-    char files[96] = "", calls[96] = "", who[80];
     pid_t parent = getppid();
     if (identity->drops)
-        snprintf(who, sizeof who, "user %s", identity->name);
+        snprintf(who, 80, "user %s", identity->name);
     else
-        snprintf(who, sizeof who, "uid %u, privileges not dropped", (unsigned)getuid());
+        snprintf(who, 80, "uid %u, privileges not dropped", (unsigned)getuid());
     snprintf(report, 256, "cannot become %s", who);
     enum err e = drop_identity(identity);
     if (e == ERR_OK)
         e = drop_capabilities();
-    if (e == ERR_OK)
-        e = after_identity(parent);
+    return e == ERR_OK ? after_identity(parent) : e;
+}
+
+static enum err confine(const struct config *c, const struct identity *identity, bool mail, char report[256])
+{
+    char files[96] = "", calls[96] = "", who[80];
+    enum err e = become(identity, who, report);
     if (e != ERR_OK)
         return e;
     if (!c->sandbox) {
         snprintf(report, 256, "%s, sandbox = no", who);
         return ERR_OK;
     }
-    e = lock_files(c, files, sizeof files);
+    e = lock_files(c, mail, files, sizeof files);
     if (e == ERR_OK)
-        e = filter_calls(true, calls, sizeof calls);
+        e = filter_calls(FILTER_RELAY, calls, sizeof calls);
     snprintf(report, 256, "%s, %s, %s", who, files, calls);
+    return e;
+}
+
+enum err sandbox_relay(const struct config *c, const struct identity *identity, char report[256])
+{
+    return confine(c, identity, true, report);
+}
+
+enum err sandbox_alarm(const struct config *c, const struct identity *identity, char report[256])
+{
+    char calls[96] = "", who[80];
+    if (!c->alarm.hook_program[0])
+        return confine(c, identity, false, report);
+    enum err e = become(identity, who, report);
+    if (e != ERR_OK)
+        return e;
+    if (c->sandbox)
+        e = filter_calls(FILTER_HOOKS, calls, sizeof calls);
+    else
+        snprintf(calls, sizeof calls, "sandbox = no");
+    snprintf(report, 256, "%s, files not restricted (hook_program), %s", who, calls);
     return e;
 }
 
@@ -294,5 +327,5 @@ enum err sandbox_spool(char report[256])
 {
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         return ERR_DENIED;
-    return filter_calls(false, report, 256);
+    return filter_calls(FILTER_SPOOL, report, 256);
 }

@@ -12,6 +12,8 @@ enum err identity_find(const struct config *c, struct identity *identity_out, ch
 /* Privileges, then file system (Landlock, where the kernel has it), then system calls, in this order and for good.
  * report: one line for the log and the status: what holds and what does not. An error means: do not go on. */
 enum err sandbox_relay(const struct config *c, const struct identity *identity, char report[256]) MUST_CHECK;
+/* The alarm process: as the relay; with a hook_program it may start programs, and the files they need are not restricted. */
+enum err sandbox_alarm(const struct config *c, const struct identity *identity, char report[256]) MUST_CHECK;
 /* The spool process: no new privileges, no network, no program. */
 enum err sandbox_spool(char report[256]) MUST_CHECK;
 

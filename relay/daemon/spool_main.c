@@ -9,6 +9,7 @@
  *  SPM-2  a pool that cannot be mounted is a state that is shown, never a crash loop.
  *  SPM-3  a member that was not there at the mount joins by a clean remount, at most once in REJOIN_AFTER_NS. */
 #include "admin.h"
+#include "alarm_wire.h"
 #include "board.h"
 #include "fault_live.h"
 #include "sandbox.h"
@@ -85,6 +86,7 @@ void spool_view(struct spool_process *sp, struct pool_status *status, struct sta
                                  .queue = sp->counts, .relay = sp->relay, .events = sp->events,
                                  .fault_injection = sp->config->fault_injection};
     fault_live_rows(sp, view);
+    alarm_wire_view(sp->alarm, view);
     if (sp->pool) {
         pool_status(sp->pool, status);
         fill_members(sp, status);
@@ -249,6 +251,8 @@ static void on_control(struct io_watch *watch, uint32_t events)
     while ((e = control_receive(watch->fd, &m)) == ERR_OK) {
         if (m.kind == CONTROL_WIRE && m.fd >= 0)
             take_wire(sp, m.fd);
+        else if (m.kind == CONTROL_ALARM && m.fd >= 0)
+            alarm_wire_attach(sp->alarm, m.fd);
         else if (m.kind == CONTROL_STOP)
             sp->stop = true;
         else if (m.kind == CONTROL_REOPEN && sp->config->log_file[0] &&
@@ -392,7 +396,9 @@ static enum err open_io(struct spool_process *sp)
     sp->control_watch = (struct io_watch){.fd = sp->start->control, .events = EPOLLIN, .ready = on_control, .owner = sp};
     io_timer_init(&sp->alive, on_alive, sp);
     io_timer_init(&sp->rejoin, on_rejoin, sp);
-    e = io_watch_add(sp->io, &sp->control_watch);
+    e = alarm_wire_open(sp, &sp->alarm);
+    if (e == ERR_OK)
+        e = io_watch_add(sp->io, &sp->control_watch);
     return e == ERR_OK ? admin_open(sp, sp->start->admin_fd, &sp->admin) : e;
 }
 
@@ -498,6 +504,7 @@ static void serve(struct spool_process *sp)
         bool moved = admin_step(sp->admin);
         if (moved && sp->wire)
             pool_step(sp->pool);
+        alarm_wire_step(sp->alarm);
         wait = moved ? 0 : TURN_NS;
         log_flush();
     }
@@ -515,6 +522,7 @@ static void stop(struct spool_process *sp)
         (void)admin_step(sp->admin);
     }
     admin_close(&sp->admin);
+    alarm_wire_close(&sp->alarm);
     if (!sp->pool)
         return;
     uint64_t until = io_now_ns(sp->io) + WIRE_STOP_NS;
@@ -537,6 +545,7 @@ static void stop(struct spool_process *sp)
 /* Frees what is left, so that a leak check sees only leaks. */
 static void end(struct spool_process *sp)
 {
+    alarm_wire_close(&sp->alarm);
     if (sp->io)
         io_real_close(&sp->io);
     inject_io_close(&sp->inject);

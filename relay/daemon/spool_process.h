@@ -16,6 +16,7 @@
 
 struct admin;
 struct spool_wire;
+struct alarm_wire;
 
 struct spool_process {
     const struct child_start *start;
@@ -27,6 +28,7 @@ struct spool_process {
     struct pool *pool;               /* NULL: not mounted, mount_text says why */
     struct spool_wire *wire;         /* NULL: not mounted */
     struct admin *admin;
+    struct alarm_wire *alarm;
     struct events_log *events;
     struct json_in *relay;           /* the relay's last report */
     struct members_open members;

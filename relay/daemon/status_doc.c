@@ -2,6 +2,8 @@
 /* Status as JSON and as text. See status_doc.h. */
 #include "status_doc.h"
 
+#include "alarm_doc.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -30,7 +32,7 @@ static void member_io_json(const struct pool_member_status *m, struct json_out *
     json_object_end(j);
 }
 
-static void member_json(const struct pool_member_status *m, bool more, struct json_out *j)
+static void member_json(const struct status_view *v, const struct pool_member_status *m, bool more, struct json_out *j)
 {
     char uuid[UUID_TEXT];
     uuid_print(m->uuid, uuid);
@@ -61,6 +63,7 @@ static void member_json(const struct pool_member_status *m, bool more, struct js
     json_number(j, "read_p99", seconds(m->read_p99_ns));
     json_object_end(j);
     member_io_json(m, j);
+    alarm_doc_member(v, m->name, j);
     if (more) {
         json_text(j, "meaning", member_state_text(m->state));
         json_count(j, "writes", m->writes);
@@ -80,7 +83,7 @@ static void members_json(const struct status_view *v, bool more, struct json_out
 {
     json_array_begin(j, "members");
     for (uint32_t i = 0; i < v->pool->member_count; i++)
-        member_json(&v->pool->members[i], more, j);
+        member_json(v, &v->pool->members[i], more, j);
     json_array_end(j);
 }
 
@@ -208,6 +211,7 @@ void status_doc_json(const struct status_view *v, struct json_out *j)
     upkeep_json(v, j);
     queue_json(v, j);
     relay_json(v, j);
+    alarm_doc_json(v, j);
     json_bool(j, "fault_injection", v->fault_injection);
     faults_json(v, "faults_injected", j);
     json_object_end(j);
@@ -308,7 +312,7 @@ static void upkeep_text(const struct status_view *v, struct json_out *j)
              (unsigned long long)u->rebuild.messages_remaining, u->rebuild.behind ? "; BEHIND its deadline" : "");
 }
 
-static void member_text(const struct pool_member_status *m, struct json_out *j)
+static void member_text(const struct status_view *v, const struct pool_member_status *m, struct json_out *j)
 {
     char used[24], total[24];
     uint64_t errors = m->errors_read + m->errors_write + m->errors_flush + m->errors_checksum + m->errors_identity +
@@ -319,6 +323,7 @@ static void member_text(const struct pool_member_status *m, struct json_out *j)
              (double)m->write_p99_ns / 1e6, (unsigned long long)errors, m->path);
     if (m->evidence[0])
         text_add(j, "           %s\n", m->evidence);
+    alarm_doc_member_text(v, m->name, j);
 }
 
 void status_doc_text(const struct status_view *v, struct json_out *j)
@@ -327,9 +332,10 @@ void status_doc_text(const struct status_view *v, struct json_out *j)
     pool_text(v, j);
     queue_text(v, j);
     upkeep_text(v, j);
+    alarm_doc_text(v, j);
     text_add(j, "\n%-10s %-10s %9s %9s %11s %7s  %s\n", "MEMBER", "STATE", "USED", "TOTAL", "WRITE P99", "ERRORS", "PATH");
     for (uint32_t i = 0; i < v->pool->member_count; i++)
-        member_text(&v->pool->members[i], j);
+        member_text(v, &v->pool->members[i], j);
     uint64_t next = v->events ? events_log_next(v->events) : 1;
     if (next > 1)
         text_add(j, "\n%llu events since %s; the newest: spooltool events\n", (unsigned long long)(next - 1), "the start");

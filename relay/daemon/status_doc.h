@@ -31,6 +31,8 @@ struct status_view {
     struct upkeep_status upkeep;      /* all zero while not mounted */
     bool relay_connected;
     const struct json_in *relay;      /* the relay's last report (relay_main.c), or NULL */
+    bool alarm_connected;
+    const struct json_in *alarm;      /* the alarm process's last report (alarm_main.c), or NULL */
     const struct events_log *events;
     bool fault_injection;
     const struct fault_row *faults;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The supervisor's loop: signals, children, deadlines. Invariants and states in supervisor.h. One thread, blocks only in
- * poll. Read spool_main.c and relay_main.c next. */
+ * poll. Read spool_main.c, relay_main.c and alarm_main.c next. */
 #include "supervisor.h"
 
 #include "board.h"
@@ -32,10 +32,11 @@
 #define CRASHES_FOR_DISCARD 3u
 #define CRASH_WINDOW_MS 60000u
 #define SPOOL_STOP_MS 15000u     /* pool_unmount gives up after 8 s twice */
+#define ALARM_STOP_MS 5000u      /* it finishes nothing */
 #define LOCK_PATIENCE_MS 2000u   /* the children of a supervisor that was killed need a moment to be gone */
 #define SERVICE "ironspoold"
 
-enum which { SPOOL, RELAY };
+enum which { SPOOL, RELAY, ALARM, CHILDREN };
 
 struct child {
     const char *name;
@@ -55,7 +56,7 @@ struct supervisor {
     struct identity identity;
     struct listeners listeners;
     int admin, signals, lock;
-    struct child children[2];
+    struct child children[CHILDREN];
     bool stopping, said_ready;
     uint64_t watchdog_at_ms;
 };
@@ -76,14 +77,14 @@ void index_marker_path(const struct config *config, char path[256])
 
 static void close_other_ends(struct supervisor *s, enum which which)
 {
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < CHILDREN; i++)
         if (s->children[i].control >= 0)
             close(s->children[i].control);
     close(s->signals);
     notify_close();
-    if (which == SPOOL)
+    if (which != RELAY)
         listeners_close(&s->listeners);
-    else if (s->admin >= 0)
+    if (which != SPOOL && s->admin >= 0)
         close(s->admin);
 }
 
@@ -98,12 +99,15 @@ static void reset_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+static const struct { const char *name; int (*main)(const struct child_start *start); } mains[CHILDREN] = {
+    {"ironspool-spool", spool_main}, {"ironspool-relay", relay_main}, {"ironspool-alarm", alarm_main}};
+
 static _Noreturn void be_child(struct supervisor *s, enum which which, int control, pid_t parent)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(CHILD_FAILED); /* it died before prctl */
-    prctl(PR_SET_NAME, which == SPOOL ? "ironspool-spool" : "ironspool-relay");
+    prctl(PR_SET_NAME, mains[which].name);
     log_close();
     loop_close(&s->loop);
     close_other_ends(s, which);
@@ -111,21 +115,24 @@ static _Noreturn void be_child(struct supervisor *s, enum which which, int contr
     struct child_start start = {.config = s->config, .listeners = &s->listeners, .control = control,
                                 .admin_fd = s->admin, .discard_index = s->children[which].discard,
                                 .board = s->board, .identity = s->identity};
-    exit(which == SPOOL ? spool_main(&start) : relay_main(&start));
+    exit(mains[which].main(&start));
 }
 
-static void give_wire(struct supervisor *s)
+/* A fresh socketpair between the spool and another child, when both are there. */
+static void give_pair(struct supervisor *s, enum which other)
 {
-    int fds[2];
-    if (!s->children[SPOOL].pid || !s->children[RELAY].pid)
+    int fds[2], type = other == RELAY ? SOCK_STREAM : SOCK_SEQPACKET;
+    const enum which ends[2] = {SPOOL, other};
+    if (!s->children[SPOOL].pid || !s->children[other].pid)
         return;
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) != 0) {
+    if (socketpair(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) != 0) {
         log_line(SERVICE, "error: socketpair: %s", strerror(errno));
         return;
     }
     for (int i = 0; i < 2; i++) {
-        if (control_send(s->children[i].control, CONTROL_WIRE, 0, fds[i], NULL) != ERR_OK)
-            log_line(SERVICE, "warning: the %s process does not take its end of the wire", s->children[i].name);
+        const struct child *c = &s->children[ends[i]];
+        if (control_send(c->control, other == RELAY ? CONTROL_WIRE : CONTROL_ALARM, 0, fds[i], NULL) != ERR_OK)
+            log_line(SERVICE, "warning: the %s process does not take its end of the wire", c->name);
         close(fds[i]);
     }
 }
@@ -164,7 +171,10 @@ static void start_child(struct supervisor *s, enum which which)
     c->control = ours;
     c->ready = c->stopping = c->ended = c->discard = false;
     c->kill_at_ms = 0;
-    give_wire(s);
+    if (which != ALARM)
+        give_pair(s, RELAY);
+    if (which != RELAY)
+        give_pair(s, ALARM);
 }
 
 /* --- a child's end --- */
@@ -224,7 +234,7 @@ static void reap(struct supervisor *s)
     int status;
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < CHILDREN; i++)
             if (s->children[i].pid == pid)
                 reaped(s, (enum which)i, status);
 }
@@ -254,7 +264,7 @@ static void reopen_logs(struct supervisor *s)
     const char *path = s->config->log_file[0] ? s->config->log_file : NULL;
     if (log_open(s->loop, s->config->settings.syslog_name, path) != ERR_OK)
         log_line(SERVICE, "warning: log_file: %s: %s", s->config->log_file, strerror(errno));
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < CHILDREN; i++) {
         if (!s->children[i].pid)
             continue;
         enum err e = control_send(s->children[i].control, CONTROL_REOPEN, 0, -1, NULL);
@@ -289,6 +299,7 @@ static void reload(struct supervisor *s)
     }
     bool spool_too = config_spool_differs(s->config, next);
     stop_relay(s);
+    ask_to_stop(&s->children[ALARM], 0, ALARM_STOP_MS);
     if (spool_too)
         ask_to_stop(&s->children[SPOOL], 0, SPOOL_STOP_MS);
     config_free(&s->config);
@@ -315,6 +326,7 @@ static void on_signals(struct supervisor *s)
             log_line(SERVICE, "stopping (%s)", i.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
             notify_say("STOPPING=1");
             stop_relay(s);
+            ask_to_stop(&s->children[ALARM], 0, ALARM_STOP_MS); /* that we stop is no alarm */
         }
     }
 }
@@ -362,7 +374,8 @@ static bool check(struct supervisor *s)
     bool healthy = true;
     check_child(s, SPOOL, now);
     check_child(s, RELAY, now);
-    for (int i = 0; i < 2; i++)
+    check_child(s, ALARM, now);
+    for (int i = 0; i < ALARM; i++) /* mail goes on without it */
         healthy = healthy && (!s->children[i].ready || now - s->children[i].alive_ms < HANG_MS);
     if (notify_watchdog_ms() && healthy && now >= s->watchdog_at_ms) {
         notify_say("WATCHDOG=1");
@@ -372,13 +385,13 @@ static bool check(struct supervisor *s)
         return true;
     if (!s->children[RELAY].pid)
         ask_to_stop(&s->children[SPOOL], 0, SPOOL_STOP_MS);
-    return s->children[RELAY].pid || s->children[SPOOL].pid;
+    return s->children[RELAY].pid || s->children[SPOOL].pid || s->children[ALARM].pid;
 }
 
 static int wait_ms(const struct supervisor *s)
 {
     uint64_t now = now_ms(), until = now + 1000;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < CHILDREN; i++) {
         const struct child *c = &s->children[i];
         uint64_t at = !c->pid && !s->stopping ? c->start_at_ms : c->pid && c->stopping ? c->kill_at_ms : until;
         until = at < until ? at : until;
@@ -390,13 +403,13 @@ static int wait_ms(const struct supervisor *s)
 
 static void turn(struct supervisor *s)
 {
-    struct pollfd p[3] = {{.fd = s->signals, .events = POLLIN}};
-    for (int i = 0; i < 2; i++)
+    struct pollfd p[1 + CHILDREN] = {{.fd = s->signals, .events = POLLIN}};
+    for (int i = 0; i < CHILDREN; i++)
         p[1 + i] = (struct pollfd){.fd = s->children[i].ended ? -1 : s->children[i].control, .events = POLLIN};
     log_flush();
-    if (poll(p, 3, wait_ms(s)) < 0)
+    if (poll(p, 1 + CHILDREN, wait_ms(s)) < 0)
         return;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < CHILDREN; i++) {
         if (p[1 + i].revents & POLLIN)
             on_control(s, &s->children[i]);
         s->children[i].ended = s->children[i].ended || (p[1 + i].revents & POLLHUP);
@@ -473,7 +486,8 @@ static void say_start(const struct supervisor *s)
 int supervisor_run(struct config *config)
 {
     struct supervisor s = {.config = config, .admin = -1, .signals = -1, .lock = -1, .listeners.http.fd = -1,
-                           .board = board_make(), .children = {{.name = "spool", .control = -1}, {.name = "relay", .control = -1}}};
+                           .board = board_make(), .children = {{.name = "spool", .control = -1}, {.name = "relay", .control = -1},
+                                                             {.name = "alarm", .control = -1}}};
     char text[256] = "";
     const char *log_file = config->log_file[0] ? config->log_file : NULL;
     int code = 1;

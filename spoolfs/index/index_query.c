@@ -290,6 +290,11 @@ static enum err answer_summary(struct core *c, struct index_query *q)
                                       .hold = c->counts.hold, .bytes = c->counts.bytes};
     if (e == ERR_OK && key_begins(key, &kind))
         q->counts.oldest_ms = key_u64(key, 1);
+    const struct key heads = key_of('e');
+    if (e == ERR_OK || e == ERR_NOT_FOUND)
+        e = store_seek(c->store, key_bytes(&heads), &key, &value);
+    if (e == ERR_OK && key_begins(key, &heads) && key.len == 17)
+        q->counts.due_ms = key_u64(key, 1);
     return e == ERR_NOT_FOUND ? ERR_OK : e;
 }
 

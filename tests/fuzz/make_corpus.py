@@ -191,7 +191,41 @@ def admin():
         put("admin", what, text)
 
 
+def smart():
+    ata = ('{"json_format_version":[1,0],"smartctl":{"version":[7,3],"exit_status":%d,"messages":[{"string":"m","severity":"error"}]},'
+           '"device":{"name":"/dev/sda","type":"sat","protocol":"ATA"},"model_name":"EXAMPLE","serial_number":"S1",'
+           '"smart_status":{"passed":%s},"ata_smart_attributes":{"revision":1,"table":[{"id":5,"name":"Reallocated_Sector_Ct",'
+           '"value":100,"raw":{"value":%d,"string":"0"}},{"id":197,"raw":{"value":%d}},{"id":198,"raw":{"value":0}},'
+           '{"id":187,"raw":{"value":1e3}}]},"temperature":{"current":31},"power_on_time":{"hours":20000}}')
+    put("smart", "ata_good", ata % (0, "true", 0, 0))
+    put("smart", "ata_worn", ata % (64, "true", 8, 3))
+    put("smart", "ata_failing", ata % (24, "false", 2000, 12))
+    put("smart", "nvme", '{"smartctl":{"exit_status":8},"model_name":"N","smart_status":{"passed":false},'
+        '"nvme_smart_health_information_log":{"critical_warning":5,"percentage_used":101,"media_errors":2,"temperature":40}}')
+    put("smart", "scsi", '{"smartctl":{"exit_status":0},"scsi_model_name":"S","smart_status":{"passed":true},"scsi_grown_defect_list":4,'
+        '"scsi_error_counter_log":{"read":{"total_uncorrected_errors":1},"write":{"total_uncorrected_errors":0}}}')
+    put("smart", "standby", '{"smartctl":{"exit_status":0,"messages":[{"string":"Device is in STANDBY mode","severity":"info"}]}}')
+    put("smart", "not_open", '{"smartctl":{"exit_status":2,"messages":[{"string":"Smartctl open device: /dev/x failed"}]}}')
+    put("smart", "odd", '{"smartctl":[],"smart_status":7,"ata_smart_attributes":{"table":{"0":{}}},"model_name":null}')
+    put("smart", "none", "")
+
+
+def alarm():
+    for i, url in enumerate(("http://a/", "https://a.example:8443/x?y=%20", "http://[::1]:80", "https://u:p@a/", "ftp://a/", "http://a:0/",
+                             "http://:80/", "http://a#f", "https://" + "a" * 300 + "/")):
+        put("alarm", f"url_{i}", b"\0" + url.encode())
+    for i, text in enumerate(("HTTP/1.1 200 OK\r\n", "HTTP/1.0 404\r\n\r\n", "HTTP/1.1 99 x\r\n", "HTTP/2 200\r\n", "220 smtp\r\n",
+                              "HTTP/1.1")):
+        put("alarm", f"answer_{i}", b"\1" + text.encode())
+    put("alarm", "state", b'\2{"state":{"mounted":true,"pool":"u","state":"at-risk","action":"a","refusing":"full","relay_connected":true,'
+        b'"rebuild_behind":true,"messages":9,"below_copies":3,"refused":2,"late_seconds":7.5,"members":[{"name":"a","path":"/a",'
+        b'"serial":"s","state":"suspect","evidence":"e"},{"name":"b","state":"absent"}]}}')
+    put("alarm", "event", b'\2{"number":1,"time":"2026-11-24T22:13:59.123Z","event":"frame_corrupt","severity":"warning","member":"a",'
+        b'"serial":"","text":"t","evidence":"e"}')
+    put("alarm", "odd", b'\2{"state":{"members":[1,null,{"name":7}],"late_seconds":1e999},"event":"nonsense"}')
+
+
 if len(sys.argv) != 2:
     sys.exit("usage: make_corpus.py DIRECTORY")
-for make in (smtp_in, smtp_out, route, config, envelope, wire, superblock, frame, recovery, admin):
+for make in (smtp_in, smtp_out, route, config, envelope, wire, superblock, frame, recovery, admin, smart, alarm):
     make()

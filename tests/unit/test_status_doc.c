@@ -193,6 +193,49 @@ static void the_delay_histogram_is_cumulative(void **state)
     json_free(&j);
 }
 
+static void what_the_alarm_process_reports_is_shown_and_is_there_without_it(void **state)
+{
+    (void)state;
+    static const char report[] =
+        "{\"report\":{\"hook\":{\"configured\":true,\"sent\":3,\"failed\":1,\"dropped\":0,\"waiting\":2},\"last_heartbeat_ms\":5000,"
+        "\"raised\":[{\"event\":\"queue_delayed\",\"member\":\"\",\"severity\":\"warning\",\"since_ms\":1000,\"evidence\":\"late\"}]},"
+        "\"smart\":[{\"member\":\"b\",\"verdict\":\"failing\",\"evidence\":\"it says so\",\"pending\":12}]}";
+    struct status_view v = a_view();
+    struct json_in *alarm = NULL, *in;
+    struct json_out j = {0};
+    status_doc_json(&v, &j);
+    in = parsed(&j);
+    assert_true(json_in_has(in, "alarm.connected") && json_in_has(in, "alarm.raised") && json_in_has(in, "alarm.hook.sent"));
+    assert_string_equal(json_in_text(in, "members.1.smart.verdict"), "unknown");
+    json_in_free(&in);
+    json_reset(&j);
+    assert_int_equal(json_in_parse(report, sizeof report - 1, NULL, &alarm), ERR_OK);
+    v.alarm = alarm;
+    v.alarm_connected = true;
+    status_doc_json(&v, &j);
+    in = parsed(&j);
+    assert_string_equal(json_in_text(in, "alarm.raised.0.event"), "queue_delayed");
+    assert_string_equal(json_in_text(in, "alarm.raised.0.since"), "1970-01-01T00:00:01.000Z");
+    assert_int_equal(json_in_count(in, "alarm.hook.waiting"), 2);
+    assert_string_equal(json_in_text(in, "members.0.smart.verdict"), "unknown");
+    assert_string_equal(json_in_text(in, "members.1.smart.verdict"), "failing");
+    assert_int_equal(json_in_count(in, "members.1.smart.pending"), 12);
+    json_in_free(&in);
+    json_reset(&j);
+    metrics_doc(&v, &j);
+    assert_non_null(strstr(j.bytes, "ironspool_alarm_sent_total{channel=\"hook\"} 3\n"));
+    assert_non_null(strstr(j.bytes, "ironspool_alarms_raised 1\n"));
+    assert_non_null(strstr(j.bytes, "ironspool_alarm_heartbeat_timestamp_seconds 5\n"));
+    assert_non_null(strstr(j.bytes, "ironspool_smart_state{member=\"b\",state=\"failing\"} 1\n"));
+    assert_non_null(strstr(j.bytes, "ironspool_smart_pending{member=\"b\"} 12\n"));
+    json_reset(&j);
+    status_doc_text(&v, &j);
+    assert_non_null(strstr(j.bytes, "SMART failing: it says so"));
+    assert_non_null(strstr(j.bytes, "warning: queue_delayed"));
+    json_in_free(&alarm);
+    json_free(&j);
+}
+
 static void every_metric_is_in_the_documentation(void **state)
 {
     (void)state;
@@ -229,6 +272,7 @@ int main(void)
         cmocka_unit_test(injected_faults_are_shown_and_counted),
         cmocka_unit_test(the_contracts_metrics_exist_before_anything_happened),
         cmocka_unit_test(the_delay_histogram_is_cumulative),
+        cmocka_unit_test(what_the_alarm_process_reports_is_shown_and_is_there_without_it),
         cmocka_unit_test(every_metric_is_in_the_documentation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -109,6 +109,7 @@ enum index_query_kind {
 
 struct index_counts {
     uint64_t messages, recipients, active, deferred, hold, oldest_ms, bytes;
+    uint64_t due_ms;                  /* when the message that is or becomes due first does; 0: none */
 };
 struct index_domain {
     uint64_t destination;

@@ -1,0 +1,569 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pure parts of the alarm process: what is raised, repeated and cleared (ALS-1 to ALS-4), what waits in a channel
+ * (ALQ-1 to ALQ-3), which URLs are taken, what a disk's health comes to. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "daemon/alarm_queue.h"
+#include "daemon/alarm_state.h"
+#include "daemon/alarm_url.h"
+#include "daemon/alarm_view.h"
+#include "daemon/smart.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define S 1000u
+#define WALL UINT64_C(1700000000000)
+#define REPEAT (600 * S)
+
+static struct {
+    struct alarm_state s;
+    struct alarm_view v;
+    uint64_t now;
+    struct alarm_note notes[512];
+    uint32_t count;
+} w;
+
+static void on_note(void *owner, const struct alarm_note *n)
+{
+    (void)owner;
+    assert_true(w.count < 512);
+    w.notes[w.count++] = *n;
+}
+
+static int setup(void **state)
+{
+    struct alarm_limits limits = {.repeat_ms = REPEAT, .late_seconds = 3600};
+    (void)state;
+    memset(&w, 0, sizeof w);
+    w.now = 5000;
+    alarm_state_init(&w.s, &limits, w.now);
+    w.s.emit = on_note;
+    w.v = (struct alarm_view){.mounted = true, .relay_connected = true, .pool = "uuid", .state = "healthy", .messages = 10,
+                              .member_count = 2, .members = {{.name = "a", .path = "/a", .serial = "SA", .state = "healthy"},
+                                                             {.name = "b", .path = "/b", .serial = "SB", .state = "healthy"}}};
+    return 0;
+}
+
+/* The spool reports every second and the machine steps. */
+static void pass(uint32_t seconds)
+{
+    for (uint32_t i = 0; i < seconds; i++) {
+        w.now += S;
+        alarm_state_saw(&w.s, &w.v, w.now);
+        alarm_state_step(&w.s, w.now, WALL + w.now);
+    }
+}
+
+static void pass_silent(uint32_t seconds)
+{
+    for (uint32_t i = 0; i < seconds; i++) {
+        w.now += S;
+        alarm_state_step(&w.s, w.now, WALL + w.now);
+    }
+}
+
+static uint32_t told(enum event_kind kind, enum alarm_what what)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < w.count; i++)
+        n += w.notes[i].what == what && (what == ALARM_BEAT || w.notes[i].kind == kind);
+    return n;
+}
+
+static const struct alarm_note *last(void)
+{
+    assert_true(w.count > 0);
+    return &w.notes[w.count - 1];
+}
+
+/* --- the machine --- */
+
+static void a_healthy_pool_is_silent(void **state)
+{
+    (void)state;
+    pass(100000);
+    assert_int_equal(w.count, 0);
+}
+
+static void what_lasts_is_said_again_and_its_end_once(void **state)
+{
+    (void)state;
+    w.v.below_copies = 3;
+    pass(10);
+    assert_int_equal(told(EVENT_redundancy_low, ALARM_RAISED), 1);
+    assert_string_equal(last()->severity, "critical");
+    assert_string_equal(last()->pool, "uuid");
+    assert_string_equal(last()->path, "");
+    assert_non_null(strstr(last()->evidence, "3 of 10 messages"));
+    pass(600);
+    assert_int_equal(told(EVENT_redundancy_low, ALARM_REPEATED), 1);
+    assert_int_equal(last()->count, 2);
+    pass(1200);
+    assert_int_equal(told(EVENT_redundancy_low, ALARM_REPEATED), 3);
+    w.v.below_copies = 0;
+    pass(3000);
+    assert_int_equal(told(EVENT_redundancy_low, ALARM_CLEARED), 1);
+    assert_int_equal(last()->what, ALARM_CLEARED);
+    assert_non_null(strstr(last()->evidence, "3 of 10 messages")); /* what it was */
+    assert_int_equal(w.count, 5);
+}
+
+static void what_comes_and_goes_at_once_is_nothing_and_what_flaps_is_one_alarm(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 20; i++) { /* one look: ALS-2 */
+        w.v.below_copies = 1;
+        pass(1);
+        w.v.below_copies = 0;
+        pass(10);
+    }
+    assert_int_equal(w.count, 0);
+    for (int i = 0; i < 20; i++) {
+        w.v.below_copies = 1;
+        pass(4);
+        w.v.below_copies = 0;
+        pass(3);
+    }
+    assert_int_equal(w.count, 1);
+    pass(10);
+    assert_int_equal(told(EVENT_redundancy_low, ALARM_CLEARED), 1);
+}
+
+static void a_member_is_told_with_its_path_and_serial(void **state)
+{
+    (void)state;
+    snprintf(w.v.members[1].state, sizeof w.v.members[1].state, "absent");
+    snprintf(w.v.members[1].evidence, sizeof w.v.members[1].evidence, "it was pulled");
+    pass(10);
+    assert_int_equal(w.count, 1);
+    assert_int_equal(last()->kind, EVENT_member_state);
+    assert_string_equal(last()->member, "b");
+    assert_string_equal(last()->path, "/b");
+    assert_string_equal(last()->serial, "SB");
+    assert_string_equal(last()->evidence, "absent: it was pulled");
+    w.v.member_count = 1; /* taken out of the pool: no alarm any more */
+    pass(10);
+    assert_int_equal(told(EVENT_member_state, ALARM_CLEARED), 1);
+}
+
+static void a_suspect_member_has_a_minute(void **state)
+{
+    (void)state;
+    snprintf(w.v.members[0].state, sizeof w.v.members[0].state, "suspect");
+    pass(59);
+    assert_int_equal(w.count, 0);
+    pass(5);
+    assert_int_equal(told(EVENT_member_state, ALARM_RAISED), 1);
+    snprintf(w.v.members[0].state, sizeof w.v.members[0].state, "spare");
+    pass(10);
+    assert_int_equal(told(EVENT_member_state, ALARM_CLEARED), 1);
+}
+
+static void states_of_the_pool_differ_in_severity(void **state)
+{
+    static const struct { const char *state, *severity; } rows[] = {
+        {"degraded", "warning"}, {"at-risk", "critical"}, {"read-only", "critical"}, {"failed", "critical"}};
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        snprintf(w.v.state, sizeof w.v.state, "%s", rows[i].state);
+        w.count = 0;
+        pass(10);
+        assert_int_equal(w.count, 1);
+        assert_int_equal(last()->kind, EVENT_pool_state);
+        assert_string_equal(last()->severity, rows[i].severity);
+        snprintf(w.v.state, sizeof w.v.state, "healthy");
+        pass(10);
+    }
+}
+
+static void mail_that_is_late_is_told_at_the_limit_and_not_before(void **state)
+{
+    (void)state;
+    w.v.late_seconds = 3600;
+    pass(100);
+    assert_int_equal(w.count, 0);
+    w.v.late_seconds = 3600.1;
+    pass(2);
+    assert_int_equal(told(EVENT_queue_delayed, ALARM_RAISED), 1);
+}
+
+static void refusals_are_told_while_they_last_and_a_minute_longer(void **state)
+{
+    (void)state;
+    w.v.refused = 7; /* before we came */
+    pass(100);
+    assert_int_equal(w.count, 0);
+    for (int i = 0; i < 10; i++) {
+        w.v.refused++;
+        pass(1);
+    }
+    assert_int_equal(told(EVENT_mail_refused, ALARM_RAISED), 1);
+    pass(50);
+    assert_int_equal(told(EVENT_mail_refused, ALARM_CLEARED), 0);
+    pass(20);
+    assert_int_equal(told(EVENT_mail_refused, ALARM_CLEARED), 1);
+    w.v.refused = 0; /* another relay begins to count */
+    pass(100);
+    snprintf(w.v.refusing, sizeof w.v.refusing, "the pool is full");
+    pass(10);
+    assert_int_equal(told(EVENT_mail_refused, ALARM_RAISED), 2);
+    assert_non_null(strstr(last()->evidence, "the pool is full"));
+    w.v.refusing[0] = '\0';
+    pass(100);
+    w.v.relay_connected = false;
+    pass(4);
+    assert_int_equal(told(EVENT_mail_refused, ALARM_RAISED), 2); /* a reload takes a moment */
+    pass(4);
+    assert_int_equal(told(EVENT_mail_refused, ALARM_RAISED), 3);
+}
+
+static void a_silent_spool_is_told_also_when_it_never_spoke(void **state)
+{
+    (void)state;
+    pass_silent(14);
+    assert_int_equal(w.count, 0);
+    pass_silent(2);
+    assert_int_equal(told(EVENT_spool_silent, ALARM_RAISED), 1);
+    pass(10);
+    assert_int_equal(told(EVENT_spool_silent, ALARM_CLEARED), 1);
+    w.v.below_copies = 1;
+    pass(10);
+    pass_silent(1200); /* what was known before goes on */
+    assert_int_equal(told(EVENT_spool_silent, ALARM_RAISED), 2);
+    assert_int_equal(told(EVENT_redundancy_low, ALARM_REPEATED), 2);
+    assert_int_equal(told(EVENT_redundancy_low, ALARM_CLEARED), 0);
+}
+
+static void the_heart_stops_with_the_spool_and_with_the_relay(void **state)
+{
+    (void)state;
+    w.s.limits.beat_ms = 10 * S;
+    pass_silent(14);
+    assert_int_equal(told(0, ALARM_BEAT), 0);
+    pass(100);
+    uint32_t beats = told(0, ALARM_BEAT);
+    assert_in_range(beats, 9, 11);
+    pass_silent(100);
+    assert_in_range(told(0, ALARM_BEAT), beats, beats + 2); /* until the silence is noticed */
+    w.v.relay_connected = false;
+    pass(2);
+    beats = told(0, ALARM_BEAT);
+    pass(100);
+    assert_int_equal(told(0, ALARM_BEAT), beats);
+}
+
+static void a_crowd_of_events_is_one_a_minute_with_its_number(void **state)
+{
+    struct alarm_event e = {.kind = EVENT_frame_corrupt, .wall_ms = WALL, .member = "a", .evidence = "frame 7"};
+    (void)state;
+    pass(1);
+    for (int i = 0; i < 1000; i++)
+        alarm_state_happened(&w.s, &e, w.now);
+    assert_int_equal(w.count, 1);
+    assert_int_equal(last()->what, ALARM_HAPPENED);
+    assert_string_equal(last()->path, "/a");
+    snprintf(e.member, sizeof e.member, "b");
+    alarm_state_happened(&w.s, &e, w.now); /* another member is another matter */
+    assert_int_equal(w.count, 2);
+    pass(120);
+    assert_int_equal(w.count, 3);
+    assert_int_equal(last()->count, 999);
+    e.kind = EVENT_index_ready;
+    alarm_state_happened(&w.s, &e, w.now);
+    e.kind = EVENT_member_state; /* its lasting part is a condition */
+    alarm_state_happened(&w.s, &e, w.now);
+    assert_int_equal(w.count, 3);
+}
+
+static void more_kinds_of_events_than_are_remembered_lose_none(void **state)
+{
+    (void)state;
+    pass(1);
+    for (uint32_t i = 0; i < ALARM_EVENTS_MAX * 2; i++) {
+        struct alarm_event e = {.kind = EVENT_frame_corrupt, .wall_ms = WALL};
+        snprintf(e.member, sizeof e.member, "m%u", i);
+        alarm_state_happened(&w.s, &e, w.now + i);
+    }
+    assert_int_equal(w.count, ALARM_EVENTS_MAX * 2);
+}
+
+static void a_failing_disk_is_a_condition(void **state)
+{
+    (void)state;
+    pass(1);
+    alarm_state_smart(&w.s, "a", true, "the drive says so", w.now);
+    pass(2);
+    assert_int_equal(told(EVENT_smart_failing, ALARM_RAISED), 1);
+    assert_string_equal(last()->serial, "SA");
+    alarm_state_smart(&w.s, "a", false, "", w.now);
+    pass(10);
+    assert_int_equal(told(EVENT_smart_failing, ALARM_CLEARED), 1);
+}
+
+static void every_condition_of_the_largest_pool_has_a_place(void **state)
+{
+    (void)state;
+    w.v.member_count = MEMBERS_MAX;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        snprintf(w.v.members[i].name, sizeof w.v.members[i].name, "m%u", i);
+        snprintf(w.v.members[i].state, sizeof w.v.members[i].state, "failed");
+        alarm_state_smart(&w.s, w.v.members[i].name, true, "e", w.now);
+    }
+    snprintf(w.v.state, sizeof w.v.state, "failed");
+    w.v.below_copies = 1;
+    w.v.late_seconds = 1e9;
+    w.v.rebuild_behind = true;
+    w.v.relay_connected = false;
+    pass(20);
+    pass_silent(20);
+    assert_int_equal(w.count, 2 * MEMBERS_MAX + 6);
+}
+
+/* --- channels --- */
+
+static struct alarm_queue q;
+
+static struct alarm_note note_of(enum event_kind kind, const char *member, enum alarm_what what)
+{
+    struct alarm_note n = {.what = what, .kind = kind, .severity = "warning"};
+    snprintf(n.member, sizeof n.member, "%s", member);
+    return n;
+}
+
+static void put(enum event_kind kind, const char *member, enum alarm_what what)
+{
+    struct alarm_note n = note_of(kind, member, what);
+    alarm_queue_put(&q, &n);
+}
+
+static void a_note_is_tried_again_with_pauses_and_given_up(void **state)
+{
+    uint64_t now = 1000, before = 0;
+    (void)state;
+    memset(&q, 0, sizeof q);
+    put(EVENT_pool_state, "", ALARM_RAISED);
+    put(EVENT_frame_corrupt, "a", ALARM_HAPPENED);
+    for (uint32_t try = 0; try < ALARM_TRIES_MAX; try++) {
+        while (!alarm_queue_next(&q, now))
+            now++;
+        assert_true(try == 0 || now - before >= (uint64_t)ALARM_RETRY_FIRST_MS << (try - 1));
+        assert_null(alarm_queue_next(&q, now)); /* ALQ-3 */
+        before = now;
+        alarm_queue_done(&q, false, now);
+    }
+    assert_int_equal(q.failed, 1);
+    const struct alarm_note *n = alarm_queue_next(&q, now); /* the next does not pay for the one before */
+    assert_non_null(n);
+    assert_int_equal(n->kind, EVENT_frame_corrupt);
+    alarm_queue_done(&q, true, now);
+    assert_int_equal(q.sent, 1);
+    assert_int_equal(q.count, 0);
+}
+
+static void of_one_condition_the_latest_word_waits(void **state)
+{
+    (void)state;
+    memset(&q, 0, sizeof q);
+    put(EVENT_member_state, "a", ALARM_RAISED);
+    put(EVENT_member_state, "b", ALARM_RAISED);
+    assert_non_null(alarm_queue_next(&q, 0)); /* a's is in flight, and stays as it is */
+    put(EVENT_member_state, "a", ALARM_REPEATED);
+    put(EVENT_member_state, "b", ALARM_REPEATED);
+    assert_int_equal(q.count, 3);
+    assert_int_equal(q.notes[0].what, ALARM_RAISED);
+    assert_int_equal(q.notes[1].what, ALARM_RAISED); /* nobody has heard of b yet */
+    put(EVENT_member_state, "a", ALARM_CLEARED);
+    put(EVENT_member_state, "b", ALARM_CLEARED);
+    assert_int_equal(q.count, 3);
+    assert_int_equal(q.notes[1].what, ALARM_CLEARED);
+    put(EVENT_frame_corrupt, "b", ALARM_HAPPENED); /* what happened, happened each time */
+    put(EVENT_frame_corrupt, "b", ALARM_HAPPENED);
+    assert_int_equal(q.count, 5);
+}
+
+static void a_full_channel_drops_the_oldest_that_is_not_in_flight(void **state)
+{
+    (void)state;
+    memset(&q, 0, sizeof q);
+    put(EVENT_record_lost, "first", ALARM_HAPPENED);
+    assert_non_null(alarm_queue_next(&q, 0));
+    for (uint32_t i = 1; i < ALARM_QUEUE_MAX; i++)
+        put(EVENT_frame_corrupt, i == 1 ? "second" : "x", ALARM_HAPPENED);
+    assert_int_equal(q.dropped, 0);
+    assert_int_equal(q.count, ALARM_QUEUE_MAX);
+    put(EVENT_frame_corrupt, "last", ALARM_HAPPENED);
+    assert_int_equal(q.dropped, 1);
+    assert_int_equal(q.count, ALARM_QUEUE_MAX);
+    assert_string_equal(q.notes[0].member, "first");
+    assert_string_equal(q.notes[1].member, "x");
+    assert_string_equal(q.notes[ALARM_QUEUE_MAX - 1].member, "last");
+}
+
+/* --- URLs and answers --- */
+
+static void urls_are_taken_apart_or_refused(void **state)
+{
+    static const struct { const char *text, *host, *target; uint16_t port; bool tls; } good[] = {
+        {"http://a.example", "a.example", "/", 80, false},
+        {"HTTPS://a.example/x/y?z=1", "a.example", "/x/y?z=1", 443, true},
+        {"https://[2001:db8::1]:8443?q", "2001:db8::1", "/?q", 8443, true},
+        {"http://127.0.0.1:65535/", "127.0.0.1", "/", 65535, false}};
+    static const char *const bad[] = {"", "a.example", "ftp://a/", "http://", "http:///x", "http://a:0/", "http://a:65536/",
+                                      "http://a:8x/", "http://a:/", "http://u@a/", "http://a/#f", "http://a/ b", "http://a/\n",
+                                      "http://[::1/", "http://[a]/", "http://[::1]x/", "http://\xc3\xa4/"};
+    struct alarm_url u;
+    char why[256], head[1024];
+    (void)state;
+    for (unsigned i = 0; i < sizeof good / sizeof good[0]; i++) {
+        assert_int_equal(alarm_url_parse(good[i].text, &u, why), ERR_OK);
+        assert_string_equal(u.host, good[i].host);
+        assert_string_equal(u.target, good[i].target);
+        assert_int_equal(u.port, good[i].port);
+        assert_int_equal(u.tls, good[i].tls);
+    }
+    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        why[0] = '\0';
+        if (alarm_url_parse(bad[i], &u, why) != ERR_CONFIG)
+            fail_msg("\"%s\" was taken", bad[i]);
+        assert_true(why[0] != '\0');
+    }
+    assert_int_equal(alarm_url_parse("https://[::1]:8443/x", &u, why), ERR_OK);
+    size_t len = alarm_url_request(&u, 5, head, sizeof head);
+    assert_int_equal(len, strlen(head));
+    assert_non_null(strstr(head, "POST /x HTTP/1.1\r\nHost: [::1]:8443\r\n"));
+    assert_non_null(strstr(head, "Content-Length: 5\r\n"));
+    assert_int_equal(alarm_url_request(&u, 0, head, 20), 0);
+}
+
+static void a_url_is_bounded(void **state)
+{
+    char text[ALARM_URL_BYTES + 1], why[256], head[ALARM_URL_BYTES + 512];
+    struct alarm_url u;
+    (void)state;
+    memset(text, 'x', sizeof text);
+    memcpy(text, "http://a/", 9);
+    text[ALARM_URL_BYTES - 1] = '\0';
+    assert_int_equal(alarm_url_parse(text, &u, why), ERR_OK);
+    assert_true(alarm_url_request(&u, SIZE_MAX, head, sizeof head) > 0);
+    text[ALARM_URL_BYTES - 1] = 'x';
+    text[ALARM_URL_BYTES] = '\0';
+    assert_int_equal(alarm_url_parse(text, &u, why), ERR_CONFIG);
+}
+
+static void an_answer_is_its_first_line(void **state)
+{
+    unsigned status = 0;
+    char long_line[ALARM_ANSWER_BYTES_MAX];
+    (void)state;
+    assert_int_equal(alarm_url_answer("HTTP/1.1 204 No Content\r\nX: y", 28, &status), ERR_OK);
+    assert_int_equal(status, 204);
+    assert_int_equal(alarm_url_answer("HTTP/1.0 500\n", 13, &status), ERR_OK);
+    assert_int_equal(status, 500);
+    assert_int_equal(alarm_url_answer("", 0, &status), ERR_SHORT);
+    assert_int_equal(alarm_url_answer("HTTP/1.1 20", 11, &status), ERR_SHORT);
+    assert_int_equal(alarm_url_answer("HTTQ", 4, &status), ERR_INVALID);
+    assert_int_equal(alarm_url_answer("220 mx ESMTP\r\n", 14, &status), ERR_INVALID);
+    assert_int_equal(alarm_url_answer("HTTP/1.1 700 x\r\n", 16, &status), ERR_INVALID);
+    memset(long_line, 'x', sizeof long_line);
+    memcpy(long_line, "HTTP/1.1 200 ", 13);
+    assert_int_equal(alarm_url_answer(long_line, sizeof long_line - 1, &status), ERR_SHORT);
+    assert_int_equal(alarm_url_answer(long_line, sizeof long_line, &status), ERR_INVALID);
+}
+
+/* --- SMART --- */
+
+static struct smart_report smart(const char *json)
+{
+    struct smart_report r;
+    smart_parse(json, (uint32_t)strlen(json), &r);
+    return r;
+}
+
+static void a_disk_is_judged_by_the_worst_it_says(void **state)
+{
+    (void)state;
+    struct smart_report r = smart("{\"smartctl\":{\"exit_status\":0},\"smart_status\":{\"passed\":true},\"model_name\":\"M\"}");
+    assert_int_equal(r.verdict, SMART_PASSED);
+    assert_string_equal(r.model, "M");
+    r = smart("{\"smart_status\":{\"passed\":true},\"ata_smart_attributes\":{\"table\":[{\"id\":5,\"raw\":{\"value\":8}},"
+              "{\"id\":197,\"raw\":{\"value\":3}},{\"id\":9,\"raw\":{\"value\":1}}]}}");
+    assert_int_equal(r.verdict, SMART_ATTENTION);
+    assert_int_equal(r.reallocated, 8);
+    assert_int_equal(r.pending, 3);
+    assert_non_null(strstr(r.evidence, "3 sectors cannot be read"));
+    r = smart("{\"smartctl\":{\"exit_status\":64},\"smart_status\":{\"passed\":true}}");
+    assert_int_equal(r.verdict, SMART_ATTENTION);
+    r = smart("{\"smartctl\":{\"exit_status\":16},\"smart_status\":{\"passed\":true}}");
+    assert_int_equal(r.verdict, SMART_FAILING);
+    r = smart("{\"smart_status\":{\"passed\":false},\"ata_smart_attributes\":{\"table\":[{\"id\":198,\"raw\":{\"value\":3}}]}}");
+    assert_int_equal(r.verdict, SMART_FAILING);
+    assert_int_equal(r.uncorrectable, 3);
+}
+
+static void nvme_and_scsi_have_words_of_their_own(void **state)
+{
+    (void)state;
+    struct smart_report r = smart("{\"smart_status\":{\"passed\":true},\"nvme_smart_health_information_log\":{\"critical_warning\":2}}");
+    assert_int_equal(r.verdict, SMART_ATTENTION); /* hot */
+    r = smart("{\"smart_status\":{\"passed\":true},\"nvme_smart_health_information_log\":{\"critical_warning\":9}}");
+    assert_int_equal(r.verdict, SMART_FAILING);
+    assert_non_null(strstr(r.evidence, "spare low read-only"));
+    r = smart("{\"smart_status\":{\"passed\":true},\"nvme_smart_health_information_log\":{\"percentage_used\":89}}");
+    assert_int_equal(r.verdict, SMART_PASSED);
+    r = smart("{\"smart_status\":{\"passed\":true},\"nvme_smart_health_information_log\":{\"percentage_used\":90}}");
+    assert_int_equal(r.verdict, SMART_ATTENTION);
+    r = smart("{\"smart_status\":{\"passed\":true},\"scsi_grown_defect_list\":7}");
+    assert_int_equal(r.verdict, SMART_ATTENTION);
+    assert_int_equal(r.reallocated, 7);
+}
+
+static void what_is_no_answer_is_unknown_with_a_reason(void **state)
+{
+    (void)state;
+    assert_int_equal(smart("").verdict, SMART_UNKNOWN);
+    assert_string_equal(smart("no JSON").evidence, "smartctl gave no JSON");
+    struct smart_report r = smart("{\"smartctl\":{\"exit_status\":2,\"messages\":[{\"string\":\"open failed\"}]},"
+                                  "\"smart_status\":{\"passed\":false}}");
+    assert_int_equal(r.verdict, SMART_UNKNOWN);
+    assert_string_equal(r.evidence, "open failed");
+    assert_string_equal(smart("{}").evidence, "the device has no SMART");
+}
+
+#define T(name) cmocka_unit_test_setup(name, setup)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(a_healthy_pool_is_silent),
+        T(what_lasts_is_said_again_and_its_end_once),
+        T(what_comes_and_goes_at_once_is_nothing_and_what_flaps_is_one_alarm),
+        T(a_member_is_told_with_its_path_and_serial),
+        T(a_suspect_member_has_a_minute),
+        T(states_of_the_pool_differ_in_severity),
+        T(mail_that_is_late_is_told_at_the_limit_and_not_before),
+        T(refusals_are_told_while_they_last_and_a_minute_longer),
+        T(a_silent_spool_is_told_also_when_it_never_spoke),
+        T(the_heart_stops_with_the_spool_and_with_the_relay),
+        T(a_crowd_of_events_is_one_a_minute_with_its_number),
+        T(more_kinds_of_events_than_are_remembered_lose_none),
+        T(a_failing_disk_is_a_condition),
+        T(every_condition_of_the_largest_pool_has_a_place),
+        T(a_note_is_tried_again_with_pauses_and_given_up),
+        T(of_one_condition_the_latest_word_waits),
+        T(a_full_channel_drops_the_oldest_that_is_not_in_flight),
+        T(urls_are_taken_apart_or_refused),
+        T(a_url_is_bounded),
+        T(an_answer_is_its_first_line),
+        T(a_disk_is_judged_by_the_worst_it_says),
+        T(nvme_and_scsi_have_words_of_their_own),
+        T(what_is_no_answer_is_unknown_with_a_reason),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
