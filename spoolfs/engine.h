@@ -376,6 +376,9 @@ struct pool {
     struct link repairs;
     uint32_t repairs_count;
 
+    uint64_t headroom_next_ns;
+    bool full_said;
+    bool headroom_full;           /* no new mail: the loss of a domain could not be absorbed (HDR-1) */
     uint64_t count_frames, count_records, count_hedges, count_compacted, count_lost;
     uint64_t live_messages_total;
     enum pool_state state;
@@ -565,6 +568,12 @@ void lease_step(struct pool *p);
 void retire_fini(struct pool *p);
 
 bool table_fits(uint64_t slots, uint64_t slot_bytes); /* create.c */
+
+/* headroom.c */
+uint32_t headroom_domain_count(const struct pool *p);  /* that serve, or would after a loss: spares are among them */
+uint64_t headroom_bytes(const struct pool *p, uint64_t live);
+bool headroom_counts(const struct pool *p);            /* new mail is refused when it is 0 */
+void headroom_step(struct pool *p);
 
 /* roster.c */
 bool roster_is_candidate(const struct superblock *s);

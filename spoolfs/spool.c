@@ -33,6 +33,8 @@ static enum err spool_admits(struct pool *p, const struct spool_group *g)
     }
     if (g->class != SPOOL_NEW_MAIL)
         return ERR_OK;
+    if (p->headroom_full)
+        return ERR_FULL;
     if (p->index_ready && !p->index_live && index_lag(p) > INDEX_LAG_BYTES_MAX)
         return ERR_INDEX_LAG;
     for (uint32_t i = 1; i < p->appender_count; i++) /* room in an open segment is room that is already taken */

@@ -57,7 +57,7 @@ static enum pool_state status_judge(struct pool *p, const struct tally *t)
         return POOL_FAILED;
     if (domains < p->config.min_copies || p->read_only)
         return POOL_READ_ONLY;
-    if (domains <= p->config.copies || t->single > 0)
+    if (headroom_domain_count(p) <= p->config.copies || t->single > 0 || headroom_bytes(p, t->live_bytes) == 0)
         return POOL_AT_RISK;
     if (missing || t->below > 0)
         return POOL_DEGRADED;
@@ -72,37 +72,6 @@ void pool_update_state(struct pool *p)
     if (state != p->state && p->mounted)
         pool_event(p, EVENT_pool_state, NULL, "%s -> %s", pool_state_word(p->state), pool_state_word(state));
     p->state = state;
-}
-
-/* DESIGN section 6: the largest L with, for each domain, sum over the others of min(capacity, L) >= copies x L, less
- * live bytes. Searched by halving to one slot. */
-static uint64_t status_headroom(const struct pool *p, uint64_t live)
-{
-    uint64_t low = 0, high = UINT64_C(1) << 56;
-    while (high - low > p->slot_bytes) {
-        uint64_t mid = low + (high - low) / 2;
-        bool holds = false;
-        for (uint32_t lost = 0; lost < MEMBERS_MAX; lost++) {
-            if (!member_usable(&p->members[lost]))
-                continue;
-            uint64_t sum = 0;
-            for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
-                const struct member *m = &p->members[i];
-                if (!member_usable(m) || members_share_domain(m, &p->members[lost]))
-                    continue;
-                uint64_t capacity = m->slot_count * m->slot_bytes;
-                sum += capacity < mid ? capacity : mid;
-            }
-            holds = sum >= p->config.copies * mid;
-            if (!holds)
-                break;
-        }
-        if (holds)
-            low = mid;
-        else
-            high = mid;
-    }
-    return low > live ? low - live : 0;
 }
 
 /* What new mail may still take: the free slots beyond the reserve, `copies` images a segment, and what is left of the
@@ -143,6 +112,8 @@ static enum err status_accepting(struct pool *p)
         return ERR_STOPPING;
     if (pool_domains_usable(p) < p->config.min_copies)
         return ERR_BELOW_POLICY;
+    if (p->headroom_full)
+        return ERR_FULL;
     if (status_free_for_mail(p) == 0 && !placement_possible(p, SPOOL_NEW_MAIL, 0, &why))
         return why;
     return ERR_OK;
@@ -202,7 +173,10 @@ static void status_action(const struct pool *p, struct pool_status *o)
     else if (named[0])
         snprintf(o->action, sizeof o->action, "spooltool members (look at \"%s\")", named);
     else if (o->state == POOL_AT_RISK)
-        snprintf(o->action, sizeof o->action, "add a member in another failure domain: a loss could not be absorbed");
+        snprintf(o->action, sizeof o->action, "spooltool member add: %s",
+                 o->bytes_headroom == 0 && headroom_domain_count(p) > p->config.copies
+                     ? "the others have no room for what one failure domain holds"
+                     : "one in another failure domain; a loss could not be absorbed");
 }
 
 void pool_status(struct pool *p, struct pool_status *o)
@@ -219,8 +193,10 @@ void pool_status(struct pool *p, struct pool_status *o)
     o->incarnation = p->incarnation;
     o->segment_bytes = p->slot_bytes;
     o->bytes_live = t.live_bytes;
-    o->bytes_headroom = status_headroom(p, t.live_bytes);
+    o->bytes_headroom = headroom_bytes(p, t.live_bytes);
     o->bytes_free_for_mail = status_free_for_mail(p);
+    if (headroom_counts(p) && o->bytes_headroom < o->bytes_free_for_mail)
+        o->bytes_free_for_mail = o->bytes_headroom;
     o->segments = t.segments;
     o->segments_degraded = t.degraded;
     o->messages = t.messages;

@@ -71,6 +71,7 @@ void upkeep_step(struct pool *p)
         return;
     upkeep_grant(p);
     roster_step(p);
+    headroom_step(p);
     rebuild_step(p);
     scrub_step(p);
 }
