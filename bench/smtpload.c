@@ -3,7 +3,10 @@
  * with the next MAIL..DATA pipelined behind the body. Prints one line of JSON: rate and the time from the end of data to
  * 250. Body bytes carry the message's number, so that a sink can tell what arrived.
  *
- *   smtpload [-s sessions] [-m messages] [-l bytes] [-p] [-o timeline] host:port
+ *   smtpload [-s sessions] [-m messages] [-l bytes] [-p] [-r rate] [-o timeline] host:port
+ *
+ * -r offers so many messages a second, whatever the server does: one that no session is free for waits for one and is
+ * late. -o writes a line for each message: seconds since the start at its end, milliseconds it took, the reply's code.
  *
  * It measures, it never judges: no figure here makes a test fail. */
 #include <arpa/inet.h>
@@ -21,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum step { STEP_BANNER, STEP_EHLO, STEP_MAIL, STEP_RCPT, STEP_DATA, STEP_DOT, STEP_QUIT, STEP_OVER };
+enum step { STEP_BANNER, STEP_EHLO, STEP_REST, STEP_MAIL, STEP_RCPT, STEP_DATA, STEP_DOT, STEP_QUIT, STEP_OVER };
 
 struct session {
     int fd;
@@ -38,7 +41,10 @@ static struct {
     unsigned sessions, messages, bytes;
     bool pipelined;
     unsigned started, done, refused;
+    double rate;               /* messages a second; 0: as fast as they go */
+    uint64_t begin_ns;
     uint64_t *latency_ns;
+    struct { double end; uint64_t ns; int code; } *timeline;
     char *body;
     size_t body_len;
     int epoll;
@@ -98,8 +104,18 @@ static bool session_take(struct session *s)
     return true;
 }
 
+/* When the next message is offered. */
+static uint64_t due_ns(void)
+{
+    return load.rate > 0 ? load.begin_ns + (uint64_t)(load.started / load.rate * 1e9) : 0;
+}
+
 static void session_next(struct session *s)
 {
+    if (load.started < load.messages && now_ns() < due_ns()) {
+        s->step = STEP_REST;
+        return;
+    }
     if (!session_take(s))
         return;
     session_say(s, LEAD);
@@ -116,6 +132,15 @@ static void session_body(struct session *s)
         load.started++;
         session_say(s, LEAD);
     }
+}
+
+static void note(uint64_t ns, int code)
+{
+    unsigned n = load.done + load.refused;
+    load.latency_ns[n] = ns;
+    load.timeline[n].end = (double)(now_ns() - load.begin_ns) / 1e9;
+    load.timeline[n].ns = ns;
+    load.timeline[n].code = code;
 }
 
 static void session_reply(struct session *s, int code)
@@ -144,7 +169,7 @@ static void session_reply(struct session *s, int code)
         session_body(s);
         break;
     case STEP_DOT:
-        load.latency_ns[load.done + load.refused] = now_ns() - s->dot_ns;
+        note(now_ns() - s->dot_ns, code);
         if (code == 250)
             load.done++;
         else
@@ -234,13 +259,48 @@ static void report(double seconds)
            n ? (double)load.latency_ns[(uint64_t)n * 99 / 100] / 1e6 : 0, n ? (double)load.latency_ns[n - 1] / 1e6 : 0);
 }
 
+static void timeline_write(const char *path)
+{
+    FILE *f = fopen(path, "w");
+    if (!f)
+        die(path);
+    for (unsigned i = 0; i < load.done + load.refused; i++)
+        fprintf(f, "%.6f %.3f %d\n", load.timeline[i].end, (double)load.timeline[i].ns / 1e6, load.timeline[i].code);
+    if (fclose(f) != 0)
+        die(path);
+}
+
+/* Milliseconds until the next message is offered to a session that rests; a minute when nobody rests. */
+static int wait_ms(const struct session *sessions)
+{
+    for (unsigned i = 0; i < load.sessions; i++)
+        if (sessions[i].step == STEP_REST) {
+            uint64_t now = now_ns(), due = due_ns();
+            return due > now ? (int)((due - now) / 1000000u) + 1 : 0;
+        }
+    return 60000;
+}
+
+static void offer(struct session *sessions)
+{
+    for (unsigned i = 0; i < load.sessions; i++) {
+        if (sessions[i].step != STEP_REST)
+            continue;
+        session_next(&sessions[i]);
+        if (sessions[i].step == STEP_REST)
+            return;
+        session_flush(&sessions[i]);
+    }
+}
+
 int main(int argc, char **argv)
 {
+    const char *timeline = NULL;
     load.sessions = 10;
     load.messages = 1000;
     load.bytes = 4096;
     int c;
-    while ((c = getopt(argc, argv, "s:m:l:p")) != -1) {
+    while ((c = getopt(argc, argv, "s:m:l:pr:o:")) != -1) {
         if (c == 's')
             load.sessions = (unsigned)atoi(optarg);
         else if (c == 'm')
@@ -249,13 +309,19 @@ int main(int argc, char **argv)
             load.bytes = (unsigned)atoi(optarg);
         else if (c == 'p')
             load.pipelined = true;
+        else if (c == 'r')
+            load.rate = atof(optarg);
+        else if (c == 'o')
+            timeline = optarg;
         else
             return 2;
     }
     char *colon = optind < argc ? strrchr(argv[optind], ':') : NULL;
     struct sockaddr_in to = {.sin_family = AF_INET};
-    if (!colon || load.sessions == 0 || load.messages == 0 || load.bytes < 100) {
-        fprintf(stderr, "usage: smtpload [-s sessions] [-m messages] [-l bytes, at least 100] [-p] address:port\n");
+    if (!colon || load.sessions == 0 || load.messages == 0 || load.bytes < 100 || load.rate < 0 ||
+        (load.pipelined && load.rate > 0)) {
+        fprintf(stderr, "usage: smtpload [-s sessions] [-m messages] [-l bytes, at least 100] [-p | -r rate] [-o timeline] "
+                        "address:port\n");
         return 2;
     }
     *colon = '\0';
@@ -266,15 +332,17 @@ int main(int argc, char **argv)
     load.epoll = epoll_create1(EPOLL_CLOEXEC);
     load.latency_ns = calloc(load.messages + 1u, sizeof *load.latency_ns);
     struct session *sessions = calloc(load.sessions, sizeof *sessions);
-    if (load.epoll < 0 || !load.latency_ns || !sessions)
+    load.timeline = calloc(load.messages + 1u, sizeof *load.timeline);
+    if (load.epoll < 0 || !load.latency_ns || !load.timeline || !sessions)
         die("start");
-    uint64_t begin = now_ns();
+    load.begin_ns = now_ns();
     for (unsigned i = 0; i < load.sessions; i++)
         session_open(&sessions[i], &to);
     struct epoll_event events[256];
     while (load.done + load.refused < load.messages) {
-        int n = epoll_wait(load.epoll, events, 256, 60000);
-        if (n == 0) {
+        int patience = wait_ms(sessions);
+        int n = epoll_wait(load.epoll, events, 256, patience);
+        if (n == 0 && patience == 60000) {
             errno = ETIMEDOUT;
             die("no answer for a minute");
         }
@@ -285,7 +353,10 @@ int main(int argc, char **argv)
             if (s->step != STEP_OVER && (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
                 session_read(s);
         }
+        offer(sessions);
     }
-    report((double)(now_ns() - begin) / 1e9);
+    if (timeline)
+        timeline_write(timeline);
+    report((double)(now_ns() - load.begin_ns) / 1e9);
     return 0;
 }

@@ -55,7 +55,8 @@ static void dispatch_start(struct member *m, struct member_op *mo)
     uint64_t now = io_now_ns(m->pool->io);
     d->in_flight[class]++;
     if (io_class_is_background(class)) {
-        d->background++;
+        if (d->background++ == 0)
+            upkeep_note_busy(m, true);
         d->credit -= d->mail > 0 && d->credit > 0;
         upkeep_charge(m, &mo->op);
     } else if (mo->mail) {
@@ -126,7 +127,8 @@ void dispatch_answered(struct member *m, const struct member_op *mo)
     d->bytes[class] += mo->op.length;
     if (io_class_is_background(class)) {
         ASSERT(d->background > 0);
-        d->background--;
+        if (--d->background == 0)
+            upkeep_note_busy(m, false);
     } else if (mo->mail) {
         ASSERT(d->mail > 0);
         d->mail--;

@@ -76,6 +76,10 @@ struct superblock {
 struct upkeep_share {
     struct throttle throttle;
     int64_t tokens;               /* bytes it may still do; below zero: owed */
+    int64_t own[IO_CLASS_COUNT];  /* of those a class's floor, which no better class takes */
+    uint64_t floor[IO_CLASS_COUNT]; /* bytes a second */
+    uint64_t asked_ns[IO_CLASS_COUNT]; /* when work of the class last asked; 0: never */
+    uint64_t busy_since_ns;       /* while a background op is with the device */
     struct throttle_sample sample; /* of this interval */
 };
 
@@ -364,7 +368,10 @@ struct pool {
     struct link discards;         /* of member_op.out: each frees itself when it is answered */
     struct scrub *scrub;
     struct scrub_saved scrub_saved;
-    uint64_t upkeep_next_ns;
+    uint64_t upkeep_next_ns, upkeep_floors_ns;
+    /* Tests and the recorder of traces: told what each member's controller saw and said. */
+    void (*upkeep_trace)(void *owner, const struct member *m, const struct throttle_sample *s, uint64_t tokens);
+    void *upkeep_trace_owner;
     struct io_timer tick;
 
     struct link frame_orphans;    /* of struct frame_read: late parts of reads that ended without them */
@@ -591,12 +598,16 @@ void upkeep_step(struct pool *p);
  * start, to the member they go to. */
 bool upkeep_may(struct pool *p, uint32_t members_mask, enum io_class class);
 void upkeep_charge(struct member *m, const struct io_op *op);
-void upkeep_note_mail(struct member *m, uint64_t ns); /* a commit of mail was answered after this time */
+void upkeep_note_mail(struct member *m, const struct io_op *op); /* mail was answered */
+void upkeep_note_busy(struct member *m, bool busy); /* background ops begin to be with the device, or end to be */
 bool upkeep_idle(const struct pool *p);
 void upkeep_fini(struct pool *p);
 void rebuild_step(struct pool *p);
 bool rebuild_idle(const struct pool *p);
 void rebuild_fini(struct pool *p);
+/* Of the segment in work: images that can be read, those of a member that is emptied included. COPIES_MAX: none is. */
+uint32_t rebuild_images_left(const struct pool *p);
+uint64_t rebuild_seconds_left(const struct pool *p); /* until its deadline; 1: it has passed */
 struct upkeep_status;
 void rebuild_status(struct pool *p, struct upkeep_status *o);
 void scrub_step(struct pool *p);

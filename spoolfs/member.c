@@ -286,8 +286,8 @@ static void member_on_done(struct io_op *op)
         m->read_bytes += op->length;
         latency_note(&m->read_latency, ns);
     }
-    if (mo->mail && op->kind == IO_WRITE && op->result == ERR_OK)
-        upkeep_note_mail(m, ns);
+    if (mo->mail && op->result == ERR_OK)
+        upkeep_note_mail(m, op);
     member_judge(m, op);
     if (m->state == MEMBER_SUSPECT && m->suspect_late && op->kind == IO_WRITE && op->result == ERR_OK &&
         ns < COMMIT_DEADLINE_NS && !member_late(m))

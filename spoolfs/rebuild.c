@@ -408,6 +408,18 @@ void rebuild_pause(struct pool *p, bool paused)
         p->rebuild->paused = paused;
 }
 
+uint32_t rebuild_images_left(const struct pool *p)
+{
+    return rebuild_idle(p) ? COPIES_MAX : segment_images_good(p, p->rebuild->segment);
+}
+
+uint64_t rebuild_seconds_left(const struct pool *p)
+{
+    uint64_t since = p->rebuild ? p->rebuild->since_ns : 0, now = io_now_ns(p->io);
+    uint64_t gone = since && now > since ? now - since : 0;
+    return gone + NS_PER_S < REBUILD_DEADLINE_NS ? (REBUILD_DEADLINE_NS - gone) / NS_PER_S : 1;
+}
+
 void rebuild_status(struct pool *p, struct upkeep_status *o)
 {
     const struct rebuild *r = p->rebuild;

@@ -119,6 +119,16 @@ static enum err status_accepting(struct pool *p)
     return ERR_OK;
 }
 
+static void status_throttle(const struct throttle *t, struct pool_member_status *o)
+{
+    o->throttle.bytes_per_second = t->rate;
+    o->throttle.baseline_commit_ns = (uint64_t)t->base[THROTTLE_COMMIT].mean_ns;
+    o->throttle.baseline_delivery_ns = (uint64_t)t->base[THROTTLE_DELIVER].mean_ns;
+    o->throttle.cuts = t->cuts;
+    o->throttle.raises = t->raises;
+    o->throttle.idle = t->idle >= THROTTLE_IDLE_INTERVALS;
+}
+
 static void status_member(const struct member *m, struct pool_member_status *o)
 {
     memcpy(o->name, m->name, sizeof o->name);
@@ -148,6 +158,7 @@ static void status_member(const struct member *m, struct pool_member_status *o)
     o->reads = m->reads;
     o->read_bytes = m->read_bytes;
     o->durable_by = m->durable_by;
+    status_throttle(&m->share.throttle, o);
     for (uint32_t c = 0; c < IO_CLASS_COUNT; c++) {
         o->io[c].waiting = m->dispatch.waits[c];
         o->io[c].in_flight = m->dispatch.in_flight[c];

@@ -32,6 +32,18 @@ static void member_io_json(const struct pool_member_status *m, struct json_out *
     json_object_end(j);
 }
 
+static void member_throttle_json(const struct pool_member_status *m, struct json_out *j)
+{
+    json_object_begin(j, "throttle");
+    json_bool(j, "idle", m->throttle.idle);
+    json_count(j, "bytes_per_second", m->throttle.bytes_per_second);
+    json_number(j, "baseline_commit_seconds", seconds(m->throttle.baseline_commit_ns));
+    json_number(j, "baseline_delivery_seconds", seconds(m->throttle.baseline_delivery_ns));
+    json_count(j, "cuts", m->throttle.cuts);
+    json_count(j, "raises", m->throttle.raises);
+    json_object_end(j);
+}
+
 static void member_json(const struct status_view *v, const struct pool_member_status *m, bool more, struct json_out *j)
 {
     char uuid[UUID_TEXT];
@@ -64,6 +76,7 @@ static void member_json(const struct status_view *v, const struct pool_member_st
     json_object_end(j);
     member_io_json(m, j);
     alarm_doc_member(v, m->name, j);
+    member_throttle_json(m, j);
     if (more) {
         json_text(j, "meaning", member_state_text(m->state));
         json_count(j, "writes", m->writes);

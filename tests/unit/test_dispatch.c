@@ -207,6 +207,7 @@ static void what_is_done_is_charged_to_the_member_it_goes_to(void **state)
 {
     (void)state;
     t.m->share.tokens = 3 * BLOCK_BYTES;
+    t.m->share.own[IO_CLASS_SCRUB] = 2 * BLOCK_BYTES;
     assert_true(upkeep_may(&t.pool, 1, IO_CLASS_SCRUB));
     for (uint32_t i = 0; i < 3; i++)
         start(IO_CLASS_SCRUB);

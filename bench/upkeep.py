@@ -1,0 +1,368 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What scrub, rebuild and bad members cost mail, and what mail leaves to them: interleaved windows, ratios of one run.
+
+    bench/upkeep.py [--bin build/release/bin] [--dir /var/tmp] [--only scrub,rebuild,slow,loss] [--pairs 30]
+                    [--window 10] [--size 1G] [--fill 256M] [--rate 0] [--one-arm 0] [--json FILE]
+
+scrub, rebuild   steady mail at half of what the pool takes (--rate sets it), windows with the work paused and running in
+                 turns; the ratio of p99 acceptance of each pair, its median and a 90 % interval of the median, whether all
+                 that was offered was accepted, and what the work did in the windows in which it ran.
+slow             one member made 100 times slower under load: p99 by second, when the member left, and its evidence.
+loss             4 members under load, one killed, a second killed during the rebuild, a third with read errors on 1 % of
+                 its reads: failed transactions, time to full redundancy, and what was reported lost.
+--one-arm F      every member behind an arm that does one thing at a time, F percent of a 7200 rpm disk's speed (100).
+
+Nothing is typed in by hand, nothing fails a build. The issue's figures: --pairs 30 --window 10 --size 20G --fill 2G.
+"""
+import argparse
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+NAMES = "abcd"
+
+
+def size_of(text):
+    return int(float(text[:-1]) * {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}[text[-1]]) if text[-1] in "KMG" else int(text)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Pool:
+    def __init__(self, options, directory):
+        self.options, self.dir = options, directory
+        self.port, self.http = free_port(), free_port()
+        self.conf = os.path.join(directory, "ironspool.conf")
+        for name in ("state", "disks"):
+            os.makedirs(os.path.join(directory, name))
+        self.write("hold")
+        self.tool("pool", "create", "--size", str(options.size))
+        self.process = None
+
+    def write(self, transport):
+        members = "\n".join(f'  member "{n}" {{ path = "{self.dir}/disks/{n}.member"  failure_domain = "{n}" }}' for n in NAMES)
+        with open(self.conf, "w") as f:
+            f.write(f"""hostname = "bench.example.org"
+state_directory = "{self.dir}/state"
+control_socket = "{self.dir}/control.sock"
+user = "root"
+log_file = "{self.dir}/log"
+pool {{
+  copies = 2
+  min_copies = 1
+  absent_wait = "2s"
+  share_disk = yes
+{members}
+}}
+listen "mx" {{ address = "127.0.0.1"  port = {self.port} }}
+http {{ address = "127.0.0.1"  port = {self.http} }}
+mynetworks = {{ "127.0.0.0/8" }}
+default_transport = "{transport}"
+fault_injection = yes
+""")
+
+    def start(self):
+        self.stderr = open(f"{self.dir}/stderr", "ab")
+        self.process = subprocess.Popen([f"{self.options.bin}/ironspoold", "-c", self.conf], stdout=self.stderr,
+                                        stderr=self.stderr, start_new_session=True)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), 2) as s:
+                    if s.recv(3) == b"220":
+                        return self
+            except OSError:
+                time.sleep(0.1)
+        raise SystemExit("the daemon does not answer: see " + self.dir + "/log")
+
+    def stop(self):
+        if self.process:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(60)
+            self.process = None
+
+    def tool(self, *words, check=True):
+        done = subprocess.run([f"{self.options.bin}/spooltool", "-c", self.conf, *words], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True)
+        if check and done.returncode not in (0, 10, 11, 12):
+            raise SystemExit(f"spooltool {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def status(self):
+        return json.loads(self.tool("status", "--json"))
+
+    def events(self):
+        return [json.loads(line) for line in self.tool("events", "--json").splitlines() if line.startswith("{")]
+
+    def did(self, work):
+        return sum(m["io"][work]["bytes"] for m in self.status()["members"])
+
+    def load(self, *words):
+        return subprocess.Popen([self.options.smtpload, *words, f"127.0.0.1:{self.port}"], stdout=subprocess.PIPE, text=True)
+
+    def fill(self):
+        n = max(200, self.options.fill // 30000)
+        done = json.loads(self.load("-s", "20", "-m", str(n), "-l", "30000").communicate()[0])
+        assert done["refused"] == 0, done
+        self.stop()
+        self.write("discard:")
+        self.start()
+
+    def arms(self):
+        if self.options.one_arm:
+            for n in NAMES:
+                self.tool("fault", "add", "one-arm", "--member", n, "--factor", str(self.options.one_arm), "--for", "86400s")
+
+    def half_rate(self):
+        """Half of what the pool takes with as many sessions, measured here and now."""
+        if self.options.rate:
+            return self.options.rate
+        m = 300 if self.options.one_arm else 3000
+        rates = [json.loads(self.load("-s", str(self.options.sessions), "-m", str(m)).communicate()[0])["rate"]
+                 for _ in range(2)]
+        return max(rates) / 2
+
+
+def percentile(values, p):
+    values = sorted(values)
+    return values[min(len(values) - 1, math.ceil(len(values) * p / 100) - 1)] if values else float("nan")
+
+
+def interval(values, level=0.9):
+    """Of the median, from order statistics: no assumption about the values."""
+    values, n = sorted(values), len(values)
+    best = (values[0], values[-1])
+    for k in range(n // 2):
+        inside = sum(math.comb(n, i) for i in range(k + 1, n - k)) / 2 ** n
+        if inside >= level:
+            best = (values[k], values[n - 1 - k])
+    return best
+
+
+class Load:
+    """Steady mail for so many seconds; afterwards each message's end (on our clock), its time in ms and the reply."""
+
+    def __init__(self, pool, rate, seconds):
+        self.path = os.path.join(pool.dir, "timeline")
+        self.offered = int(rate * seconds)
+        self.begin = time.monotonic()
+        self.process = pool.load("-s", str(pool.options.sessions), "-r", f"{rate:.3f}", "-m", str(self.offered),
+                                 "-l", "4096", "-o", self.path)
+
+    def end(self):
+        out = self.process.communicate()[0]
+        self.summary = json.loads(out) if out else {"accepted": 0, "refused": None}
+        self.messages = [(self.begin + float(a), float(b), int(c)) for a, b, c in (x.split() for x in open(self.path))]
+        return self
+
+    def between(self, a, b):
+        return [ms for end, ms, _ in self.messages if a <= end < b]
+
+
+class Scrub:
+    word, limit = "scrub", 1.1
+
+    def __init__(self, pool):
+        self.pool = pool
+
+    def run(self):
+        self.pool.tool("scrub", "resume")
+        self.keep()
+
+    def keep(self):
+        if self.pool.status()["scrub"]["state"] != "running":
+            self.pool.tool("scrub", "start")
+
+    def pause(self):
+        self.pool.tool("scrub", "pause")
+
+    def floor(self):
+        """Bytes a second over all members that one pass a day needs."""
+        return sum(m["bytes_used"] for m in self.pool.status()["members"]) / 86400
+
+
+class Rebuild:
+    word, limit = "rebuild", 1.25
+
+    def __init__(self, pool):
+        self.pool, self.at = pool, 0
+
+    def run(self):
+        self.pool.tool("rebuild", "resume")
+        self.keep()
+
+    def keep(self):
+        """Always something to move: when a member is empty it comes back and the next one is emptied."""
+        s = self.pool.status()
+        if s["rebuild"]["bytes_remaining"] == 0:
+            self.pool.tool("member", "clear", NAMES[self.at], check=False)
+            self.at = (self.at + 1) % len(NAMES)
+            self.pool.tool("member", "evacuate", NAMES[self.at], check=False)
+
+    def pause(self):
+        self.pool.tool("rebuild", "pause")
+
+    def floor(self):
+        """Bytes a second over source and target while the images of a member that is emptied can still be read."""
+        return 2.0 * (1 if self.pool.options.one_arm else 2) * (1 << 20)
+
+
+def pairs(pool, work, rate):
+    o = pool.options
+    work.pause()
+    load = Load(pool, rate, (2 * o.pairs + 1) * (o.window + 1) + 5)
+    time.sleep(o.window / 2)
+    windows, moved, active = [], 0, 0.0
+    for i in range(2 * o.pairs):
+        running = i % 2 == 1
+        (work.run if running else work.pause)()
+        time.sleep(0.5)  # what was under way is over, what begins has begun
+        before, a = pool.did(work.word), time.monotonic()
+        while time.monotonic() < a + o.window:
+            time.sleep(min(1.0, max(0.0, a + o.window - time.monotonic())))
+            if running:
+                work.keep()
+        b = time.monotonic()
+        if running:
+            moved += pool.did(work.word) - before
+            active += b - a
+        windows.append((a, b))
+    work.pause()
+    load.end()
+    ratios, still, busy = [], [], []
+    for i in range(o.pairs):
+        x, y = load.between(*windows[2 * i]), load.between(*windows[2 * i + 1])
+        if x and y:
+            still.append(percentile(x, 99))
+            busy.append(percentile(y, 99))
+            ratios.append(busy[-1] / still[-1])
+    low, high = interval(ratios)
+    result = {"work": work.word, "one_arm": o.one_arm, "rate": round(rate, 1), "pairs": len(ratios), "window": o.window,
+              "p99_ms_paused": round(statistics.median(still), 3), "p99_ms_running": round(statistics.median(busy), 3),
+              "ratio": round(statistics.median(ratios), 3), "interval90": [round(low, 3), round(high, 3)],
+              "offered": load.offered, "accepted": load.summary["accepted"],
+              "bytes_per_second": round(moved / active), "floor": round(work.floor())}
+    print(f"{work.word:8} {len(ratios)} pairs at {rate:.0f}/s: p99 {result['p99_ms_paused']} -> {result['p99_ms_running']} ms, "
+          f"median ratio {result['ratio']} (90 %: {low:.3f} to {high:.3f}), accepted {load.summary['accepted']} of {load.offered}, "
+          f"{moved / active / 1e6:.1f} MB/s (floor {result['floor'] / 1e6:.2f})", flush=True)
+    return result
+
+
+def slow(pool, rate):
+    load = Load(pool, rate, 75)
+    time.sleep(15)
+    at = time.monotonic()
+    pool.tool("fault", "add", "slow", "--member", "b", "--factor", "100", "--for", "300s")
+    left = None
+    while time.monotonic() < at + 60:
+        b = next(m for m in pool.status()["members"] if m["name"] == "b")
+        if b["state"] in ("slow", "failing", "failed", "evacuating") and left is None:
+            left = (time.monotonic() - at, b["state"], b["evidence"])
+        time.sleep(0.2)
+    load.end()
+    normal = percentile(load.between(at - 10, at), 99)
+    back = next((s for s in range(60) if percentile(load.between(at + s, at + s + 1), 99) <= 2 * normal), None)
+    result = {"work": "slow", "p99_ms_before": normal, "seconds_until_twice_normal": back,
+              "p99_ms_by_second": [round(percentile(load.between(at + s, at + s + 1), 99), 2) for s in range(6)],
+              "left_after": left and round(left[0], 1), "state": left and left[1], "evidence": left and left[2],
+              "offered": load.offered, "accepted": load.summary["accepted"]}
+    print(f"slow     p99 {normal:.2f} ms before; by second after: {result['p99_ms_by_second']}; left after "
+          f"{result['left_after']} s as {result['state']}: {result['evidence']}; accepted {load.summary['accepted']} of "
+          f"{load.offered}", flush=True)
+    pool.tool("fault", "clear", check=False)
+    return result
+
+
+def loss(pool, rate):
+    load = Load(pool, rate, 60)
+    time.sleep(5)
+    began = time.monotonic()
+    pool.tool("fault", "add", "vanish", "--member", "a", "--for", "3600s")
+    second, whole = None, None
+    while time.monotonic() < began + 600:
+        s = pool.status()
+        busy = s["rebuild"]["state"] == "running"
+        if second is None and (busy or time.monotonic() > began + 40):
+            second = time.monotonic()
+            pool.tool("fault", "add", "vanish", "--member", "b", "--for", "3600s")
+            pool.tool("fault", "add", "read-error", "--member", "c", "--rate", "0.01", "--for", "3600s")
+        elif second and time.monotonic() > second + 20 and s["pool"]["messages_below_copies"] == 0:
+            whole = time.monotonic() - began
+            break
+        time.sleep(0.5)
+    load.end()
+    s = pool.status()
+    lost = [e for e in pool.events() if e.get("event") == "record_lost"]
+    result = {"work": "loss", "offered": load.offered, "accepted": load.summary["accepted"],
+              "refused": load.summary["refused"], "seconds_until_whole": whole and round(whole, 1),
+              "messages_below_copies": s["pool"]["messages_below_copies"], "messages_lost": s["pool"]["messages_lost"],
+              "record_lost_events": len(lost)}
+    print(f"loss     accepted {result['accepted']} of {result['offered']}, refused {result['refused']}; whole after "
+          f"{result['seconds_until_whole']} s; below copies {result['messages_below_copies']}, lost {result['messages_lost']} "
+          f"({len(lost)} events)", flush=True)
+    return result
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--bin", default="build/release/bin")
+    p.add_argument("--smtpload", default="")
+    p.add_argument("--dir", default="/var/tmp")
+    p.add_argument("--only", default="scrub,rebuild,slow,loss")
+    p.add_argument("--pairs", type=int, default=30)
+    p.add_argument("--window", type=float, default=10)
+    p.add_argument("--size", type=size_of, default=size_of("1G"))
+    p.add_argument("--fill", type=size_of, default=size_of("256M"))
+    p.add_argument("--rate", type=float, default=0)
+    p.add_argument("--sessions", type=int, default=20)
+    p.add_argument("--one-arm", type=int, default=0)
+    p.add_argument("--json", default="")
+    p.add_argument("--keep", action="store_true", help="leave the directory")
+    o = p.parse_args()
+    o.bin = os.path.abspath(o.bin)
+    o.smtpload = o.smtpload or os.path.join(o.bin, "smtpload")
+    if not os.path.exists(o.smtpload):
+        raise SystemExit(f"{o.smtpload} is missing: cmake --build build/release --target smtpload")
+    results = []
+    for what in o.only.split(","):
+        directory = tempfile.mkdtemp(prefix="upkeep-", dir=o.dir)
+        pool = Pool(o, directory)
+        try:
+            pool.start().fill()
+            pool.arms()
+            rate = pool.half_rate()
+            if what in ("scrub", "rebuild"):
+                results.append(pairs(pool, Scrub(pool) if what == "scrub" else Rebuild(pool), rate))
+            elif what == "slow":
+                results.append(slow(pool, rate))
+            elif what == "loss":
+                results.append(loss(pool, rate))
+            else:
+                raise SystemExit(f"{what}: scrub, rebuild, slow or loss")
+        finally:
+            if pool.process:
+                pool.process.kill()
+                pool.process.wait()
+            if not o.keep:
+                shutil.rmtree(directory, ignore_errors=True)
+    if o.json:
+        with open(o.json, "w") as f:
+            json.dump(results, f, indent=1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
