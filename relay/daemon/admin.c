@@ -290,7 +290,7 @@ static void run_command(struct admin_client *c, const struct json_in *request)
         return;
     }
     if (!queue_command(c, command, request) && !upkeep_command(c, command) &&
-        !admin_member(c, command, request) && !admin_fault(c, command, request))
+        !admin_scrub_report(c, command, request) && !admin_member(c, command, request) && !admin_fault(c, command, request))
         admin_fail(c, ERR_INVALID, command[0] ? "this daemon does not know that command" : "no command was given");
 }
 

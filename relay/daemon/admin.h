@@ -27,6 +27,8 @@
  *                               lines  {"queue_id","result"} each; end: {"end": true, "count": changed, "matched": n,
  *                                       "failed": n}
  *
+ *   scrub-report  {"current": false}   lines  {"report": {...}} of the last pass (null: none ended yet) or of the one under
+ *                               way, then one finding a line: docs/SCRUB-REPORT.md
  *   scrub-start | scrub-pause | scrub-resume | rebuild-pause | rebuild-resume
  *   member-evacuate | member-clear | member-remove   {"name": MEMBER, "when_empty": false}
  *                               json   {"done": true}, when the superblocks say so

@@ -45,6 +45,7 @@ void admin_body(struct admin_client *c, const struct json_in *request);
 void admin_done(struct admin_client *c);
 /* False: not one of member-*. */
 bool admin_member(struct admin_client *c, const char *command, const struct json_in *request);
+bool admin_scrub_report(struct admin_client *c, const char *command, const struct json_in *request); /* false: not that */
 /* False: not one of fault-add, fault-list, fault-clear. */
 bool admin_fault(struct admin_client *c, const char *command, const struct json_in *request);
 

@@ -199,7 +199,7 @@ void json_bool(struct json_out *j, const char *key, bool value)
     put(j, value ? "true" : "false");
 }
 
-void json_null(struct json_out *j, const char *key)
+void json_none(struct json_out *j, const char *key)
 {
     begin(j, key);
     put(j, "null");
@@ -219,7 +219,7 @@ void json_time(struct json_out *j, const char *key, uint64_t wall_ms)
 {
     char text[TIME_TEXT];
     if (wall_ms == 0) {
-        json_null(j, key);
+        json_none(j, key);
         return;
     }
     time_print(wall_ms, text);

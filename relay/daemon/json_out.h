@@ -28,7 +28,7 @@ void json_bytes(struct json_out *j, const char *key, const char *value, size_t l
 void json_count(struct json_out *j, const char *key, uint64_t value);
 void json_number(struct json_out *j, const char *key, double value);
 void json_bool(struct json_out *j, const char *key, bool value);
-void json_null(struct json_out *j, const char *key);
+void json_none(struct json_out *j, const char *key); /* null; jansson, in the tools, has a json_null of its own */
 void json_time(struct json_out *j, const char *key, uint64_t wall_ms); /* RFC 3339 UTC; null for 0 */
 void json_line_end(struct json_out *j);                                /* between documents of `lines` */
 
