@@ -38,10 +38,11 @@ static void check_records(struct check *c, struct segment *s, const struct frame
     }
 }
 
-static void check_headers(struct check *c, struct segment *s)
+static enum err check_headers(struct check *c, struct segment *s)
 {
     uint8_t *block = sync_buffer(BLOCK_BYTES);
-    for (uint32_t i = 0; block && i < s->image_count; i++) {
+    enum err e = block ? ERR_OK : ERR_NO_MEMORY;
+    for (uint32_t i = 0; e != ERR_NO_MEMORY && i < s->image_count; i++) {
         struct member *m = &c->pool->members[s->images[i].member];
         struct image_view v;
         if (!member_readable(m)) {
@@ -50,15 +51,16 @@ static void check_headers(struct check *c, struct segment *s)
             continue;
         }
         c->totals->images++;
-        enum err e = sync_read_one(c->pool->io, m->target, segment_image_offset(c->pool, &s->images[i]), block, BLOCK_BYTES);
+        e = sync_read_one(c->pool->io, m->target, segment_image_offset(c->pool, &s->images[i]), block, BLOCK_BYTES);
         if (e == ERR_OK)
             e = image_head_decode(block, &v);
         if (e == ERR_OK && (!segment_id_equal(v.segment, s->id) || v.slot != s->images[i].slot))
             e = ERR_IDENTITY;
-        if (e != ERR_OK)
+        if (e != ERR_OK && e != ERR_NO_MEMORY)
             check_report(c, s, &(struct pool_check_finding){.member = m->name, .fault = e, .text = "image header"});
     }
     free(block);
+    return e == ERR_NO_MEMORY ? e : ERR_OK;
 }
 
 static enum err check_segment(struct check *c, struct segment *s)
@@ -71,6 +73,8 @@ static enum err check_segment(struct check *c, struct segment *s)
     while (offset < s->length) {
         struct frame_view v;
         enum err one = reader_frame(&r, offset, &v);
+        if ((e = one == ERR_NO_MEMORY ? one : ERR_OK) != ERR_OK)
+            break;
         for (uint32_t i = 0; i < s->image_count; i++)
             if (!r.dead[i] && !(r.good_mask & (1u << i)) && (one == ERR_OK || (r.bad_mask & (1u << i))))
                 check_report(c, s, &(struct pool_check_finding){
@@ -84,14 +88,17 @@ static enum err check_segment(struct check *c, struct segment *s)
             continue;
         }
         uint64_t next = s->length;
-        if (reader_resync(&r, offset, &next) != ERR_OK || next > s->length)
+        enum err behind = reader_resync(&r, offset, &next);
+        if ((e = behind == ERR_NO_MEMORY ? behind : ERR_OK) != ERR_OK)
+            break;
+        if (behind != ERR_OK || next > s->length)
             next = s->length;
         check_report(c, s, &(struct pool_check_finding){.member = "", .offset = offset, .fault = ERR_LOST, .lost = true,
                                                         .text = "no image has a whole frame here"});
         offset = next;
     }
     reader_close(&r);
-    return ERR_OK;
+    return e;
 }
 
 static void check_superblocks(struct check *c)
@@ -127,8 +134,9 @@ enum err pool_check(struct pool *p, void *owner, void (*found)(void *owner, cons
         if (s->state == SEGMENT_UNUSED || s->kind != SEGMENT_MAIL)
             continue;
         totals_out->segments++;
-        check_headers(&c, s);
-        enum err e = check_segment(&c, s);
+        enum err e = check_headers(&c, s);
+        if (e == ERR_OK)
+            e = check_segment(&c, s);
         if (e != ERR_OK)
             return e;
     }

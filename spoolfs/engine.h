@@ -510,6 +510,7 @@ struct reader {
     uint64_t window_at[COPIES_MAX];
     uint32_t window_bytes[COPIES_MAX]; /* 0: nothing there or not readable */
     bool dead[COPIES_MAX];             /* image cannot be read at all */
+    bool no_memory;                    /* for a read: says nothing about the images (REC-4) */
     uint8_t *whole;
     uint32_t good_mask, bad_mask;      /* of the last frame: images that hold it whole; that should and do not */
     enum err fault[COPIES_MAX];        /* why not */
@@ -518,7 +519,8 @@ enum err reader_open(struct reader *r, struct pool *p, struct segment_id id, con
                      uint32_t count) MUST_CHECK;
 void reader_close(struct reader *r);
 /* The frame at `offset`, proved whole, from any image or from the good blocks of several. ERR_NOT_FOUND: no image has
- * anything of this segment there; ERR_CORRUPT: something is there, but no whole frame can be made of it. */
+ * anything of this segment there; ERR_CORRUPT: something is there, but no whole frame can be made of it; ERR_NO_MEMORY:
+ * nobody knows. */
 enum err reader_frame(struct reader *r, uint64_t offset, struct frame_view *view_out) MUST_CHECK;
 /* The next offset behind a bad place where any image has a frame head; ERR_NOT_FOUND: none within a frame's reach. */
 enum err reader_resync(struct reader *r, uint64_t offset, uint64_t *next_out) MUST_CHECK;

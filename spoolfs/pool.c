@@ -239,6 +239,8 @@ enum err pool_mount(struct io *io, const struct pool_config *config, struct pool
         return e;
     e = pool_mount_steps(p, text_out);
     if (e != ERR_OK) {
+        if (e == ERR_NO_MEMORY)
+            *text_out = "not enough memory to mount: nothing was given up, mount again with more";
         p->stopping = true;
         pool_end(&p);
         return e;

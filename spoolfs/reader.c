@@ -85,6 +85,7 @@ static void reader_give_up(struct reader *r, uint32_t i, enum err e)
 static void reader_block(struct reader *r, uint32_t i, uint64_t offset, uint8_t *block)
 {
     enum err e = sync_read_member(&r->pool->members[r->images[i].member], offset, block, BLOCK_BYTES);
+    r->no_memory = r->no_memory || e == ERR_NO_MEMORY;
     if (e == ERR_TIMEOUT || e == ERR_MEMBER_GONE)
         reader_give_up(r, i, e);
     else if (e != ERR_OK)
@@ -116,7 +117,8 @@ static void reader_fill(struct reader *r, uint64_t offset, uint32_t bytes)
         r->window_at[i] = offset;
         r->window_bytes[i] = want;
         r->fault[i] = reads[n].result;
-        if (reads[n].result == ERR_OK)
+        r->no_memory = r->no_memory || reads[n].result == ERR_NO_MEMORY;
+        if (reads[n].result == ERR_OK || r->no_memory)
             continue;
         if (reads[n].result == ERR_MEMBER_GONE || reads[n].result == ERR_TIMEOUT) {
             reader_give_up(r, i, reads[n].result);
@@ -144,6 +146,8 @@ enum err reader_frame(struct reader *r, uint64_t offset, struct frame_view *view
     if (offset + BLOCK_BYTES > r->limit)
         return ERR_NOT_FOUND;
     reader_fill(r, offset, BLOCK_BYTES);
+    if (r->no_memory)
+        return ERR_NO_MEMORY;
     struct frame_view view, good;
     uint32_t blocks = 0;
     for (uint32_t i = 0; i < r->image_count; i++) {
@@ -154,6 +158,8 @@ enum err reader_frame(struct reader *r, uint64_t offset, struct frame_view *view
     if (blocks == 0 || offset + (uint64_t)blocks * BLOCK_BYTES > r->limit)
         return ERR_NOT_FOUND;
     reader_fill(r, offset, blocks * BLOCK_BYTES);
+    if (r->no_memory)
+        return ERR_NO_MEMORY;
     uint8_t *buffers[COPIES_MAX] = {0};
     uint32_t have[COPIES_MAX] = {0};
     for (uint32_t i = 0; i < r->image_count; i++) {
@@ -186,6 +192,8 @@ enum err reader_resync(struct reader *r, uint64_t offset, uint64_t *next_out)
     struct frame_view view;
     for (uint64_t at = offset + BLOCK_BYTES; at < r->limit && at <= offset + FRAME_BYTES_MAX; at += BLOCK_BYTES) {
         reader_fill(r, at, BLOCK_BYTES);
+        if (r->no_memory)
+            return ERR_NO_MEMORY;
         for (uint32_t i = 0; i < r->image_count; i++) {
             const uint8_t *bytes = reader_at(r, i, at, BLOCK_BYTES);
             if (bytes && verify_head(bytes, &r->pool->uuid, r->segment, at, &view) == ERR_OK) {

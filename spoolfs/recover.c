@@ -3,7 +3,8 @@
  * left open. Blocking. Idempotent: it changes only what a second run would change in the same way.
  * Invariants: REC-1: identity decides, never position. REC-2: a frame valid on any image is kept and made whole on
  * every present image before anything is done because of it. REC-3: a bad frame followed by a valid one is corruption,
- * not the torn end. REC-5: what image headers told is in the TABLE that the mount writes; they never raise an
+ * not the torn end. REC-4: what could not be read for want of memory fails the mount: only what the members say counts as
+ * damage. REC-5: what image headers told is in the TABLE that the mount writes; they never raise an
  * incarnation's high-water mark, for what they did not show may lie on a member that is away. */
 #include "engine.h"
 
@@ -150,6 +151,11 @@ enum err recover_superblocks(struct pool *p, struct superblock *newest_out)
         found[t].e = io_target(p->io, (uint16_t)t)->present
                          ? superblock_load(p->io, (uint16_t)t, &found[t].s, &found[t].good)
                          : ERR_MEMBER_GONE;
+    for (uint32_t t = 0; t < count; t++)
+        if (found[t].e == ERR_NO_MEMORY) { /* REC-4 */
+            free(found);
+            return ERR_NO_MEMORY;
+        }
     const struct superblock *newest = recover_vote(found, count, &p->config);
     enum err e = newest ? ERR_OK : ERR_NOT_FOUND;
     if (newest) {
@@ -223,8 +229,10 @@ static enum err table_load(struct pool *p, struct segment_id id, const struct im
         p->clock_base_ms = view.stamp_ms > p->clock_base_ms ? view.stamp_ms : p->clock_base_ms;
         offset += (uint64_t)view.blocks * BLOCK_BYTES;
     }
-    if (e == ERR_NOT_FOUND || e == ERR_CORRUPT)
-        e = begun && reader_resync(&r, offset, &next) == ERR_NOT_FOUND ? ERR_OK : ERR_CORRUPT; /* REC-3 */
+    if (e == ERR_NOT_FOUND || e == ERR_CORRUPT) {
+        enum err behind = begun ? reader_resync(&r, offset, &next) : ERR_OK;
+        e = behind == ERR_NOT_FOUND ? ERR_OK : behind == ERR_NO_MEMORY ? behind : ERR_CORRUPT; /* REC-3 */
+    }
     reader_close(&r);
     return e;
 }
@@ -284,27 +292,42 @@ static void recover_note_table(struct table_found *tables, uint32_t *count, uint
 
 #define HEADERS_AT_ONCE 32u
 
-static void recover_scan_member(struct pool *p, struct member *m,
-                                void (*found)(struct pool *, struct member *, const struct image_view *, void *),
-                                void *owner)
+static enum err recover_scan_member(struct pool *p, struct member *m,
+                                    void (*found)(struct pool *, struct member *, const struct image_view *, void *),
+                                    void *owner)
 {
     uint8_t *blocks = sync_buffer((size_t)HEADERS_AT_ONCE * BLOCK_BYTES);
     struct sync_read reads[HEADERS_AT_ONCE];
-    for (uint32_t slot = 0; blocks && slot < m->slot_count; slot += HEADERS_AT_ONCE) {
+    enum err e = blocks ? ERR_OK : ERR_NO_MEMORY;
+    for (uint32_t slot = 0; e == ERR_OK && slot < m->slot_count; slot += HEADERS_AT_ONCE) {
         uint32_t n = m->slot_count - slot < HEADERS_AT_ONCE ? m->slot_count - slot : HEADERS_AT_ONCE;
         for (uint32_t i = 0; i < n; i++)
             reads[i] = (struct sync_read){.member = m, .io = p->io, .target = m->target, .length = BLOCK_BYTES,
                                           .offset = m->slots_offset + (slot + i) * m->slot_bytes,
                                           .buffer = blocks + i * BLOCK_BYTES};
         sync_read_all(p->io, reads, n);
-        for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t i = 0; i < n && e == ERR_OK; i++) {
             struct image_view v;
-            if (reads[i].result == ERR_OK && image_head_decode(reads[i].buffer, &v) == ERR_OK &&
-                uuid_equal(v.pool, p->uuid) && uuid_equal(v.member, m->uuid) && v.slot == slot + i)
+            if (reads[i].result == ERR_NO_MEMORY)
+                e = ERR_NO_MEMORY; /* REC-4 */
+            else if (reads[i].result == ERR_OK && image_head_decode(reads[i].buffer, &v) == ERR_OK &&
+                     uuid_equal(v.pool, p->uuid) && uuid_equal(v.member, m->uuid) && v.slot == slot + i)
                 found(p, m, &v, owner);
         }
     }
     free(blocks);
+    return e;
+}
+
+static enum err recover_scan_all(struct pool *p,
+                                 void (*found)(struct pool *, struct member *, const struct image_view *, void *),
+                                 void *owner)
+{
+    enum err e = ERR_OK;
+    for (uint32_t i = 0; i < MEMBERS_MAX && e == ERR_OK; i++)
+        if (p->members[i].used && p->members[i].present)
+            e = recover_scan_member(p, &p->members[i], found, owner);
+    return e;
 }
 
 static void scan_adopts(struct pool *p, struct member *m, const struct image_view *v, void *owner)
@@ -344,26 +367,23 @@ static enum err recover_table_by_scan(struct pool *p)
     struct tables_found *f = calloc(1, sizeof *f);
     if (!f)
         return ERR_NO_MEMORY;
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
-        if (p->members[i].used && p->members[i].present)
-            recover_scan_member(p, &p->members[i], scan_notes_tables, f);
+    enum err e = recover_scan_all(p, scan_notes_tables, f);
     uint64_t best = 0;
     uint32_t best_at = UINT32_MAX;
-    for (uint32_t i = 0; i < f->count; i++) {
+    for (uint32_t i = 0; i < f->count && e == ERR_OK; i++) {
         p->next_table = 0;
-        enum err e = table_load(p, f->t[i].id, f->t[i].images, f->t[i].count);
+        enum err one = table_load(p, f->t[i].id, f->t[i].images, f->t[i].count);
         recover_forget_segments(p);
-        if (e == ERR_OK && p->next_table >= best) {
+        e = one == ERR_NO_MEMORY ? one : ERR_OK;
+        if (one == ERR_OK && p->next_table >= best) {
             best = p->next_table;
             best_at = i;
         }
     }
-    enum err e = ERR_OK;
-    if (best_at != UINT32_MAX)
+    if (e == ERR_OK && best_at != UINT32_MAX)
         e = table_load(p, f->t[best_at].id, f->t[best_at].images, f->t[best_at].count);
-    for (uint32_t i = 0; i < MEMBERS_MAX && e == ERR_OK; i++)
-        if (p->members[i].used && p->members[i].present)
-            recover_scan_member(p, &p->members[i], scan_adopts, NULL);
+    if (e == ERR_OK)
+        e = recover_scan_all(p, scan_adopts, NULL);
     p->index_discard = true;
     if (e == ERR_OK && best_at != UINT32_MAX)
         recover_keep_table(p, f->t[best_at].id, f->t[best_at].images, f->t[best_at].count);
@@ -384,6 +404,8 @@ enum err recover_table(struct pool *p, const struct superblock *newest)
         return none;
     }
     enum err e = table_load(p, newest->table, images, count);
+    if (e == ERR_NO_MEMORY)
+        return e; /* REC-4 */
     if (e != ERR_OK && !PLANTED(superblock_unchecked)) {
         recover_forget_segments(p);
         pool_event(p, EVENT_record_lost, NULL, "the segment table is not readable on any member: every image header is read");
@@ -397,7 +419,8 @@ enum err recover_table(struct pool *p, const struct superblock *newest)
             continue; /* two halves may carry one epoch number: what the table does not know ran apart */
         if (m->loaded_incarnation && !table_incarnation(p, m->loaded_incarnation)) {
             pool_event(p, EVENT_pool_diverged, m, "this member was mounted without the others; its mail is merged");
-            recover_scan_member(p, m, scan_adopts, NULL);
+            if ((e = recover_scan_member(p, m, scan_adopts, NULL)) != ERR_OK)
+                return e;
             p->index_discard = true;
         } else {
             pool_event(p, EVENT_member_stale, m, "its superblock is older than the pool's; it is brought up to date");
@@ -409,7 +432,7 @@ enum err recover_table(struct pool *p, const struct superblock *newest)
 /* --- ends of segments --- */
 
 /* REC-2: writes the frame to every present image that does not hold it whole. */
-static void tail_heal(struct pool *p, struct segment *s, struct reader *r, const struct frame_view *v)
+static enum err tail_heal(struct pool *p, struct segment *s, struct reader *r, const struct frame_view *v)
 {
     for (uint32_t i = 0; i < s->image_count; i++) {
         struct member *m = &p->members[s->images[i].member];
@@ -421,6 +444,8 @@ static void tail_heal(struct pool *p, struct segment *s, struct reader *r, const
             continue;
         enum err e = sync_write_member(p->io, m, segment_image_offset(p, &s->images[i]) + v->offset, v->bytes,
                                        v->blocks * BLOCK_BYTES);
+        if (e == ERR_NO_MEMORY)
+            return e; /* REC-4 */
         if (e == ERR_TIMEOUT) { /* it is still out: nothing there is read or written any more */
             member_leave(m, MEMBER_SLOW, "a write is not answered at mount");
             r->dead[i] = true;
@@ -430,6 +455,31 @@ static void tail_heal(struct pool *p, struct segment *s, struct reader *r, const
         else
             m->repaired_blocks += v->blocks;
     }
+    return ERR_OK;
+}
+
+/* Frame after frame to the end, which the answer is when it is ERR_NOT_FOUND. */
+static enum err tail_walk(struct pool *p, struct segment *s, struct reader *r, uint64_t *offset)
+{
+    struct frame_view v;
+    uint64_t next;
+    enum err e = reader_frame(r, *offset, &v);
+    if (e == ERR_OK) {
+        if (!PLANTED(torn_tail_kept))
+            e = tail_heal(p, s, r, &v);
+        *offset += (uint64_t)v.blocks * BLOCK_BYTES;
+        s->previous = v.digest.lo;
+        uint64_t after = v.sequence + v.record_count;
+        p->next_sequence = after > p->next_sequence ? after : p->next_sequence;
+        p->clock_base_ms = v.stamp_ms > p->clock_base_ms ? v.stamp_ms : p->clock_base_ms;
+        return e;
+    }
+    if (e == ERR_NO_MEMORY || (e = reader_resync(r, *offset, &next)) != ERR_OK)
+        return e;
+    pool_event(p, EVENT_frame_corrupt, NULL, "segment %llu: %llu bytes at %llu have no good copy", /* REC-3 */
+               (unsigned long long)s->id.counter, (unsigned long long)(next - *offset), (unsigned long long)*offset);
+    *offset = next;
+    return ERR_OK;
 }
 
 static enum err recover_tail(struct pool *p, struct segment *s)
@@ -438,45 +488,31 @@ static enum err recover_tail(struct pool *p, struct segment *s)
     enum err e = reader_open(&r, p, s->id, s->images, s->image_count);
     if (e != ERR_OK)
         return e;
-    uint64_t offset = BLOCK_BYTES, next;
-    for (;;) {
-        struct frame_view v;
-        enum err one = reader_frame(&r, offset, &v);
-        if (one == ERR_OK) {
-            if (!PLANTED(torn_tail_kept))
-                tail_heal(p, s, &r, &v);
-            offset += (uint64_t)v.blocks * BLOCK_BYTES;
-            s->previous = v.digest.lo;
-            uint64_t after = v.sequence + v.record_count;
-            p->next_sequence = after > p->next_sequence ? after : p->next_sequence;
-            p->clock_base_ms = v.stamp_ms > p->clock_base_ms ? v.stamp_ms : p->clock_base_ms;
-        } else if (reader_resync(&r, offset, &next) == ERR_OK) { /* REC-3 */
-            pool_event(p, EVENT_frame_corrupt, NULL, "segment %llu: %llu bytes at %llu have no good copy",
-                       (unsigned long long)s->id.counter, (unsigned long long)(next - offset),
-                       (unsigned long long)offset);
-            offset = next;
-        } else {
-            break;
-        }
-    }
+    uint64_t offset = BLOCK_BYTES;
+    while (e == ERR_OK)
+        e = tail_walk(p, s, &r, &offset);
     for (uint32_t i = 0; i < s->image_count; i++)
         s->images[i].unproved = s->images[i].unproved || r.dead[i];
+    reader_close(&r);
+    if (e != ERR_NOT_FOUND)
+        return e;
     s->length = offset;
     s->state = SEGMENT_SEALED;
     s->by_recovery = true;
-    reader_close(&r);
     return ERR_OK;
 }
 
 /* REC-2: a frame that was in flight when the process died may lie in a volatile cache only: what was found counts from
  * here on, so it is made to stay before the table says so. */
-static void recover_flush(struct pool *p, uint32_t mask)
+static enum err recover_flush(struct pool *p, uint32_t mask)
 {
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         struct member *m = &p->members[i];
         if (!(mask & (1u << i)) || !member_usable(m))
             continue;
         enum err e = sync_flush_member(p->io, m);
+        if (e == ERR_NO_MEMORY)
+            return e; /* REC-4 */
         if (e == ERR_OK)
             continue;
         m->errors_flush++;
@@ -486,6 +522,7 @@ static void recover_flush(struct pool *p, uint32_t mask)
                 if (p->segments[s].by_recovery && p->segments[s].images[k].member == i)
                     p->segments[s].images[k].unproved = true;
     }
+    return ERR_OK;
 }
 
 /* What nobody could read before may be there now: the index learns of it by reading everything. */
@@ -524,7 +561,7 @@ enum err recover_tails(struct pool *p)
         }
     }
     if (e == ERR_OK && !p->read_only && !PLANTED(recovery_unflushed))
-        recover_flush(p, walked);
+        e = recover_flush(p, walked);
     recover_unread(p);
     return e;
 }

@@ -168,9 +168,10 @@ enum err superblock_load(struct io *io, uint16_t target, struct superblock *s_ou
     struct superblock best, s;
     uint32_t good = 0;
     for (uint32_t c = 0; c < SUPERBLOCK_COPIES; c++)
-        if (reads[c].result == ERR_TIMEOUT) { /* a stuck member: its read is still out, nothing may be written there */
+        if (reads[c].result == ERR_TIMEOUT || reads[c].result == ERR_NO_MEMORY) {
+            enum err why = reads[c].result; /* a stuck member: its read is still out, nothing may be written there */
             free(memory);
-            return ERR_TIMEOUT;
+            return why;
         }
     for (uint32_t c = 0; c < SUPERBLOCK_COPIES; c++) {
         enum err one = reads[c].result ? reads[c].result : superblock_decode(reads[c].buffer, &s);
