@@ -4,7 +4,8 @@
  * Invariants: REC-1: identity decides, never position. REC-2: a frame valid on any image is kept and made whole on
  * every present image before anything is done because of it. REC-3: a bad frame followed by a valid one is corruption,
  * not the torn end. REC-4: what could not be read for want of memory fails the mount: only what the members say counts as
- * damage. REC-5: what image headers told is in the TABLE that the mount writes; they never raise an
+ * damage. REC-6: a segment whose images are all away is not empty: what it holds is unknown (`unread`), and retire.c keeps
+ * it until one of them is back. REC-5: what image headers told is in the TABLE that the mount writes; they never raise an
  * incarnation's high-water mark, for what they did not show may lie on a member that is away. */
 #include "engine.h"
 
@@ -488,15 +489,19 @@ static enum err recover_tail(struct pool *p, struct segment *s)
     enum err e = reader_open(&r, p, s->id, s->images, s->image_count);
     if (e != ERR_OK)
         return e;
-    uint64_t offset = BLOCK_BYTES;
+    uint64_t offset = BLOCK_BYTES, known = s->state == SEGMENT_SEALED ? s->length : BLOCK_BYTES;
+    bool blind = true;
     while (e == ERR_OK)
         e = tail_walk(p, s, &r, &offset);
-    for (uint32_t i = 0; i < s->image_count; i++)
+    for (uint32_t i = 0; i < s->image_count; i++) {
         s->images[i].unproved = s->images[i].unproved || r.dead[i];
+        blind = blind && r.dead[i];
+    }
     reader_close(&r);
     if (e != ERR_NOT_FOUND)
         return e;
-    s->length = offset;
+    s->unread = s->unread || blind; /* REC-6 */
+    s->length = offset > known ? offset : known; /* what was told before is not shorter because it cannot be read now */
     s->state = SEGMENT_SEALED;
     s->by_recovery = true;
     return ERR_OK;

@@ -31,8 +31,10 @@ void retire_fini(struct pool *p)
 static bool segment_may_return(const struct pool *p, const struct segment *s)
 {
     bool absent = false;
-    for (uint32_t i = 0; i < s->image_count; i++)
-        absent = absent || !member_readable(&p->members[s->images[i].member]);
+    for (uint32_t i = 0; i < s->image_count; i++) {
+        const struct member *m = &p->members[s->images[i].member];
+        absent = absent || (!member_readable(m) && !m->removed);
+    }
     return s->unread && absent;
 }
 

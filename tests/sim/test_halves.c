@@ -34,6 +34,13 @@ static void here(struct world *w, uint32_t mask)
             sim_io_vanish(w->sim, t);
 }
 
+static void turn_for(struct world *w, uint64_t seconds)
+{
+    uint64_t until = io_now_ns(w->io) + seconds * UINT64_C(1000000000);
+    while (!world_failed(w) && io_now_ns(w->io) < until)
+        world_turn(w);
+}
+
 /* Mail taken by one half alone; then the other half is mounted alone and takes mail too; then both are here. */
 static void halves_that_ran_apart_are_merged(void **state)
 {
@@ -104,12 +111,38 @@ static void one_member_of_a_half_does_not_speak_for_the_others(void **state)
     }
 }
 
+/* An open segment of members that are away is not empty: the half that is here keeps its place (REC-6). */
+static void a_half_does_not_free_what_it_cannot_read(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 90; seed < 96; seed++) {
+        struct world *w = story_open(seed, 3, durable_by(seed));
+        if (world_create_pool(w) && world_mount(w))
+            story_append(w, 6, 3000);
+        for (uint32_t alone = 0; alone < 3; alone++) {
+            story_cut(w, SIM_SURVIVE_RANDOM);
+            here(w, 1u << alone);
+            if (mounts(w))
+                story_append(w, 6, 3000);
+            if (!world_failed(w))
+                turn_for(w, 5);
+        }
+        story_cut(w, SIM_SURVIVE_RANDOM);
+        here(w, 7);
+        if (mounts(w))
+            audit_run(w);
+        lasts(w, 2);
+        story_close(w, "each alone, seed", seed);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(halves_that_ran_apart_are_merged),
         cmocka_unit_test(what_a_scan_of_headers_found_lasts),
         cmocka_unit_test(one_member_of_a_half_does_not_speak_for_the_others),
+        cmocka_unit_test(a_half_does_not_free_what_it_cannot_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
