@@ -17,6 +17,7 @@
 #define COMPACT_COPIES_IN_FLIGHT_MAX 64u
 #define COMPACT_NEARLY_EMPTY 16u /* below a sixteenth live: at once, so that hedges and crash loops cannot burn slots */
 #define COMPACT_PRESSURE 4u      /* below a quarter of the slots free: anything less than half live */
+#define COMPACT_HURRY_NS (20 * NS_PER_MS)
 #define COMPACT_PAUSE_NS (200 * NS_PER_MS) /* between looks for a victim: leaves time for retirement to do the work */
 
 struct copy {
@@ -59,6 +60,7 @@ static struct segment *compact_choose(struct pool *p)
 {
     struct segment *best = NULL;
     bool pressure = compact_pressure(p);
+    uint64_t best_order = 0;
     for (uint32_t i = 0; i < p->segment_used; i++) {
         struct segment *s = &p->segments[i];
         if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || !compact_counted(s) ||
@@ -69,10 +71,16 @@ static struct segment *compact_choose(struct pool *p)
         bool empty = s->live_messages == 0 && s->live_chunks == 0;
         bool degraded = segment_images_good(p, s) < p->config.copies && s->live_bytes < s->length / 2;
         bool wanted = degraded || pressure ? s->live_bytes < s->length / 2 : s->live_bytes < p->slot_bytes / COMPACT_NEARLY_EMPTY;
+        if (s->compact_first)
+            return s;
         if (!wanted || (empty && !pressure))
             continue; /* what holds only results waits for the segments they are about */
-        if (!best || s->live_bytes < best->live_bytes)
+        /* Empty ones last: when the mail that their results are about has moved, they die without a copy. */
+        uint64_t order = empty ? UINT64_MAX : s->live_bytes;
+        if (!best || order < best_order) {
             best = s;
+            best_order = order;
+        }
     }
     return best;
 }
@@ -90,7 +98,8 @@ static void compact_end(struct compaction *c)
     c->victim->compacted = !c->failed && !c->source_lives;
     c->victim->compact_after_ns = io_now_ns(p->io) + COMPACT_AGAIN_NS;
     c->running = false;
-    c->next_ns = io_now_ns(p->io) + (c->failed ? 10 : 1) * COMPACT_PAUSE_NS;
+    bool hurry = c->source_lives || (!c->failed && compact_pressure(p));
+    c->next_ns = io_now_ns(p->io) + (hurry ? COMPACT_HURRY_NS : c->failed ? 10 * COMPACT_PAUSE_NS : COMPACT_PAUSE_NS);
 }
 
 static void compact_on_copied(struct spool_group *g, enum err e)
@@ -208,8 +217,11 @@ static void compact_on_frame(struct walk *w, const struct frame_view *f)
     struct compaction *c = w->owner;
     c->frame = *f;
     c->have_frame = true;
-    if (!segment_id_is_none(f->moved_from) && segment_find(c->pool, f->moved_from))
-        c->source_lives = true; /* its RETIREs also keep what lies in there from coming back */
+    struct segment *source = segment_id_is_none(f->moved_from) ? NULL : segment_find(c->pool, f->moved_from);
+    if (source) { /* its RETIREs also keep what lies in there from coming back: that one goes first */
+        c->source_lives = c->failed = true;
+        source->compact_first = true;
+    }
     c->at = FRAME_HEAD_BYTES;
     c->left = f->record_count;
 }

@@ -181,6 +181,7 @@ struct segment {
     bool compacted;               /* all that was needed of it lies elsewhere: dead whatever its deps say */
     uint64_t copies_bytes;        /* of it that a compaction wrote */
     uint64_t compact_after_ns;    /* not a victim before */
+    bool compact_first;           /* what was moved out of it cannot go before it does */
     bool close_soon;              /* open, and an image has a bad frame: sealed so that it can be repaired */
     bool suspicious;              /* a read failed here, or nearby: the scrub looks at once */
     uint32_t missed_members;      /* mask: their images could not be looked at when it tried */

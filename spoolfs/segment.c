@@ -141,17 +141,19 @@ bool slot_take(struct member *m, uint32_t slot, struct segment *s)
     return true;
 }
 
-/* Slots a class leaves untouched: DESIGN section 5, Space. */
+/* Slots a class leaves untouched (docs/design/0016). A member keeps one for the segment table's next place, and another
+ * while the table is not on it: wherever the table goes, the mount after that finds a slot, whichever members are here. */
 uint32_t slot_reserve(const struct member *m, enum spool_class class)
 {
-    uint32_t percent = m->slot_count * 3 / 100;
+    const struct segment *table = m->pool->table_segment;
+    uint32_t percent = m->slot_count * 3 / 100, kept = table && segment_on_member(table, m->number) ? 1 : 2;
     switch (class) {
     case SPOOL_NEW_MAIL:
-        return percent > 4 ? percent : 4;
+        return percent > kept + 4 ? percent : kept + 4;
     case SPOOL_RESULT:
-        return 2;
+        return kept + 2;
     case SPOOL_COMPACTION:
-        return 1; /* the last one is the segment table's: without it no mount could begin */
+        return kept;
     }
     return 0; /* SPOOL_TABLE */
 }
