@@ -42,7 +42,7 @@ struct look {
     uint32_t window_bytes;
     uint8_t *window[COPIES_MAX], *whole;
     uint32_t have[COPIES_MAX];
-    uint64_t unread[COPIES_MAX][FRAME_BLOCKS_MAX / 64]; /* blocks of the window that could not be read: zeros */
+    uint64_t unread[COPIES_MAX][FRAME_BLOCK_WORDS]; /* blocks of the window that could not be read: zeros */
     struct look_read *out[COPIES_MAX];
     uint32_t pending;
     uint32_t missed;               /* mask: images not read in this look */

@@ -24,7 +24,7 @@ struct look_read {
     uint8_t *window;
     uint32_t seen_at;              /* how far its blocks were when it was last asked */
     uint64_t moved_ns;
-    uint64_t unread[FRAME_BLOCKS_MAX / 64];
+    uint64_t unread[FRAME_BLOCK_WORDS];
 };
 
 static void look_read_free(struct look_read *o)

@@ -26,7 +26,7 @@ struct surface_read {
     uint64_t at;                   /* of the piece in the slot */
     bool trial, zeroed, failed;
     bool careful;                  /* buffered: a failed write would fail the member; only read once more */
-    uint64_t unread[FRAME_BLOCKS_MAX / 64];
+    uint64_t unread[FRAME_BLOCK_WORDS];
     uint64_t since_ns;
     uint8_t *bytes, *zeros;
 };

@@ -12,8 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Entries of one TABLE part: as many as fit a frame beside the incarnations. */
-#define TABLE_SEGMENTS_PER_PART 8192u
 _Static_assert(sizeof(struct table_part_disk) + INCARNATIONS_MAX * sizeof(struct table_incarnation_disk) +
                        TABLE_SEGMENTS_PER_PART * sizeof(struct table_segment_disk) + RECORD_HEAD_BYTES +
                        FRAME_HEAD_BYTES + FRAME_BLOCKS_MAX * 8 + RECORD_ALIGN <= FRAME_BYTES_MAX,

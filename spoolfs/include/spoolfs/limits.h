@@ -12,23 +12,38 @@
 
 /* --- disk --- */
 #define BLOCK_BYTES 4096u                      /* the unit of every check and every transfer */
+#ifndef IRONSPOOL_SMALL
 #define FRAME_BYTES_MAX ((uint32_t)(1 * MIB))  /* one group commit; 1 MiB reaches the bandwidth of what we measured */
-#define FRAME_BLOCKS_MAX (FRAME_BYTES_MAX / BLOCK_BYTES)
 #define SEGMENT_BYTES_MIN (1 * MIB + 64 * KIB) /* at least one full frame and the image header */
-#define SEGMENT_BYTES_MAX (64 * MIB)           /* the research's choice: ScyllaDB and Redpanda run here */
 #define SLOTS_PER_MEMBER_MIN 32u
+#define INCARNATIONS_MAX 4096u                 /* one per writable mount; twelve years of daily restarts */
+#define TABLE_SEGMENTS_PER_PART 8192u          /* entries of one TABLE part: as many as fit a frame beside the incarnations */
+#else /* of spoolsim only: each slot of a pool is used many times within one short run */
+#define FRAME_BYTES_MAX ((uint32_t)(32 * KIB))
+#define SEGMENT_BYTES_MIN (40 * KIB)
+#define SLOTS_PER_MEMBER_MIN 20u
+#define INCARNATIONS_MAX 1024u                 /* a run of a seed mounts some hundred times */
+#define TABLE_SEGMENTS_PER_PART 64u            /* so that a TABLE has parts here, too */
+#endif
+#define FRAME_BLOCKS_MAX (FRAME_BYTES_MAX / BLOCK_BYTES)
+#define FRAME_BLOCK_WORDS ((FRAME_BLOCKS_MAX + 63) / 64) /* of a mask with a bit per block */
+#define SEGMENT_BYTES_MAX (64 * MIB)           /* the research's choice: ScyllaDB and Redpanda run here */
 #define SLOTS_PER_MEMBER_MAX 262144u           /* 16 TiB of 64 MiB slots */
 #define MEMBERS_MAX 16u                        /* present and removed together in one member table */
 #define COPIES_MAX 4u
 #define SUPERBLOCK_COPIES 4u                   /* two at each end of the member */
 #define SUPERBLOCK_BYTES (4u * BLOCK_BYTES)
-#define INCARNATIONS_MAX 4096u                 /* one per writable mount; twelve years of daily restarts */
 #define SEGMENTS_OPEN_MAX 8u                   /* segments open for new mail at one time */
 
 /* --- message --- */
+#ifndef IRONSPOOL_SMALL
 #define ENVELOPE_BYTES_MAX ((uint32_t)(384 * KIB)) /* 1,000 recipients of 320 bytes and the sender */
 #define BODY_INLINE_MAX ((uint32_t)(64 * KIB))     /* larger bodies stream as CHUNKs */
-#define CHUNK_BYTES_MAX ((uint32_t)(64 * KIB))
+#else
+#define ENVELOPE_BYTES_MAX ((uint32_t)(12 * KIB))
+#define BODY_INLINE_MAX ((uint32_t)(8 * KIB))
+#endif
+#define CHUNK_BYTES_MAX BODY_INLINE_MAX
 #define RECIPIENTS_PER_MESSAGE_MAX 1000u           /* Postfix's smtpd_recipient_limit */
 #define MESSAGE_BYTES_MAX (1 * GIB)                /* ceiling of message_size_limit */
 #define CHUNKS_PER_MESSAGE_MAX ((uint32_t)(MESSAGE_BYTES_MAX / CHUNK_BYTES_MAX))
@@ -44,11 +59,11 @@
 #define LEASES_MAX 65536u                              /* messages held by relays at one time */
 
 /* --- engine --- */
-#define INDEX_RING_BYTES ((uint32_t)(8 * MIB)) /* committed records the index has not taken yet (index_lag_limit) */
+#define INDEX_RING_BYTES (8 * FRAME_BYTES_MAX) /* committed records the index has not taken yet (index_lag_limit) */
 #define IO_IN_FLIGHT_PER_MEMBER_MAX 64u
 
 _Static_assert(FRAME_BYTES_MAX % BLOCK_BYTES == 0, "frames are whole blocks");
-_Static_assert(ENVELOPE_BYTES_MAX + BODY_INLINE_MAX + 64 * KIB <= FRAME_BYTES_MAX, "a MESSAGE fits one frame");
+_Static_assert(ENVELOPE_BYTES_MAX + BODY_INLINE_MAX + FRAME_BYTES_MAX / 16 <= FRAME_BYTES_MAX, "a MESSAGE fits one frame");
 _Static_assert(SEGMENT_BYTES_MIN >= FRAME_BYTES_MAX + BLOCK_BYTES, "a full frame fits the smallest segment");
 
 #endif
