@@ -119,37 +119,13 @@ static void decide(struct world *w, const struct io_op *op, uint64_t index, stru
     }
 }
 
-/* Which slots are used again, and while a member is away. */
-static void count_slot(struct world *w, const struct io_op *op)
-{
-    uint64_t first = 64 * KIB;
-    if (op->kind != IO_WRITE || op->length != BLOCK_BYTES || op->offset < first || (op->offset - first) % w->plan.segment_bytes)
-        return;
-    uint64_t slot = (op->offset - first) / w->plan.segment_bytes;
-    if (slot >= WORLD_SLOTS_MAX)
-        return;
-    uint8_t *seen = &w->slot_seen[op->target][slot];
-    w->counts.slots_used += *seen == 0;
-    w->counts.slots_reused += *seen != 0;
-    w->counts.reused_while_out += *seen != 0 && (w->atlas.out || w->atlas.aside);
-    *seen = 1;
-}
-
-static void count_crash(struct world *w, const struct io_op *op)
-{
-    w->counts.crashes_in_compaction += op->class == IO_CLASS_COMPACT;
-    w->counts.crashes_in_rebuild += op->class == IO_CLASS_REBUILD && !w->mounting;
-    w->counts.crashes_in_repair += op->class == IO_CLASS_REPAIR;
-    w->counts.crashes_before_index += w->pool && w->mounting;
-}
-
 void atlas_decide(void *owner, const struct io_op *op, uint64_t index, struct sim_fate *fate)
 {
     struct world *w = owner;
     decide(w, op, index, fate);
-    count_slot(w, op);
+    measure_slot(w, op);
     if (fate->fault == SIM_FAULT_power_cut || fate->fault == SIM_FAULT_kill)
-        count_crash(w, op);
+        measure_crash(w, op);
     if (fate->fault != SIM_FAULT_none)
         world_say(w, "fault: %s for op %llu, if it fits, member %u at %llu", sim_fault_word(fate->fault),
                   (unsigned long long)index, op->target, (unsigned long long)op->offset);
@@ -317,6 +293,7 @@ static void members_swap(struct world *w)
         return;
     struct sim_disk *mine = sim_io_change_disk(w->sim, a->victim, sim_io_disk(w->sim, other));
     sim_io_change_disk(w->sim, other, mine);
+    measure_swap(w, a->victim, other);
     a->victim = other;
     mount_fault(w, SIM_FAULT_swap);
 }
@@ -362,6 +339,7 @@ void atlas_before_mount(struct world *w)
     if (!a->aside && !a->out)
         superblock_rots(w);
     sim_io_count_fault(w->sim, SIM_FAULT_index_lost); /* the memory index never survives a mount */
+    measure_index_lost(w);
 }
 
 void atlas_stop(struct world *w)

@@ -109,12 +109,15 @@ void model_on_appended(struct model *m, struct model_message *msg, enum err e)
     ASSERT(msg->appended == MODEL_ASKED);
     msg->appended = fact_after(e);
     m->acked += e == ERR_OK;
+    m->live_bytes += e == ERR_OK ? msg->body_bytes : 0;
 }
 
 void model_on_retired(struct model *m, struct model_message *msg, enum err e)
 {
     msg->retired = fact_after(e);
     m->retired += e == ERR_OK;
+    if (e == ERR_OK)
+        m->live_bytes -= m->live_bytes < msg->body_bytes ? m->live_bytes : msg->body_bytes;
 }
 
 void model_on_held(struct model_message *msg, enum err e)
@@ -228,9 +231,11 @@ struct model_message *model_audit_missing(struct model *m)
 
 void model_audit_settle(struct model *m)
 {
+    m->live_bytes = 0;
     for (uint32_t i = 0; i < m->count; i++) {
         struct model_message *msg = &m->messages[i];
         if (msg->seen == m->audits && msg->appended == MODEL_MAYBE)
             msg->appended = MODEL_YES; /* MOD-2 */
+        m->live_bytes += msg->seen == m->audits ? msg->body_bytes : 0;
     }
 }

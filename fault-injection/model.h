@@ -48,6 +48,7 @@ struct model {
     uint32_t *buckets;
     uint64_t audits;
     uint64_t acked, retired;     /* counters */
+    uint64_t live_bytes;         /* of bodies that must be there, about: counted anew by each audit */
 };
 
 void model_init(struct model *m);

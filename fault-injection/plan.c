@@ -4,6 +4,8 @@
  * a few thousand operations meets every kind; "cruel" is ten to fifty times that. */
 #include "plan.h"
 
+#define SLOTS_KEPT 6u /* of a member, for compaction, results and the table: new mail does not get them */
+
 #include <stdio.h>
 #include <string.h>
 
@@ -39,7 +41,7 @@ static void plan_members(struct plan *plan, struct prng *prng)
         struct sim_member_shape *s = &plan->shapes[i];
         *s = (struct sim_member_shape){.latency = *all, .discards = !files && prng_below(prng, 2) == 0};
         s->rotational = all == &SIM_LATENCY_ARMS;
-        s->disk = (struct sim_disk_shape){.bytes = slots * plan->segment_bytes + 256 * KIB, .is_file = files,
+        s->disk = (struct sim_disk_shape){.bytes = slots * plan->segment_bytes + PLAN_ENDS_BYTES, .is_file = files,
                                           .seed = plan->seed * MEMBERS_MAX + i};
         snprintf(s->domain, sizeof s->domain, "disk:sim%u", i);
         plan->durable_by[i] = prng_below(prng, 2) ? IO_DURABLE_DSYNC : IO_DURABLE_FLUSH;
@@ -48,10 +50,10 @@ static void plan_members(struct plan *plan, struct prng *prng)
 
 static void plan_pool(struct plan *plan, struct prng *prng)
 {
-    plan->members = between(prng, 2, 6);
+    plan->members = between(prng, 2, 8);
     plan->copies = plan->members > 3 && prng_below(prng, 4) == 0 ? 3 : 2;
     plan->min_copies = 1;
-    plan->segment_bytes = SEGMENT_BYTES_MIN + prng_below(prng, 4) * 64 * KIB;
+    plan->segment_bytes = SEGMENT_BYTES_MIN + prng_below(prng, 4) * (FRAME_BYTES_MAX / 8);
     plan->slots = SLOTS_PER_MEMBER_MIN;
     plan->first_members = plan->members;
 }
@@ -76,12 +78,14 @@ static void plan_changes(struct plan *plan)
 static void plan_work(struct plan *plan, struct prng *prng)
 {
     plan->at_once = between(prng, 1, 40);
-    plan->body_max = between(prng, 1, 4) * 16 * 1024 - 8192;
-    plan->large_max = between(prng, 100, 600) * 1024;
+    plan->body_max = between(prng, 1, 4) * BODY_INLINE_MAX / 4 - BODY_INLINE_MAX / 8;
+    plan->large_max = between(prng, 100, 600) * (BODY_INLINE_MAX / 64);
     plan->large_one_in = between(prng, 15, 60);
     plan->retire_percent = between(prng, 40, 90);
-    plan->backlog_max = between(prng, 20, 120);
-    plan->pause_ns = (uint64_t)between(prng, 0, 20) * 1000000;
+    uint32_t serving = plan->first_members - (uint32_t)__builtin_popcount(plan->spare_mask & ((1u << plan->first_members) - 1));
+    uint32_t left = serving - 1, copies = plan->copies < left ? plan->copies : left; /* with the victim away */
+    plan->backlog_bytes = plan->segment_bytes * (plan->slots - SLOTS_KEPT) * left / copies * between(prng, 5, 25) / 100;
+    plan->pause_ns = (uint64_t)between(prng, 20, 120) * 1000000; /* retirement and compaction keep pace with it */
 }
 
 static void plan_op_faults(struct plan *plan, struct prng *prng, uint32_t often)
@@ -138,11 +142,11 @@ void plan_make_plain(struct plan *plan, uint64_t seed, uint32_t members, uint32_
     *plan = (struct plan){.seed = seed, .members = members, .first_members = members, .copies = copies, .min_copies = 1,
                           .slots = SLOTS_PER_MEMBER_MIN, .segment_bytes = SEGMENT_BYTES_MIN, .at_once = 1,
                           .body_max = 8192, .large_max = 256 * 1024, .large_one_in = 20, .retire_percent = 60,
-                          .backlog_max = 1000, .audit_percent = 100};
+                          .backlog_bytes = 64 * MIB, .audit_percent = 100};
     for (uint32_t i = 0; i < members; i++) {
         struct sim_member_shape *s = &plan->shapes[i];
         *s = (struct sim_member_shape){.latency = SIM_LATENCY_NVME};
-        s->disk = (struct sim_disk_shape){.bytes = plan->slots * plan->segment_bytes + 256 * KIB, .is_file = true,
+        s->disk = (struct sim_disk_shape){.bytes = plan->slots * plan->segment_bytes + PLAN_ENDS_BYTES, .is_file = true,
                                           .seed = seed * MEMBERS_MAX + i};
         snprintf(s->domain, sizeof s->domain, "disk:sim%u", i);
         plan->durable_by[i] = i % 2 ? IO_DURABLE_DSYNC : IO_DURABLE_FLUSH;

@@ -9,6 +9,9 @@ enum plan_level { PLAN_NONE, PLAN_REALISTIC, PLAN_CRUEL, PLAN_BEYOND, PLAN_LEVEL
 const char *plan_level_word(enum plan_level level);
 bool plan_level_parse(const char *word, enum plan_level *level_out);
 
+#define PLAN_SLOTS_OFFSET ((uint64_t)(64 * KIB))                /* two superblock copies, rounded up: create.c */
+#define PLAN_ENDS_BYTES (PLAN_SLOTS_OFFSET + 36 * KIB) /* of a member; the rest are slots */
+
 struct plan {
     uint64_t seed;
     enum plan_level level;
@@ -22,10 +25,12 @@ struct plan {
     enum io_durable_by durable_by[MEMBERS_MAX];
     /* the work */
     uint32_t ops;                   /* appends and visits to begin */
+    bool measured;                  /* and on until the measure is reached: MSR-1 */
     uint32_t at_once;               /* actions under way at one time */
     uint32_t body_max, large_max;   /* bytes; inline and in CHUNKs */
     uint32_t large_one_in;
-    uint32_t retire_percent, backlog_max;
+    uint32_t retire_percent;
+    uint64_t backlog_bytes;         /* of live bodies; no append is begun above */
     uint64_t pause_ns;              /* longest pause between two actions */
     /* the faults: one in so many operations; 0: never */
     uint32_t crash_one_in, mount_crash_one_in;

@@ -14,6 +14,7 @@
 #define CHUNKS_AT_ONCE 4u
 #define DUE_AT_ONCE 6u
 #define RETRY_NS UINT64_C(5000000)
+#define FULL_PAUSE_NS UINT64_C(1000000000) /* 452: the sender comes again, and compaction has had time for some segments */
 
 enum action_kind { ACTION_APPEND, ACTION_VISIT, ACTION_DUE };
 
@@ -37,6 +38,7 @@ struct action {
     uint32_t chunk_next, chunks_done, chunks_out;
     bool chunk_failed, leased, fresh, querying, reading;
     enum err failed;
+    bool full_then;                   /* `failed` is FULL, and the pool was when it was said */
     struct spool_read read;
     struct index_query query;
     struct mark mark;
@@ -90,11 +92,21 @@ static bool pool_is_full(struct world *w)
     return s.accepting != ERR_OK || s.bytes_free_for_mail < 2 * w->plan.segment_bytes;
 }
 
+static void refused_full(struct world *w)
+{
+    w->counts.refused[ERR_FULL]++;
+    if (io_now_ns(w->io) + FULL_PAUSE_NS > w->resume_ns)
+        w->resume_ns = io_now_ns(w->io) + FULL_PAUSE_NS;
+}
+
 /* A group was refused or failed though only the victim is hurt: full pools and an engine without power aside, that
  * breaks P4. */
 static void judge_refusal(struct world *w, enum err e, const char *what)
 {
-    w->counts.refused[e]++;
+    if (e == ERR_FULL)
+        refused_full(w);
+    else
+        w->counts.refused[e]++;
     bool excused = (e == ERR_FULL && (world_crashed(w) || pool_is_full(w))) || e == ERR_INDEX_LAG || e == ERR_STOPPING ||
                    world_crashed(w) ||
                    w->plan.level == PLAN_BEYOND;
@@ -119,6 +131,14 @@ static struct model_message *message_new(struct world *w)
 static void append_chunks(struct action *a);
 static void append_message(struct action *a);
 
+/* The action ends when its other CHUNKs have been answered; by then there may be room again. */
+static void chunk_refused(struct action *a, enum err e)
+{
+    a->chunk_failed = true;
+    a->failed = e;
+    a->full_then = e == ERR_FULL && pool_is_full(a->w);
+}
+
 static void append_on_chunk(struct spool_group *g, enum err e)
 {
     struct action *a = g->owner;
@@ -126,10 +146,8 @@ static void append_on_chunk(struct spool_group *g, enum err e)
     c->out = false;
     a->chunks_out--;
     a->chunks_done += e == ERR_OK;
-    if (e != ERR_OK) {
-        a->chunk_failed = true;
-        a->failed = e;
-    }
+    if (e != ERR_OK)
+        chunk_refused(a, e);
     append_chunks(a);
 }
 
@@ -153,8 +171,7 @@ static bool append_chunk(struct action *a, struct chunk_group *c)
     if (refusal_passes(e)) {
         action_later(a, append_chunks);
     } else {
-        a->chunk_failed = true;
-        a->failed = e;
+        chunk_refused(a, e);
     }
     return false;
 }
@@ -163,7 +180,10 @@ static void append_give_up(struct action *a)
 {
     a->msg->appended = MODEL_NO; /* its MESSAGE was never handed over */
     spool_abort(a->w->pool, a->msg->qid);
-    judge_refusal(a->w, a->failed, "a CHUNK");
+    if (a->full_then)
+        refused_full(a->w);
+    else
+        judge_refusal(a->w, a->failed, "an append");
     action_end(a);
 }
 
@@ -226,7 +246,7 @@ static void append_message(struct action *a)
         action_later(a, append_message);
         return;
     }
-    a->failed = e;
+    chunk_refused(a, e);
     append_give_up(a);
 }
 
@@ -569,10 +589,9 @@ static uint32_t senders_body(struct world *w)
 
 static void senders_begin(struct world *w)
 {
-    uint64_t live = w->model.acked - w->model.retired, draw = prng_below(&w->work, 100);
-    w->counts.most_live = live > w->counts.most_live ? live : w->counts.most_live;
+    uint64_t draw = prng_below(&w->work, 100);
     w->begun++;
-    if (draw < 50 && live < w->plan.backlog_max) {
+    if (draw < 50 && w->model.live_bytes < w->plan.backlog_bytes) {
         senders_append(w, senders_body(w), prng_below(&w->work, 3) == 0);
         return;
     }
@@ -610,9 +629,9 @@ static void senders_watch(struct world *w)
 void senders_step(struct world *w)
 {
     senders_watch(w);
-    if (w->paused || w->begun >= w->plan.ops || io_now_ns(w->io) < w->resume_ns)
+    if (w->paused || io_now_ns(w->io) < w->resume_ns)
         return;
-    while (w->action_count < w->plan.at_once && w->begun < w->plan.ops) {
+    while (w->action_count < w->plan.at_once && measure_goes_on(w)) {
         senders_begin(w);
         if (w->plan.pause_ns && prng_below(&w->work, 4) == 0) {
             w->resume_ns = io_now_ns(w->io) + prng_below(&w->work, w->plan.pause_ns);

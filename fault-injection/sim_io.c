@@ -507,6 +507,12 @@ void sim_io_on_end(struct sim_io *sim, void *owner, void (*ended)(void *owner, c
 const struct sim_counts *sim_io_counts(const struct sim_io *sim) { return &sim->counts; }
 void sim_io_count_fault(struct sim_io *sim, enum sim_fault fault) { sim->counts.faults[fault]++; }
 uint32_t sim_io_in_flight(const struct sim_io *sim) { return sim->in_flight; }
+void sim_io_each_in_flight(struct sim_io *sim, void *owner, void (*see)(void *owner, const struct io_op *op))
+{
+    LINK_EACH(l, &sim->flight)
+        see(owner, CONTAINER_OF(l, const struct io_op, link));
+}
+
 uint64_t sim_io_now(const struct sim_io *sim) { return sim->clock.now_ns; }
 uint64_t sim_io_trace(const struct sim_io *sim) { return sim->trace; }
 const char *sim_io_violation(const struct sim_io *sim) { return sim->violation; }

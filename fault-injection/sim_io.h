@@ -69,6 +69,7 @@ struct sim_counts {
 const struct sim_counts *sim_io_counts(const struct sim_io *sim);
 void sim_io_count_fault(struct sim_io *sim, enum sim_fault fault); /* REST and MOUNT kinds: their doer says so */
 uint32_t sim_io_in_flight(const struct sim_io *sim);
+void sim_io_each_in_flight(struct sim_io *sim, void *owner, void (*see)(void *owner, const struct io_op *op));
 uint64_t sim_io_now(const struct sim_io *sim);
 uint64_t sim_io_trace(const struct sim_io *sim);                   /* digest of everything so far */
 void sim_io_note(struct sim_io *sim, uint64_t word);               /* folds the caller's facts into the trace */

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* spoolsim: seeds in, verdicts out. Every seed runs twice and must leave the same trace; a seed that fails prints the
- * one command that replays it. Exit code: 0 all seeds held, 1 one failed, 2 usage. */
+ * one command that replays it. Exit code: 0 all seeds held and what was required was met, 1 not, 2 usage. */
+#include "jobs.h"
 #include "world.h"
 
 #include <base/assert.h>
 #include <base/planted.h>
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,82 +14,142 @@
 #include <time.h>
 
 #define OPS_DEFAULT 2000u
+#define SEED_SECONDS 600u /* of the real clock: nothing a worker does takes a hundredth of that */
+#ifdef IRONSPOOL_SMALL
+#define MEASURED true
+#else
+#define MEASURED false    /* slots of a megabyte: a run that uses each of them six times takes minutes */
+#endif
 
 struct options {
     uint64_t seed, seeds, list_from;
-    uint32_t ops, seconds;
+    uint32_t ops, seconds, jobs;
     enum plan_level level;
-    bool verbose, once;
+    bool mixed, verbose, once, required;
+    const char *program;
 };
 
-struct totals {
+struct totals { /* every field is a uint64_t */
     uint64_t seeds, ops, power_cuts, kills, virtual_ns, faults[SIM_FAULT_COUNT], reads, writes;
     struct world_counts counts;
 };
 
-struct verdict {
-    bool held;
-    uint64_t trace;
+struct answer {
+    bool held, once;
+    uint64_t traces[2];
     char failure[512];
+    struct totals totals;
 };
+
+struct run { struct options o; struct totals totals; uint64_t failed; };
+
+static void add_words(void *to, const void *from, size_t bytes)
+{
+    uint64_t *t = to;
+    const uint64_t *f = from;
+    for (size_t i = 0; i < bytes / sizeof *t; i++)
+        t[i] += f[i];
+}
 
 static void add_counts(struct totals *t, const struct world *w)
 {
     const struct sim_counts *s = sim_io_counts(w->sim);
+    t->seeds++;
     t->ops += s->ops;
     t->reads += s->reads;
     t->writes += s->writes;
     t->power_cuts += s->power_cuts;
     t->kills += s->kills;
     t->virtual_ns += sim_io_now(w->sim);
-    for (uint32_t i = 0; i < SIM_FAULT_COUNT; i++)
-        t->faults[i] += s->faults[i];
-    /* every counter is a uint64_t */
-    const uint64_t *from = (const uint64_t *)&w->counts;
-    uint64_t *to = (uint64_t *)&t->counts;
-    for (size_t i = 0; i < sizeof w->counts / sizeof *from; i++)
-        to[i] += from[i];
+    add_words(t->faults, s->faults, sizeof t->faults);
+    add_words(&t->counts, &w->counts, sizeof t->counts);
 }
 
-static struct verdict run_once(const struct options *o, uint64_t seed, struct totals *totals)
+static enum plan_level level_of(const struct options *o, uint64_t seed)
+{
+    return !o->mixed ? o->level : seed % 2 ? PLAN_REALISTIC : PLAN_CRUEL;
+}
+
+/* The first run of a seed is the one that is counted and listed. */
+static uint64_t run_once(const struct options *o, uint64_t seed, bool first, struct answer *a)
 {
     struct world *w = calloc(1, sizeof *w);
     ASSERT(w != NULL);
     struct plan plan;
-    plan_make(&plan, seed, o->level, o->ops);
+    enum plan_level level = level_of(o, seed);
+    plan_make(&plan, seed, level, o->ops ? o->ops : OPS_DEFAULT);
+    plan.measured = MEASURED && o->ops == 0 && (level == PLAN_REALISTIC || level == PLAN_CRUEL);
     world_make(w, &plan);
-    w->verbose = o->verbose && totals;
+    w->verbose = o->verbose && first;
     w->list_from = o->list_from;
-    struct verdict v = {.held = world_run(w), .trace = sim_io_trace(w->sim)};
-    memcpy(v.failure, w->failure, sizeof v.failure);
-    if (totals) {
-        totals->seeds++;
-        add_counts(totals, w);
+    bool held = world_run(w);
+    uint64_t trace = sim_io_trace(w->sim);
+    if (first) {
+        a->held = held;
+        memcpy(a->failure, w->failure, sizeof a->failure);
+        add_counts(&a->totals, w);
     }
     world_free(w);
     free(w);
-    return v;
+    return trace;
 }
 
-static bool run_seed(const struct options *o, uint64_t seed, struct totals *totals)
+static void run_seed(void *owner, uint64_t seed, void *answer)
 {
-    struct verdict first = run_once(o, seed, totals), second = first;
-    if (!o->once)
-        second = run_once(o, seed, NULL);
-    if (first.held && first.trace == second.trace) {
-        if (o->seeds == 1)
-            printf("seed %llu: held, trace %016llx\n", (unsigned long long)seed, (unsigned long long)first.trace);
-        return true;
+    const struct options *o = &((struct run *)owner)->o;
+    struct answer *a = answer;
+    a->once = o->once;
+    a->traces[0] = run_once(o, seed, true, a);
+    a->traces[1] = o->once ? a->traces[0] : run_once(o, seed, false, a);
+}
+
+static void on_answer(void *owner, uint64_t seed, const void *answer, const char *how)
+{
+    struct run *r = owner;
+    const struct answer *a = answer;
+    unsigned long long n = seed;
+    if (a)
+        add_words(&r->totals, &a->totals, sizeof r->totals);
+    if (a && a->held && a->traces[0] == a->traces[1]) {
+        if (r->o.seeds == 1)
+            printf("seed %llu: held, trace %016llx\n", n, (unsigned long long)a->traces[0]);
+        return;
     }
-    if (!first.held)
-        printf("seed %llu FAILED %s\n", (unsigned long long)seed, first.failure);
-    if (first.trace != second.trace)
-        printf("seed %llu is not deterministic: traces %016llx and %016llx\n", (unsigned long long)seed,
-               (unsigned long long)first.trace, (unsigned long long)second.trace);
-    printf("replay: spoolsim --seed %llu --faults %s --ops %u --verbose\n", (unsigned long long)seed,
-           plan_level_word(o->level), o->ops);
+    r->failed++;
+    if (!a)
+        printf("seed %llu FAILED %s\n", n, how);
+    else if (!a->held)
+        printf("seed %llu FAILED %s\n", n, a->failure);
+    if (a && a->traces[0] != a->traces[1])
+        printf("seed %llu is not deterministic: traces %016llx and %016llx\n", n, (unsigned long long)a->traces[0],
+               (unsigned long long)a->traces[1]);
+    printf("replay: %s --seed %llu --faults %s", r->o.program, n, plan_level_word(level_of(&r->o, seed)));
+    if (r->o.ops)
+        printf(" --ops %u", r->o.ops);
+    printf(" --verbose\n");
     fflush(stdout);
-    return false;
+}
+
+static void run_here(struct run *r)
+{
+    static struct answer answer;
+    time_t begin = time(NULL); /* of the real clock: how many seeds fit, never what happens in one */
+    for (uint64_t i = 0; i < r->o.seeds; i++) {
+        if (r->o.seconds && time(NULL) - begin >= (time_t)r->o.seconds)
+            break;
+        answer = (struct answer){0};
+        run_seed(r, r->o.seed + i, &answer);
+        on_answer(r, r->o.seed + i, &answer, NULL);
+    }
+}
+
+static bool run_jobs(struct run *r)
+{
+    struct jobs jobs = {.first = r->o.seed, .count = r->o.seeds, .workers = r->o.jobs, .seed_seconds = SEED_SECONDS,
+                        .stop_after = r->o.seconds, .answer_bytes = sizeof(struct answer), .owner = r, .run = run_seed,
+                        .answered = on_answer};
+    uint64_t begun;
+    return jobs_run(&jobs, &begun);
 }
 
 static void print_counts(const struct totals *t)
@@ -98,16 +160,20 @@ static void print_counts(const struct totals *t)
            N(t->reads), N(t->writes), (double)t->virtual_ns / 3.6e12);
     printf("appends %llu (%llu large), acknowledged %llu, visits %llu, retired %llu, marks %llu, states %llu, bounces %llu\n",
            N(c->appends), N(c->large), N(c->acked), N(c->visits), N(c->retires), N(c->marks), N(c->states), N(c->bounces));
-    printf("mounts %llu, clean stops %llu, power cuts %llu, kills %llu, of these in a mount %llu, eras %llu\n", N(c->mounts),
-           N(c->unmounts), N(t->power_cuts), N(t->kills), N(c->crashes_in_mount), N(c->eras));
-    printf("audits %llu, messages audited %llu, segments compacted %llu, hedges %llu, frames %llu\n", N(c->audits),
-           N(c->messages_audited), N(c->compacted), N(c->hedges), N(c->frames));
+    printf("mounts %llu, clean stops %llu, crashes %llu (power cuts %llu, kills %llu), crashes inside recovery %llu, eras %llu\n",
+           N(c->mounts), N(c->unmounts), N(t->power_cuts + t->kills), N(t->power_cuts), N(t->kills), N(c->crashes_in_mount),
+           N(c->eras));
+    printf("audits %llu, messages audited %llu, segments compacted %llu, hedges %llu, frames %llu, slots used %llu, used again %llu, "
+           "runs given up beyond redundancy %llu\n",
+           N(c->audits), N(c->messages_audited), N(c->compacted), N(c->hedges), N(c->frames), N(c->slots_used),
+           N(c->slots_reused), N(c->given_up));
     printf("members put in %llu, replaced %llu, taken out %llu, spares called up %llu\n", N(c->joined), N(c->replaced),
            N(c->taken_out), N(c->spares));
-    printf("slots used %llu, used again %llu, of these while a member is away %llu; power cuts with an operation of compaction %llu, "
-           "rebuild %llu, repair %llu in flight, before the index was complete %llu; runs given up beyond redundancy %llu\n",
-           N(c->slots_used), N(c->slots_reused), N(c->reused_while_out), N(c->crashes_in_compaction), N(c->crashes_in_rebuild),
-           N(c->crashes_in_repair), N(c->crashes_before_index), N(c->given_up));
+    printf("met:");
+#define X(counter, text) printf(" " #counter " %llu", N(c->counter));
+#include "measure.def"
+#undef X
+    putchar('\n');
     printf("faults:");
     for (enum sim_fault f = SIM_FAULT_none + 1; f < SIM_FAULT_COUNT; f++)
         printf(" %s %llu", sim_fault_word(f), N(t->faults[f]));
@@ -121,6 +187,25 @@ static void print_counts(const struct totals *t)
             printf(" %s %llu", event_name(e), N(c->events[e]));
     putchar('\n');
 #undef N
+}
+
+/* What this run had to meet and did not. */
+static uint32_t print_missing(const struct totals *t)
+{
+    uint32_t missing = 0;
+#define X(counter, text)                                                                                                 \
+    if (t->counts.counter == 0) {                                                                                        \
+        printf("MISSING: %s (" #counter ")\n", text);                                                                    \
+        missing++;                                                                                                       \
+    }
+#include "measure.def"
+#undef X
+    for (enum sim_fault f = SIM_FAULT_none + 1; f < SIM_FAULT_COUNT; f++)
+        if (t->faults[f] == 0) {
+            printf("MISSING: the fault %s: %s\n", sim_fault_word(f), sim_fault_text(f));
+            missing++;
+        }
+    return missing;
 }
 
 #ifdef IRONSPOOL_PLANTED
@@ -142,63 +227,71 @@ static bool plant(const char *name)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: spoolsim [--seed N] [--seeds COUNT] [--seconds S] [--faults none|realistic|cruel|beyond]\n"
-                    "                [--ops N] [--once] [--verbose] [--list-from OP] [--planted NAME|list]\n"
-                    "--seconds: stop beginning seeds after S seconds; --once: do not run each seed twice;\n"
-                    "--list-from: with --verbose, list the operations from this one on;\n"
-                    "--planted: with this known bug (build option IRONSPOOL_PLANTED)\n");
+    fprintf(stderr,
+            "usage: spoolsim [--seed N] [--seeds COUNT] [--faults none|realistic|cruel|beyond|mixed] [--ops N] [--jobs N]\n"
+            "                [--seconds S] [--once] [--require] [--verbose] [--list-from OP] [--planted NAME|list]\n"
+            "--faults mixed: odd seeds are realistic, even ones cruel\n"
+            "--ops: so many actions; without it a seed of realistic or cruel goes on until it has met the measure\n"
+            "--jobs: in so many processes; --seconds: begin no seed after S seconds; --once: do not run each seed twice\n"
+            "--require: fail when the run as a whole has not met every counter and every kind of fault\n"
+            "--list-from: with --verbose, list the operations from this one on\n"
+            "--planted: with this known bug (build option IRONSPOOL_PLANTED)\n");
     return 2;
+}
+
+static bool parse_faults(const char *word, struct options *o)
+{
+    o->mixed = strcmp(word, "mixed") == 0;
+    return o->mixed || plan_level_parse(word, &o->level);
 }
 
 static bool parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
-        {"seed", required_argument, NULL, 's'},  {"seeds", required_argument, NULL, 'n'},
-        {"ops", required_argument, NULL, 'o'},   {"faults", required_argument, NULL, 'f'},
-        {"seconds", required_argument, NULL, 't'}, {"verbose", no_argument, NULL, 'v'},
-        {"once", no_argument, NULL, '1'}, {"list-from", required_argument, NULL, 'l'},
-        {"planted", required_argument, NULL, 'p'},
-              {NULL, 0, NULL, 0}};
+        {"seed", required_argument, NULL, 's'},    {"seeds", required_argument, NULL, 'n'},
+        {"ops", required_argument, NULL, 'o'},     {"faults", required_argument, NULL, 'f'},
+        {"seconds", required_argument, NULL, 't'}, {"jobs", required_argument, NULL, 'j'},
+        {"verbose", no_argument, NULL, 'v'},       {"once", no_argument, NULL, '1'},
+        {"require", no_argument, NULL, 'r'},       {"list-from", required_argument, NULL, 'l'},
+        {"planted", required_argument, NULL, 'p'}, {NULL, 0, NULL, 0}};
+    bool ok = true;
     int c;
-    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
+    while (ok && (c = getopt_long(argc, argv, "", longs, NULL)) != -1)
         switch (c) {
         case 's': o->seed = strtoull(optarg, NULL, 0); break;
         case 'n': o->seeds = strtoull(optarg, NULL, 0); break;
         case 'o': o->ops = (uint32_t)strtoul(optarg, NULL, 0); break;
         case 't': o->seconds = (uint32_t)strtoul(optarg, NULL, 0); break;
+        case 'j': o->jobs = (uint32_t)strtoul(optarg, NULL, 0); break;
         case 'v': o->verbose = true; break;
         case '1': o->once = true; break;
+        case 'r': o->required = true; break;
         case 'l': o->list_from = strtoull(optarg, NULL, 0); break;
-        case 'p':
-            if (!plant(optarg))
-                return false;
-            break;
-        case 'f':
-            if (!plan_level_parse(optarg, &o->level))
-                return false;
-            break;
-        default:
-            return false;
+        case 'p': ok = plant(optarg); break;
+        case 'f': ok = parse_faults(optarg, o); break;
+        default: return false;
         }
-    return optind == argc && o->seeds > 0 && o->ops > 0;
+    return ok && optind == argc && o->seeds > 0 && o->jobs <= JOBS_MAX;
 }
 
 int main(int argc, char **argv)
 {
-    struct options o = {.list_from = UINT64_MAX, .seed = 1, .seeds = 1, .ops = OPS_DEFAULT, .level = PLAN_REALISTIC};
-    static struct totals totals;
-    uint64_t failed = 0;
-    if (!parse(argc, argv, &o))
+    static struct run r;
+    r.o = (struct options){.list_from = UINT64_MAX, .seed = 1, .seeds = 1, .level = PLAN_REALISTIC,
+                           .program = program_invocation_short_name};
+    if (!parse(argc, argv, &r.o))
         return usage();
     setvbuf(stdout, NULL, _IOLBF, 0); /* a run that aborts keeps its listing */
-    time_t begin = time(NULL); /* of the real clock: how many seeds fit, never what happens in one */
-    for (uint64_t i = 0; i < o.seeds; i++) {
-        if (o.seconds && time(NULL) - begin >= (time_t)o.seconds)
-            break;
-        failed += !run_seed(&o, o.seed + i, &totals);
+    if (r.o.jobs == 0) {
+        run_here(&r);
+    } else if (!run_jobs(&r)) {
+        perror("spoolsim: a worker cannot be started");
+        return 1;
     }
-    print_counts(&totals);
-    if (failed)
-        printf("%llu of %llu seeds FAILED\n", (unsigned long long)failed, (unsigned long long)totals.seeds);
-    return failed ? 1 : 0;
+    print_counts(&r.totals);
+    uint32_t missing = r.o.required ? print_missing(&r.totals) : 0;
+    if (r.failed)
+        printf("%llu of %llu seeds FAILED\n", (unsigned long long)r.failed,
+               (unsigned long long)r.totals.seeds);
+    return r.failed || missing ? 1 : 0;
 }

@@ -429,7 +429,7 @@ bool world_run(struct world *w)
     w->faults_off = false;
     if (!world_restart(w))
         return w->failure[0] == 0;
-    while (!world_failed(w) && (w->begun < w->plan.ops || w->action_count > 0)) {
+    while (!world_failed(w) && (measure_goes_on(w) || w->action_count > 0)) {
         world_turn(w);
         if (!world_crashed(w) && w->pool && !world_failed(w))
             world_stop_now_and_then(w);

@@ -14,16 +14,18 @@
 
 #include <spoolfs/spool.h>
 
-#define WORLD_CHUNK_BYTES ((uint32_t)(60 * 1024))
+#define WORLD_CHUNK_BYTES (CHUNK_BYTES_MAX - 4096u)
 #define WORLD_SLOTS_MAX 64u
 #define WORLD_LIVENESS_NS (UINT64_C(120) * 1000000000)
 
 struct world_counts {
     uint64_t appends, acked, refused[ERR_COUNT], visits, reads, read_bytes, retires, marks, states, bounces, large;
     uint64_t crashes, crashes_in_mount, mounts, unmounts, audits, messages_audited, eras, lost_said;
-    uint64_t slots_used, slots_reused, reused_while_out, crashes_in_compaction, crashes_in_rebuild, crashes_in_repair;
-    uint64_t crashes_before_index, given_up;
-    uint64_t compacted, hedges, frames, most_live, steps, joined, replaced, taken_out, spares, events[EVENT_COUNT];
+    uint64_t slots_used, slots_reused, given_up;
+#define X(counter, text) uint64_t counter;
+#include "measure.def"
+#undef X
+    uint64_t compacted, hedges, frames, steps, joined, replaced, taken_out, spares, events[EVENT_COUNT];
 };
 
 /* Which member may be hurt. Written by atlas.c. */
@@ -37,6 +39,9 @@ struct atlas {
     uint32_t slow_factor;
     uint64_t next_rest_ns, slow_until_ns, calm_until_ns; /* calm: no new slowness or stall before this */
 };
+
+struct slot_use { struct segment_id last; uint32_t times; }; /* image headers of different segments written there */
+struct struck { bool compaction, hedge, seal, recovery; };   /* what the last crash interrupted */
 
 struct world {
     struct plan plan;
@@ -53,6 +58,8 @@ struct world {
     struct link actions;
     uint32_t action_count;
     uint32_t begun;           /* of plan.ops */
+    bool enough;              /* the measure is reached; asked again from measure_next on */
+    uint32_t measure_next;
     uint64_t resume_ns;       /* no new action before this */
     bool paused, mounting, faults_off;
     bool given_up;            /* PLAN_BEYOND: more is broken than the pool can bear; the run ends, nothing wrong was shown */
@@ -63,7 +70,8 @@ struct world {
     uint64_t scripted_fault_at, scripted_fault_target;
     bool scripted_fault_stays;
     struct { struct index_query query; bool done; enum err e; } asked; /* an audit's question: outlives a crash */
-    uint8_t slot_seen[MEMBERS_MAX][WORLD_SLOTS_MAX]; /* an image header was written there: counters only */
+    struct slot_use slots[MEMBERS_MAX][WORLD_SLOTS_MAX];
+    struct struck struck;
     struct world_counts counts;
     char failure[512];
     bool verbose;
@@ -119,6 +127,19 @@ bool changes_can_restore(struct world *w);  /* enough members are here that an i
 /* --- witness.c: what members have said about a MESSAGE when it is acknowledged --- */
 void witness_write(struct world *w, const struct io_op *op);
 void witness_acknowledged(struct world *w, const struct model_message *msg, struct segment_id segment);
+
+/* --- measure.c: how much a run has met --- */
+#define MEASURE_APPENDS 1000u
+#define MEASURE_CRASHES 3u
+#define MEASURE_REUSES 5u
+#define MEASURE_VICTIM 3u          /* times plan.ops, then the member that is hurt does not count: it may be out for good */
+#define MEASURE_EVERY 50u          /* actions */
+#define MEASURE_ACTIONS_MAX 20000u /* a plan that has not met it all by then is a bad plan */
+void measure_slot(struct world *w, const struct io_op *op);
+void measure_swap(struct world *w, uint16_t a, uint16_t b);
+void measure_crash(struct world *w, const struct io_op *op);
+void measure_index_lost(struct world *w);
+bool measure_goes_on(struct world *w);    /* more actions are to be begun */
 
 /* --- atlas.c: what is hurt, within what redundancy pays for --- */
 void atlas_init(struct world *w);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Seeds of the simulator, as many as fit: `realistic` and `cruel`, each seed twice with the same trace. The program
- * prints the counters of the whole run and, for a seed that fails, the command that replays it. */
+/* Some seeds with the limits of a real pool and the preset's sanitizers; the many, with small limits, are the test
+ * sim.seeds. The program prints the counters of the whole run and, for a seed that fails, the command that replays it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,10 +16,10 @@
 /* ctest runs tests in the build directory; elsewhere IRONSPOOL_BIN names the programs' directory. */
 static int run_seeds(const char *level, const char *first_seed)
 {
-    const char *bin = getenv("IRONSPOOL_BIN"), *seconds = getenv("SIM_SECONDS");
+    const char *bin = getenv("IRONSPOOL_BIN");
     char command[1024];
-    snprintf(command, sizeof command, "%s/spoolsim --faults %s --seed %s --seeds 1000000 --ops 1000 --seconds %s",
-             bin ? bin : "bin", level, first_seed, seconds ? seconds : "50");
+    snprintf(command, sizeof command, "%s/spoolsim-full --faults %s --seed %s --seeds 6 --ops 500 --jobs 2",
+             bin ? bin : "bin", level, first_seed);
     print_message("%s\n", command);
     fflush(stdout);
     int status = system(command);
@@ -38,11 +38,18 @@ static void seeds_with_cruel_faults_keep_every_promise(void **state)
     assert_int_equal(run_seeds("cruel", "100001"), 0);
 }
 
+static void seeds_beyond_redundancy_return_nothing_wrong(void **state)
+{
+    (void)state;
+    assert_int_equal(run_seeds("beyond", "200001"), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(seeds_with_realistic_faults_keep_every_promise),
         cmocka_unit_test(seeds_with_cruel_faults_keep_every_promise),
+        cmocka_unit_test(seeds_beyond_redundancy_return_nothing_wrong),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: how much a run has met. Which slots were used how often, what was under way when the power went, and whether
+ * that is enough for a seed that counts (MSR-1). Reads the writes that pass by, never the engine.
+ *
+ *  MSR-1  a measured seed has begun MEASURE_APPENDS appends, crashed MEASURE_CRASHES times, and every slot of every
+ *         member was used again MEASURE_REUSES times; its work goes on until then, within MEASURE_ACTIONS_MAX. */
+#include "world.h"
+
+#include <spoolfs/format.h>
+#include <string.h>
+
+static bool image_header_of(const struct world *w, const struct io_op *op, struct image_head_disk *head, uint64_t *slot)
+{
+    if (op->kind != IO_WRITE || op->length != BLOCK_BYTES || op->offset < PLAN_SLOTS_OFFSET ||
+        (op->offset - PLAN_SLOTS_OFFSET) % w->plan.segment_bytes)
+        return false;
+    *slot = (op->offset - PLAN_SLOTS_OFFSET) / w->plan.segment_bytes;
+    memcpy(head, op->buffer, sizeof *head);
+    return *slot < WORLD_SLOTS_MAX && le64_get(head->magic) == IMAGE_MAGIC;
+}
+
+/* Another segment's image header than the last one there: the slot is used again. */
+void measure_slot(struct world *w, const struct io_op *op)
+{
+    struct image_head_disk head;
+    uint64_t slot;
+    bool wrong_disk = w->atlas.aside && op->target == w->atlas.victim;
+    if (wrong_disk || !image_header_of(w, op, &head, &slot))
+        return;
+    struct slot_use *use = &w->slots[op->target][slot];
+    struct segment_id id = segment_id_disk_get(head.segment);
+    if (segment_id_equal(use->last, id))
+        return;
+    use->last = id;
+    w->counts.slots_used += use->times == 0;
+    w->counts.slots_reused += use->times != 0;
+    w->counts.reused_while_out += use->times != 0 && (w->atlas.out || w->atlas.aside);
+    use->times++;
+}
+
+/* Two members have changed places. */
+void measure_swap(struct world *w, uint16_t a, uint16_t b)
+{
+    struct slot_use kept[WORLD_SLOTS_MAX];
+    memcpy(kept, w->slots[a], sizeof kept);
+    memcpy(w->slots[a], w->slots[b], sizeof kept);
+    memcpy(w->slots[b], kept, sizeof kept);
+}
+
+/* --- crashes --- */
+
+struct under_way { struct world *w; bool seal, hedge, compaction, rebuild, repair; };
+struct twin { const struct io_op *op; bool found; };
+
+static bool frame_of(const struct io_op *op, struct frame_head_disk *frame, struct record_head_disk *record)
+{
+    if (op->kind != IO_WRITE || op->length < FRAME_HEAD_BYTES + sizeof *record)
+        return false;
+    memcpy(frame, op->buffer, sizeof *frame);
+    memcpy(record, (const uint8_t *)op->buffer + FRAME_HEAD_BYTES, sizeof *record);
+    return le64_get(frame->magic) == FRAME_MAGIC && le32_get(frame->records_end) <= op->length;
+}
+
+static bool frame_has_seal(const struct io_op *op, const struct frame_head_disk *frame)
+{
+    struct record_head_disk r;
+    for (uint32_t at = FRAME_HEAD_BYTES; at + RECORD_HEAD_BYTES <= le32_get(frame->records_end);) {
+        memcpy(&r, (const uint8_t *)op->buffer + at, sizeof r);
+        if (r.type == RECORD_SEAL)
+            return true;
+        at += (le32_get(r.length) + RECORD_ALIGN - 1) / RECORD_ALIGN * RECORD_ALIGN;
+    }
+    return false;
+}
+
+/* The same record on its way to another segment. Copies of a compaction keep their digest, too: they are told apart. */
+static void look_for_twin(void *owner, const struct io_op *op)
+{
+    struct twin *twin = owner;
+    struct frame_head_disk a, b;
+    struct record_head_disk x, y;
+    if (twin->found || !frame_of(op, &a, &x) || !frame_of(twin->op, &b, &y))
+        return;
+    twin->found = memcmp(&a.segment, &b.segment, sizeof a.segment) != 0 && x.type == y.type && x.type <= RECORD_STATE &&
+                  memcmp(&x.qid, &y.qid, sizeof x.qid) == 0 &&
+                  le64_get(a.moved_incarnation) == le64_get(b.moved_incarnation);
+}
+
+static void look_at_op(void *owner, const struct io_op *op)
+{
+    struct under_way *u = owner;
+    struct frame_head_disk frame;
+    struct record_head_disk record;
+    u->compaction |= op->kind == IO_READ && op->class == IO_CLASS_COMPACT;
+    u->rebuild |= op->class == IO_CLASS_REBUILD && !u->w->mounting; /* until then: a replay's reads */
+    u->repair |= op->class == IO_CLASS_REPAIR;
+    if (!frame_of(op, &frame, &record))
+        return;
+    u->compaction |= le64_get(frame.moved_incarnation) != 0;
+    u->seal |= frame_has_seal(op, &frame);
+    struct twin twin = {.op = op};
+    sim_io_each_in_flight(u->w->sim, &twin, look_for_twin);
+    u->hedge |= twin.found;
+}
+
+/* Just before the power goes or the process is killed with `op`, which is about to be in flight. */
+void measure_crash(struct world *w, const struct io_op *op)
+{
+    struct under_way u = {.w = w};
+    sim_io_each_in_flight(w->sim, &u, look_at_op);
+    look_at_op(&u, op);
+    w->struck = (struct struck){.compaction = u.compaction, .hedge = u.hedge, .seal = u.seal, .recovery = w->mounting && !w->pool};
+    w->counts.crashes_in_compaction += u.compaction;
+    w->counts.crashes_in_hedge += u.hedge;
+    w->counts.crashes_in_seal += u.seal;
+    w->counts.crashes_in_recovery += w->struck.recovery;
+    w->counts.crashes_in_rebuild += u.rebuild;
+    w->counts.crashes_in_repair += u.repair;
+    w->counts.crashes_before_index += w->mounting && w->pool;
+}
+
+/* The mount behind a crash finds no index. */
+void measure_index_lost(struct world *w)
+{
+    w->counts.index_lost_in_compaction += w->struck.compaction;
+    w->counts.index_lost_in_hedge += w->struck.hedge;
+    w->counts.index_lost_in_seal += w->struck.seal;
+    w->counts.index_lost_in_recovery += w->struck.recovery;
+    w->struck = (struct struck){0};
+}
+
+/* --- enough --- */
+
+/* Of the least used slot of a member. */
+static uint32_t reuses_of(struct world *w, uint16_t member)
+{
+    bool away = w->atlas.aside && member == w->atlas.victim;
+    const struct sim_disk *disk = away ? w->atlas.aside : sim_io_disk(w->sim, member);
+    uint64_t slots = (sim_disk_bytes(disk) - PLAN_ENDS_BYTES) / w->plan.segment_bytes;
+    uint32_t least = UINT32_MAX;
+    for (uint64_t slot = 0; slot < slots && slot < WORLD_SLOTS_MAX; slot++) {
+        uint32_t times = w->slots[member][slot].times, reuses = times ? times - 1 : 0;
+        least = reuses < least ? reuses : least;
+    }
+    return least;
+}
+
+/* Members of the first hour that are in service now: others came late or went early. */
+static uint32_t measure_reuses(struct world *w, bool patient, uint32_t *member_out)
+{
+    static struct pool_status s; /* large; one thread */
+    uint32_t least = UINT32_MAX;
+    pool_status(w->pool, &s);
+    for (uint16_t m = 0; m < w->plan.first_members; m++) {
+        bool counts = m == w->atlas.victim ? patient : false;
+        for (uint32_t i = 0; i < s.member_count && m != w->atlas.victim; i++)
+            counts = counts || (strcmp(s.members[i].path, w->config.members[m].path) == 0 && s.members[i].state == MEMBER_HEALTHY);
+        uint32_t reuses = counts ? reuses_of(w, m) : UINT32_MAX;
+        if (reuses < least) {
+            least = reuses;
+            *member_out = m;
+        }
+    }
+    return least;
+}
+
+static bool measure_reached(struct world *w)
+{
+    const struct world_counts *c = &w->counts;
+    bool patient = w->begun < MEASURE_VICTIM * w->plan.ops;
+    uint32_t member = 0, reuses;
+    if (!w->pool || c->acked < MEASURE_APPENDS || c->crashes < MEASURE_CRASHES)
+        return false;
+    reuses = measure_reuses(w, patient, &member);
+    if (reuses < MEASURE_REUSES && w->begun >= MEASURE_ACTIONS_MAX)
+        world_fail(w, "the plan: in %u actions a slot of member %u was used again only %u times", w->begun, member, reuses);
+    return reuses >= MEASURE_REUSES;
+}
+
+bool measure_goes_on(struct world *w)
+{
+    if (w->begun < w->plan.ops || !w->plan.measured)
+        return w->begun < w->plan.ops;
+    if (!w->enough && w->begun >= w->measure_next) {
+        w->measure_next = w->begun + MEASURE_EVERY;
+        w->enough = measure_reached(w);
+        if (!w->enough && w->begun >= 2 * MEASURE_ACTIONS_MAX)
+            world_fail(w, "the plan: %u actions brought %llu acknowledged appends and %llu crashes", w->begun,
+                       (unsigned long long)w->counts.acked, (unsigned long long)w->counts.crashes);
+    }
+    return !w->enough;
+}
