@@ -545,7 +545,8 @@ static void due_on_answer(struct index_query *q, enum err e)
         if (msg->busy)
             continue;
         if (msg->held == MODEL_YES && msg->was_held && w->plan.level != PLAN_BEYOND)
-            world_fail(w, "MOD-5: a message on hold is due");
+            world_fail(w, "MOD-5: a message on hold is due: queue id %llx.%llu", (unsigned long long)msg->qid.incarnation,
+                       (unsigned long long)msg->qid.counter);
         struct action *a = action_new(w, ACTION_VISIT, msg);
         a->visit = visit_draw(w);
         if (!visit_begin(a, &q->entries[i]))

@@ -143,6 +143,10 @@ static void pool_init_appenders(struct pool *p)
                                             .kind = i == APPENDER_TABLE ? SEGMENT_TABLE : SEGMENT_MAIL};
 }
 
+/* Sequences of this mount are higher than all that any mount before gave out, although the frames at hand do not name the
+ * highest: several are filled side by side, and some may lie on members that are away. More than one mount writes. */
+#define SEQUENCE_STEP (UINT64_C(1) << 32)
+
 /* POOL-1: the incarnation is in the superblocks, together with a new TABLE, before the first append. */
 static enum err pool_begin_incarnation(struct pool *p, const struct superblock *newest)
 {
@@ -151,6 +155,7 @@ static enum err pool_begin_incarnation(struct pool *p, const struct superblock *
     } while (p->incarnation == 0 || table_incarnation(p, p->incarnation));
     p->epoch = newest->epoch + 1;
     p->update = newest->update;
+    p->next_sequence += SEQUENCE_STEP;
     enum err e = table_note_incarnation(p, p->incarnation, 0);
     if (e != ERR_OK)
         return e;
