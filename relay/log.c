@@ -25,6 +25,7 @@ static struct {
     char name[64], host[65];
     int fd;
     bool stamped;      /* lines begin with time and host */
+    bool journal;      /* or with the priority the journal takes off */
     bool may_block;    /* pipe, socket or terminal: ask before writing */
     uint32_t used;
     uint64_t dropped, dropped_reported;
@@ -101,7 +102,8 @@ enum err log_open(struct loop *loop, const char *syslog_name, const char *path)
     g_log.fd = fd;
     g_log.buffer = buffer;
     g_log.may_block = fstat(fd, &st) == 0 && !S_ISREG(st.st_mode);
-    g_log.stamped = path || !getenv("JOURNAL_STREAM");
+    g_log.journal = !path && getenv("JOURNAL_STREAM");
+    g_log.stamped = !g_log.journal;
     snprintf(g_log.name, sizeof g_log.name, "%s", syslog_name);
     if (gethostname(g_log.host, sizeof g_log.host - 1) != 0)
         snprintf(g_log.host, sizeof g_log.host, "localhost");
@@ -126,6 +128,7 @@ void log_close(void)
     g_log.used = 0;
     g_log.fd = STDERR_FILENO;
     g_log.stamped = true;
+    g_log.journal = false;
 }
 
 uint64_t log_lines_dropped(void)
@@ -167,6 +170,17 @@ static uint32_t escape(const char *from, uint32_t len, char *to, uint32_t capaci
     return used;
 }
 
+/* What the journal sorts by (sd-daemon(3)): the word a line begins with, in the words of syslog(3). */
+static const char *priority_of(const char *said)
+{
+    static const struct { const char *word, *prefix; } words[] = {
+        {"warning: ", "<4>"}, {"error: ", "<3>"}, {"critical: ", "<2>"}, {"fatal: ", "<2>"}};
+    for (unsigned i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strncmp(said, words[i].word, strlen(words[i].word)) == 0)
+            return words[i].prefix;
+    return "<6>";
+}
+
 static uint32_t format_line(char *line, const char *service, const char *format, va_list args)
 {
     char text[LOG_LINE_BYTES];
@@ -175,12 +189,16 @@ static uint32_t format_line(char *line, const char *service, const char *format,
         n = snprintf(text, sizeof text, "%s %s ", stamp(), *g_log.host ? g_log.host : "localhost");
     n += snprintf(text + n, sizeof text - (size_t)n, "%s/%s[%d]: ", g_log.name, service, (int)getpid());
     int more = vsnprintf(text + n, sizeof text - (size_t)n, format, args);
-    uint32_t len = (uint32_t)(n + (more > 0 ? more : 0));
+    uint32_t len = (uint32_t)(n + (more > 0 ? more : 0)), at = 0;
     if (len > sizeof text - 1)
         len = sizeof text - 1;
-    len = escape(text, len, line, LOG_LINE_BYTES - 1);
-    line[len++] = '\n';
-    return len;
+    if (g_log.journal) {
+        memcpy(line, priority_of(text + n), 3);
+        at = 3;
+    }
+    at += escape(text, len, line + at, LOG_LINE_BYTES - 1 - at);
+    line[at++] = '\n';
+    return at;
 }
 
 void log_line(const char *service, const char *format, ...)
