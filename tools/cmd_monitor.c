@@ -9,12 +9,33 @@
 
 enum nagios { NAGIOS_OK, NAGIOS_WARNING, NAGIOS_CRITICAL, NAGIOS_UNKNOWN };
 
+/* The raised alarm of that event, or NULL. */
+static const struct doc *nagios_alarm(const struct doc *s, const char *event)
+{
+    for (size_t i = 0; i < doc_length(s, "alarm.raised"); i++)
+        if (strcmp(doc_text(doc_item(s, "alarm.raised", i), "event"), event) == 0)
+            return doc_item(s, "alarm.raised", i);
+    return NULL;
+}
+
+/* What pool and members do not show. */
+static void nagios_alarms(const struct doc *s)
+{
+    static const char *const events[] = {"mail_refused", "queue_delayed", "smart_failing"};
+    for (unsigned i = 0; i < sizeof events / sizeof events[0]; i++) {
+        const struct doc *a = nagios_alarm(s, events[i]);
+        if (a)
+            printf(", %s%s%s: %s (docs/runbooks/event-%s.md)", events[i], *doc_text(a, "member") ? " " : "",
+                   doc_text(a, "member"), doc_text(a, "evidence"), events[i]);
+    }
+}
+
 static enum nagios nagios_of(const struct doc *s)
 {
     const char *state = doc_text(s, "pool.state");
     if (doc_count(s, "pool.messages_lost") || strcmp(state, "failed") == 0 || strcmp(state, "read-only") == 0)
         return NAGIOS_CRITICAL;
-    if (strcmp(state, "at-risk") == 0)
+    if (strcmp(state, "at-risk") == 0 || nagios_alarm(s, "mail_refused"))
         return NAGIOS_CRITICAL;
     return status_exit(s) == TOOL_DONE ? NAGIOS_OK : NAGIOS_WARNING;
 }
@@ -53,6 +74,7 @@ int cmd_check_nagios(struct tool *t, int argc, char **argv)
     char age[OUT_TEXT];
     printf("IRONSPOOL %s - pool is %s", words[verdict], doc_text(s, "pool.state"));
     nagios_member(s);
+    nagios_alarms(s);
     if (doc_count(s, "pool.messages_lost"))
         printf(", %llu records are lost (docs/runbooks/event-record_lost.md)",
                (unsigned long long)doc_count(s, "pool.messages_lost"));

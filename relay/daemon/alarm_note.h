@@ -15,7 +15,8 @@ struct alarm_member {
 };
 
 struct alarm_view {
-    bool mounted, relay_connected, rebuild_behind;
+    bool mounted, relay_connected, rebuild_behind, scrub_blind;
+    bool index_ready;                 /* late_seconds is known */
     char pool[UUID_TEXT], state[16], action[160];
     char refusing[160];               /* why new mail is refused now, or empty */
     uint64_t messages, below_copies, refused; /* refused: answers of 451 and 452 since the relay's start */

@@ -58,11 +58,15 @@ static void see_pool(struct alarm_state *s, uint64_t now_ms)
     snprintf(text, sizeof text, "the pool is %s%s%s", v->state, v->action[0] ? "; next: " : "", v->action);
     set(s, &(struct wanted){EVENT_pool_state, NULL, degraded ? "warning" : "critical", text, SETTLE_MS,
                             strcmp(v->state, "healthy") != 0}, now_ms);
+    if (!v->mounted)
+        return; /* what the mail is like is not known: what was raised stays so */
     snprintf(text, sizeof text, "%llu of %llu messages have fewer images than copies", (unsigned long long)v->below_copies,
              (unsigned long long)v->messages);
     set(s, &(struct wanted){EVENT_redundancy_low, NULL, "critical", text, SETTLE_MS, v->below_copies > 0}, now_ms);
     set(s, &(struct wanted){EVENT_rebuild_behind, NULL, "critical", "redundancy is not restored within an hour", 0,
                             v->rebuild_behind}, now_ms);
+    set(s, &(struct wanted){EVENT_scrub_blind, NULL, "critical", "the scrub did not find damage that was put there to be found", 0,
+                            v->scrub_blind}, now_ms);
 }
 
 static bool is_bad(const char *state)
@@ -110,6 +114,8 @@ static void see_mail(struct alarm_state *s, uint64_t now_ms)
         snprintf(text, sizeof text, "mail was answered with 451 or 452 within the last minute");
     set(s, &(struct wanted){EVENT_mail_refused, NULL, "critical", text, SETTLE_REFUSED_MS,
                             !v->relay_connected || v->refusing[0] || lately}, now_ms);
+    if (!v->index_ready)
+        return;
     snprintf(text, sizeof text, "a message has been due for %.0f s; %llu are in the queue", v->late_seconds,
              (unsigned long long)v->messages);
     set(s, &(struct wanted){EVENT_queue_delayed, NULL, "warning", text, 0, v->late_seconds > s->limits.late_seconds}, now_ms);
@@ -181,7 +187,8 @@ static void step_condition(struct alarm_state *s, struct alarm_condition *c, uin
 static bool is_condition(enum event_kind kind)
 {
     static const enum event_kind kinds[] = {EVENT_pool_state, EVENT_member_state, EVENT_rebuild_behind, EVENT_redundancy_low,
-                                            EVENT_queue_delayed, EVENT_mail_refused, EVENT_spool_silent, EVENT_smart_failing};
+                                            EVENT_queue_delayed, EVENT_mail_refused, EVENT_spool_silent, EVENT_smart_failing,
+                                            EVENT_scrub_blind};
     for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (kinds[i] == kind)
             return true;

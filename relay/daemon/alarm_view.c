@@ -32,6 +32,8 @@ void alarm_view_write(const struct status_view *v, struct json_out *j)
     json_text(j, "refusing", p->accepting == ERR_OK ? "" : err_text(p->accepting));
     json_bool(j, "relay_connected", v->relay_connected);
     json_bool(j, "rebuild_behind", v->upkeep.rebuild.behind);
+    json_bool(j, "scrub_blind", v->upkeep.scrub.blind);
+    json_bool(j, "index_ready", p->index_ready);
     json_count(j, "messages", p->messages);
     json_count(j, "below_copies", p->messages_below_copies);
     json_count(j, "refused", json_in_count(v->relay, "refused.transient") + json_in_count(v->relay, "refused.full"));
@@ -63,6 +65,8 @@ void alarm_view_read(const struct json_in *in, struct alarm_view *view_out)
     struct alarm_view v = {.mounted = json_in_true(in, "state.mounted"),
                            .relay_connected = json_in_true(in, "state.relay_connected"),
                            .rebuild_behind = json_in_true(in, "state.rebuild_behind"),
+                           .scrub_blind = json_in_true(in, "state.scrub_blind"),
+                           .index_ready = json_in_true(in, "state.index_ready"),
                            .messages = json_in_count(in, "state.messages"),
                            .below_copies = json_in_count(in, "state.below_copies"),
                            .refused = json_in_count(in, "state.refused"),

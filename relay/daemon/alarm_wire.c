@@ -53,12 +53,10 @@ static bool say(struct alarm_wire *w)
 
 /* --- how things stand --- */
 
-static void counts_are_there(struct counts_wait *wait)
+static void tell(struct alarm_wire *w)
 {
-    struct alarm_wire *w = wait->owner;
     struct pool_status *status = malloc(sizeof *status);
     struct status_view view;
-    w->waiting = false;
     if (!status)
         return;
     spool_view(w->sp, status, &view);
@@ -68,12 +66,23 @@ static void counts_are_there(struct counts_wait *wait)
     free(status);
 }
 
+static void counts_are_there(struct counts_wait *wait)
+{
+    struct alarm_wire *w = wait->owner;
+    w->waiting = false;
+    tell(w);
+}
+
 static void on_second(struct io_timer *t)
 {
     struct alarm_wire *w = t->owner;
     io_timer_set(w->sp->io, t, io_now_ns(w->sp->io) + STATE_NS);
-    if (w->waiting || w->watch.fd < 0)
+    if (w->watch.fd < 0)
         return;
+    if (w->waiting) { /* an index that is busy is no silence: the numbers are those of before */
+        tell(w);
+        return;
+    }
     w->wait = (struct counts_wait){.done = counts_are_there, .owner = w};
     w->waiting = true;
     spool_counts_ask(w->sp, &w->wait);

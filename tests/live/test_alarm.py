@@ -69,8 +69,9 @@ class Web:
         self.server.shutdown()
         self.server.server_close()
 
-    def told(self, event, what):
-        return [p for _, _, p in self.posts if p["event"] == event and p["what"] == what]
+    def told(self, event, what, member=None):
+        return [p for _, _, p in self.posts
+                if p["event"] == event and p["what"] == what and (member is None or p["member"] == member)]
 
 
 class Case(unittest.TestCase):
@@ -116,19 +117,19 @@ class Channels(Case):
         relay.send("s@test.example", "u@test.example", message("before"))
         self.assertEqual(relay.tool("fault", "add", "vanish", "--member", "b", "--for", "10m")[0], 0)
         relay.send("s@test.example", "u@test.example", message("without"))
-        told = wait_for("a hook about member b", lambda: [r for r in self.runs(out) if r[1] == "member_state"])[0]
+        told = wait_for("a hook about member b", lambda: [r for r in self.runs(out) if r[1] == "member_state" and "b" in r])[0]
         self.assertEqual(told, ["3", "member_state", pool, relay.paths["b"], "raised", "member_state", "b", "warning",
                                 "mx.test.example"])
         told = wait_for("a hook about the pool", lambda: [r for r in self.runs(out) if r[1] == "pool_state"])[0]
         self.assertEqual(told[:4], ["2", "pool_state", pool, "raised"])
-        post = wait_for("a webhook about member b", lambda: web.told("member_state", "raised"))[0]
+        post = wait_for("a webhook about member b", lambda: web.told("member_state", "raised", "b"))[0]
         self.assertEqual((post["pool"], post["member"], post["path"], post["host"], post["schema"]),
                          (pool, "b", relay.paths["b"], "mx.test.example", 1))
         self.assertEqual(post["runbook"], "docs/runbooks/event-member_state.md")
         self.assertEqual(web.posts[0][:2], ("/alarm?key=1", "application/json"))
         wait_for("it in status", lambda: ("member_state", "b") in (self.raised(relay) or ()))
         self.assertEqual(relay.tool("fault", "clear")[0], 0)
-        wait_for("the hook's all-clear", lambda: [r for r in self.runs(out) if r[1] == "member_state_cleared"])
+        wait_for("the hook's all-clear", lambda: [r for r in self.runs(out) if r[1] == "member_state_cleared" and "b" in r])
         wait_for("the webhook's all-clear", lambda: web.told("pool_state", "cleared"))
         wait_for("nothing raised", lambda: self.raised(relay) == set())
         wait_for("all mail", lambda: len(relay.delivered("u@test.example")) == 2)
@@ -139,12 +140,12 @@ class Channels(Case):
         relay.start()
         self.assertEqual(relay.tool("fault", "add", "vanish", "--member", "b", "--for", "10m")[0], 0)
         relay.send("s@test.example", "u@test.example", message("x"))
-        wait_for("three repetitions", lambda: len(web.told("member_state", "repeated")) >= 3)
-        counts = [p["count"] for p in web.told("member_state", "repeated")]
+        wait_for("three repetitions", lambda: len(web.told("member_state", "repeated", "b")) >= 3)
+        counts = [p["count"] for p in web.told("member_state", "repeated", "b")]
         self.assertEqual(counts, sorted(set(counts)))
         self.assertEqual(relay.tool("fault", "clear")[0], 0)
-        wait_for("the all-clear", lambda: web.told("member_state", "cleared"))
-        whats = [p["what"] for _, _, p in web.posts if p["event"] == "member_state"]
+        wait_for("the all-clear", lambda: web.told("member_state", "cleared", "b"))
+        whats = [p["what"] for _, _, p in web.posts if p["event"] == "member_state" and p["member"] == "b"]
         self.assertEqual(whats.count("cleared"), 1)
         self.assertEqual(whats[-1], "cleared")
 
@@ -168,7 +169,7 @@ class Channels(Case):
         self.assertEqual(web.posts, [])
         relay.change_config(url, url + 'webhook_ca_file = "%s"\n' % pem)
         os.kill(relay.pid("supervisor"), signal.SIGHUP)
-        wait_for("a webhook", lambda: web.told("member_state", "raised"))
+        wait_for("a webhook", lambda: web.told("member_state", "raised", "b"))
 
     def test_the_heart_beats_and_stops_with_the_spool(self):
         hook, out = self.hook()
@@ -234,9 +235,9 @@ class Channels(Case):
         relay.start()
         self.assertEqual(relay.tool("fault", "add", "vanish", "--member", "b", "--for", "10m")[0], 0)
         relay.send("s@test.example", "u@test.example", message("x"))
-        wait_for("an alarm", lambda: web.told("member_state", "raised"))
+        wait_for("an alarm", lambda: web.told("member_state", "raised", "b"))
         relay.kill("alarm")
-        wait_for("the alarm of the next", lambda: len(web.told("member_state", "raised")) == 2)
+        wait_for("the alarm of the next", lambda: len(web.told("member_state", "raised", "b")) == 2)
         self.assertTrue(relay.accepts())
 
 
@@ -250,6 +251,9 @@ class Conditions(Case):
             relay.send("s@test.example", "u@test.example", message("slow"))
             wait_for("queue_delayed", lambda: ("queue_delayed", "") in (self.raised(relay) or ()))
             wait_for("its event", lambda: "queue_delayed" in relay.tool("events")[1])
+            code, out, _ = relay.tool("check", "nagios")
+            self.assertEqual((code, "event-queue_delayed.md" in out), (1, True), out)
+            self.assertIn("event-queue_delayed.md", relay.tool("diagnose")[1])
         self.assertEqual(relay.tool("queue", "delete", "--all")[0], 0)
         wait_for("its end", lambda: self.raised(relay) == set())
         self.assertIn("alarm_cleared", relay.tool("events")[1])

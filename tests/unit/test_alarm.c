@@ -45,9 +45,10 @@ static int setup(void **state)
     w.now = 5000;
     alarm_state_init(&w.s, &limits, w.now);
     w.s.emit = on_note;
-    w.v = (struct alarm_view){.mounted = true, .relay_connected = true, .pool = "uuid", .state = "healthy", .messages = 10,
-                              .member_count = 2, .members = {{.name = "a", .path = "/a", .serial = "SA", .state = "healthy"},
-                                                             {.name = "b", .path = "/b", .serial = "SB", .state = "healthy"}}};
+    w.v = (struct alarm_view){.mounted = true, .relay_connected = true, .index_ready = true, .pool = "uuid",
+                              .state = "healthy", .messages = 10, .member_count = 2,
+                              .members = {{.name = "a", .path = "/a", .serial = "SA", .state = "healthy"},
+                                          {.name = "b", .path = "/b", .serial = "SB", .state = "healthy"}}};
     return 0;
 }
 
@@ -113,6 +114,26 @@ static void what_lasts_is_said_again_and_its_end_once(void **state)
     assert_int_equal(last()->what, ALARM_CLEARED);
     assert_non_null(strstr(last()->evidence, "3 of 10 messages")); /* what it was */
     assert_int_equal(w.count, 5);
+}
+
+static void what_is_not_known_now_is_not_over(void **state)
+{
+    (void)state;
+    w.v.below_copies = 3;
+    w.v.late_seconds = 1e6;
+    pass(10);
+    w.v.below_copies = 0;
+    w.v.late_seconds = 0;
+    w.v.mounted = w.v.index_ready = false;
+    pass(100);
+    assert_int_equal(told(EVENT_redundancy_low, ALARM_CLEARED) + told(EVENT_queue_delayed, ALARM_CLEARED), 0);
+    w.v.mounted = true; /* the index is read back behind */
+    pass(100);
+    assert_int_equal(told(EVENT_redundancy_low, ALARM_CLEARED), 1);
+    assert_int_equal(told(EVENT_queue_delayed, ALARM_CLEARED), 0);
+    w.v.index_ready = true;
+    pass(100);
+    assert_int_equal(told(EVENT_queue_delayed, ALARM_CLEARED), 1);
 }
 
 static void what_comes_and_goes_at_once_is_nothing_and_what_flaps_is_one_alarm(void **state)
@@ -319,11 +340,12 @@ static void every_condition_of_the_largest_pool_has_a_place(void **state)
     snprintf(w.v.state, sizeof w.v.state, "failed");
     w.v.below_copies = 1;
     w.v.late_seconds = 1e9;
-    w.v.rebuild_behind = true;
+    w.v.rebuild_behind = w.v.scrub_blind = true;
     w.v.relay_connected = false;
     pass(20);
     pass_silent(20);
-    assert_int_equal(w.count, 2 * MEMBERS_MAX + 6);
+    assert_int_equal(w.count, 2 * MEMBERS_MAX + 7);
+    assert_true(2 * MEMBERS_MAX + 7 <= ALARM_CONDITIONS_MAX);
 }
 
 /* --- channels --- */
@@ -543,6 +565,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(a_healthy_pool_is_silent),
         T(what_lasts_is_said_again_and_its_end_once),
+        T(what_is_not_known_now_is_not_over),
         T(what_comes_and_goes_at_once_is_nothing_and_what_flaps_is_one_alarm),
         T(a_member_is_told_with_its_path_and_serial),
         T(a_suspect_member_has_a_minute),
