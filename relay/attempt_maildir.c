@@ -191,7 +191,7 @@ static void start_recipient(struct maildir_attempt *ma)
     const struct job_recipient *r = &job->recipients[ma->at];
     ma->delivery = (struct maildir_delivery){
         .root = job->lane->route.host, .recipient = r->address, .recipient_len = r->len,
-        .sender = m->envelope.sender, .sender_len = m->envelope.sender_len,
+        .sender = job->sender, .sender_len = job->sender_len,
         .qid = m->qid, .recipient_index = r->index, .arrival_ms = m->envelope.arrival_ms,
         .hostname = ma->attempts->settings->hostname, .again = !m->fresh || m->attempts > 0,
         .done = step_done, .owner = ma, .fd = -1,

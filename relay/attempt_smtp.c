@@ -341,7 +341,7 @@ static void send_job(struct session *s)
     const struct mail *m = s->job->item->mail;
     bool utf8 = m->envelope.flags & ENVELOPE_SMTPUTF8;
     struct smtp_out_message msg = {
-        .sender = {.address = m->envelope.sender, .len = m->envelope.sender_len}, .recipients = s->recipients,
+        .sender = {.address = s->job->sender, .len = s->job->sender_len}, .recipients = s->recipients,
         .body_bytes = m->body_bytes, .smtputf8 = utf8, .eight_bit = m->envelope.flags & ENVELOPE_8BITMIME,
     };
     s->job->connected_ms = loop_now_ms(s->attempts->loop);

@@ -3,6 +3,8 @@
  * time. See dsn.h. */
 #include "dsn.h"
 
+#include "recipients.h"
+
 #include <base/assert.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,6 +15,7 @@
 #define LINE_MAX_BYTES 998u   /* RFC 5322 2.1.1 */
 #define TEXT_BYTES_MAX 400u   /* of one recipient's reason; less when there are many */
 #define RECIPIENT_FIXED_BYTES 200u /* field names and a mail_name of 63 bytes */
+#define ORIGINAL_BYTES_MAX 256u /* an Original-Recipient longer than this is left out: 50 of them have to fit */
 #define OWN_BYTES 8192u       /* our own headers and texts, and at least 4 KiB of the original's headers */
 
 struct writer { char *bytes; uint32_t used, capacity; };
@@ -40,7 +43,7 @@ static void put_clean(struct writer *w, const char *text, uint32_t len, uint32_t
 }
 
 /* DSN-1: 50 recipients with addresses of full length, without any reason, leave the 8 KiB that text_bytes spares. */
-_Static_assert(DSN_RECIPIENTS_MAX * (2 * ADDRESS_BYTES_MAX + RECIPIENT_FIXED_BYTES) + OWN_BYTES <= BODY_INLINE_MAX,
+_Static_assert(DSN_RECIPIENTS_MAX * (2 * ADDRESS_BYTES_MAX + ORIGINAL_BYTES_MAX + RECIPIENT_FIXED_BYTES) + OWN_BYTES <= BODY_INLINE_MAX,
                "a bounce fits");
 
 static void put_date(struct writer *w, uint64_t ms)
@@ -62,7 +65,7 @@ static void put_head(struct writer *w, const struct dsn_report *r, const char *q
     put_date(w, r->now_ms);
     put(w, "\r\nFrom: MAILER-DAEMON@%.255s (Mail Delivery System)\r\nSubject: Undelivered Mail Returned to Sender\r\nTo: ",
         r->hostname);
-    put_clean(w, e->sender, e->sender_len, ADDRESS_BYTES_MAX);
+    put_clean(w, r->to, r->to_len, ADDRESS_BYTES_MAX);
     put(w, "\r\nAuto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n"
         "Content-Type: multipart/report; report-type=%s;\r\n boundary=\"%s\"\r\n"
         "Content-Transfer-Encoding: 8bit\r\nMessage-Id: <%s@%.255s>\r\n\r\n",
@@ -99,7 +102,13 @@ static void put_status(struct writer *w, const struct dsn_report *r, const char 
     put(w, "\r\n");
     for (uint32_t i = 0; i < r->count; i++) {
         const struct dsn_recipient *f = &r->recipients[i];
-        put(w, "\r\nFinal-Recipient: %s; ", utf8 ? "utf-8" : "rfc822");
+        put(w, "\r\n");
+        if (f->original && f->original_len <= ORIGINAL_BYTES_MAX) { /* RFC 3464 2.3.1 */
+            put(w, "Original-Recipient: %s; ", utf8 ? "utf-8" : "rfc822");
+            put_clean(w, f->original, f->original_len, ADDRESS_BYTES_MAX);
+            put(w, "\r\n");
+        }
+        put(w, "Final-Recipient: %s; ", utf8 ? "utf-8" : "rfc822");
         put_clean(w, f->address, f->len, ADDRESS_BYTES_MAX);
         put(w, "\r\nAction: failed\r\nStatus: %.11s\r\nDiagnostic-Code: X-%.63s; ", f->dsn, r->mail_name);
         put_clean(w, f->text, (uint32_t)strlen(f->text), text_max);
@@ -140,32 +149,49 @@ static uint32_t text_bytes(const struct dsn_report *r)
 {
     uint32_t fixed = OWN_BYTES;
     for (uint32_t i = 0; i < r->count; i++)
-        fixed += 2 * r->recipients[i].len + RECIPIENT_FIXED_BYTES;
+        fixed += 2 * r->recipients[i].len + r->recipients[i].original_len + RECIPIENT_FIXED_BYTES;
     uint32_t room = fixed < BODY_INLINE_MAX ? BODY_INLINE_MAX - fixed : 0;
     uint32_t each = room / (2 * (r->count ? r->count : 1));
     return each < TEXT_BYTES_MAX ? each : TEXT_BYTES_MAX;
 }
 
+/* `to`, or what the alias tables make of it: owner- names are aliases themselves. */
+static enum err write_envelope(const struct dsn_report *r, const struct envelope *e, const struct alias_table *aliases,
+                               struct recipients *to, uint32_t *len_out)
+{
+    const char *why;
+    *to = (struct recipients){.aliases = aliases};
+    enum err err = recipients_begin(to, e);
+    if (!err)
+        err = recipients_add(to, r->to, r->to_len, &why);
+    if (!err)
+        err = recipients_end(to, e->body_bytes, e->flags, len_out);
+    if (!err && *len_out > DSN_ENVELOPE_BYTES_MAX)
+        err = ERR_TOO_MANY;
+    if (err)
+        recipients_free(to);
+    return err;
+}
+
 static enum err make_envelope(const struct dsn_report *r, uint32_t body_bytes, uint8_t *body, struct mail **mail_out)
 {
-    const struct envelope *original = &r->mail->envelope;
-    uint8_t buffer[4096];
-    struct envelope_writer w;
-    uint32_t flags = ENVELOPE_BOUNCE | ENVELOPE_8BITMIME | (original->flags & ENVELOPE_SMTPUTF8);
+    struct recipients to;
+    uint32_t flags = ENVELOPE_BOUNCE | ENVELOPE_8BITMIME | (r->mail->envelope.flags & ENVELOPE_SMTPUTF8), len = 0;
     struct envelope e = {.flags = flags, .arrival_ms = r->now_ms, .body_bytes = body_bytes, .client = "local", .client_len = 5,
                          .helo = r->hostname, .helo_len = (uint32_t)strlen(r->hostname), .sender = ""};
-    enum err why = envelope_begin(&w, buffer, sizeof buffer, &e);
-    if (!why)
-        why = envelope_add_recipient(&w, original->sender, original->sender_len);
+    enum err why = write_envelope(r, &e, r->aliases, &to, &len);
+    if (why == ERR_EXPANSION || why == ERR_TOO_MANY)
+        why = write_envelope(r, &e, NULL, &to, &len);
     if (why)
         return why;
-    uint32_t len = envelope_end(&w, body_bytes, flags);
-    return mail_make(r->qid, buffer, len, body, mail_out);
+    why = mail_make(r->qid, to.envelope.buffer, len, body, mail_out);
+    recipients_free(&to);
+    return why;
 }
 
 enum err dsn_make(const struct dsn_report *r, struct mail **mail_out)
 {
-    ASSERT(r->count <= DSN_RECIPIENTS_MAX && r->mail->envelope.sender_len > 0);
+    ASSERT(r->count <= DSN_RECIPIENTS_MAX && r->to_len > 0);
     char boundary[96], qid[QUEUE_ID_TEXT];
     queue_id_print(r->qid, qid);
     snprintf(boundary, sizeof boundary, "%s.%llu/report", qid, (unsigned long long)r->now_ms);

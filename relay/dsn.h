@@ -7,12 +7,15 @@
 #ifndef RELAY_DSN_H
 #define RELAY_DSN_H
 
+#include "alias.h"
 #include "mail.h"
 
 #include <stdbool.h>
 
 #define DSN_ORIGINAL_BYTES_MAX 16384u /* of the original's headers */
 #define DSN_RECIPIENTS_MAX 50u
+#define DSN_ENVELOPE_BYTES_MAX 65536u /* an alias that makes more of `to` is left to its own name: results and bounce
+                                         share one message of the wire */
 
 struct dsn_recipient {
     const char *address;
@@ -20,11 +23,16 @@ struct dsn_recipient {
     const char *dsn;   /* "5.1.1" */
     const char *text;  /* what became of it */
     bool expired;
+    const char *original; /* what the client said, when an alias made this of it; NULL */
+    uint32_t original_len;
 };
 
 struct dsn_report {
     struct queue_id qid;               /* of the bounce */
     const struct mail *mail;           /* the original */
+    const char *to;                    /* its sender, or the owner of the alias; never empty */
+    uint32_t to_len;
+    const struct alias_table *aliases; /* or NULL */
     const struct dsn_recipient *recipients;
     uint32_t count;                    /* at most DSN_RECIPIENTS_MAX */
     const uint8_t *head;               /* the beginning of the original, its headers and more; may be empty */

@@ -5,7 +5,7 @@
  *  RECEIVING -> (waits for a queue id) -> BODY [intake_body_begin]; BODY -> (waits for credit) -> BODY [intake_room]
  *  BODY -> LAST_CHUNK -> APPENDING -> IN_FLIGHT [intake_body_end, intake_room] -> gone [append_done] */
 #include "intake.h"
-#include "route.h"
+#include "recipients.h"
 
 #include "log.h"
 
@@ -16,7 +16,6 @@
 #include <time.h>
 
 #define BODY_CAPACITY_MIN 4096u
-#define ENVELOPE_CAPACITY_MIN 512u
 #define RECEIVED_BYTES_MAX 2048u            /* names of 255 and 320 bytes, folded */
 #define RESERVE_OVERHEAD (UINT64_C(8) * 1024) /* Received header and envelope */
 #define RESERVE_STEP (UINT64_C(1024) * 1024)  /* when SIZE= was too small */
@@ -42,12 +41,11 @@ struct intake_transaction {
     void *owner;           /* NULL: abandoned while in flight */
     enum stage stage;
     enum err failed;
-    struct envelope_writer envelope;
+    struct recipients recipients;
     uint32_t flags;
-    const struct route_table *routes;
-    bool other_than_hold;          /* a recipient goes somewhere: the message does not arrive in the hold queue */
     uint8_t *body;
     uint32_t body_len, body_capacity; /* of this buffer, at most BODY_INLINE_MAX */
+    bool body_in_tray;             /* of the port: large messages, while there are trays */
     uint64_t size_hint, size_max, reserved, total, fresh_bytes_max;
     uint32_t chunk_count;
     struct queue_id qid;
@@ -70,14 +68,25 @@ enum err intake_open(const struct intake_deps *deps, struct intake **intake_out)
     return ERR_OK;
 }
 
+static void body_drop(struct intake_transaction *t)
+{
+    if (t->body_in_tray)
+        port_tray_give(t->intake->deps.port, t->body);
+    else
+        free(t->body);
+    t->body = NULL;
+    t->body_in_tray = false;
+    t->body_len = t->body_capacity = 0;
+}
+
 static void transaction_free(struct intake_transaction *t)
 {
     if (link_linked(&t->link))
         link_remove(&t->link);
     if (t->reserved)
         port_unreserve(t->intake->deps.port, t->reserved); /* INT-4 */
-    free(t->envelope.buffer);
-    free(t->body);
+    recipients_free(&t->recipients);
+    body_drop(t);
     mail_unref(&t->mail);
     free(t);
 }
@@ -159,14 +168,7 @@ static enum err begin_envelope(struct intake_transaction *t, const struct intake
         .helo = client->helo,
         .helo_len = (uint32_t)strlen(client->helo),
     };
-    uint32_t capacity = ENVELOPE_CAPACITY_MIN + sender_len + e.client_len + e.helo_len;
-    uint8_t *buffer = malloc(capacity);
-    if (!buffer)
-        return ERR_NO_MEMORY;
-    enum err why = envelope_begin(&t->envelope, buffer, capacity, &e);
-    if (why)
-        free(buffer);
-    return why;
+    return recipients_begin(&t->recipients, &e);
 }
 
 enum err intake_begin(struct intake *intake, const struct settings *settings, const struct intake_callbacks *cb, void *owner,
@@ -186,13 +188,13 @@ enum err intake_begin(struct intake *intake, const struct settings *settings, co
     t->cb = cb;
     t->owner = owner;
     t->flags = envelope_flags;
-    t->routes = settings->transports;
+    t->recipients.routes = settings->transports;
+    t->recipients.aliases = settings->aliases;
     t->size_hint = size;
     t->size_max = settings->message_size_limit;
     t->fresh_bytes_max = settings->fresh_bytes_max;
     e = begin_envelope(t, client, sender, sender_len);
     if (e) {
-        t->envelope.buffer = NULL;
         transaction_free(t);
         return e;
     }
@@ -202,20 +204,11 @@ enum err intake_begin(struct intake *intake, const struct settings *settings, co
 
 enum err intake_recipient(struct intake_transaction *t, const char *address, uint32_t len)
 {
-    struct envelope_writer *w = &t->envelope;
-    t->other_than_hold = t->other_than_hold || !t->routes || route_of(t->routes, address, len)->kind != ROUTE_HOLD;
-    enum err e = envelope_add_recipient(w, address, len);
-    if (e != ERR_TOO_LARGE)
-        return e;
-    if (w->count >= RECIPIENTS_PER_MESSAGE_MAX || w->capacity >= ENVELOPE_BYTES_MAX)
-        return ERR_FULL;
-    uint32_t capacity = w->capacity * 2 < ENVELOPE_BYTES_MAX ? w->capacity * 2 : ENVELOPE_BYTES_MAX;
-    uint8_t *buffer = realloc(w->buffer, capacity);
-    if (!buffer)
-        return ERR_NO_MEMORY;
-    w->buffer = buffer;
-    w->capacity = capacity;
-    return envelope_add_recipient(w, address, len) ? ERR_FULL : ERR_OK; /* doubling made room for one address */
+    const char *why = "";
+    enum err e = recipients_add(&t->recipients, address, len, &why);
+    if (e == ERR_EXPANSION)
+        log_line("cleanup", "warning: alias expansion of <%.*s> refused: %s", (int)len, address, why);
+    return e;
 }
 
 /* --- body --- */
@@ -241,23 +234,13 @@ static void clean_name(const char *from, char to[256])
     to[n] = '\0';
 }
 
-/* " for <address>", when there is one recipient and no other could learn of it. */
-static void for_clause(struct intake_transaction *t, char *text, size_t capacity)
+/* " for <address>", as the client said it, when it named one and no other could learn of it. */
+static void for_clause(const struct intake_transaction *t, char *text, size_t capacity)
 {
-    text[0] = '\0';
-    if (t->envelope.count != 1)
-        return;
-    const struct envelope_writer *w = &t->envelope;
-    const uint8_t *end = w->buffer + w->used; /* the last recipient ends here, its length stands before it */
-    struct envelope e;
-    struct envelope_cursor c;
-    const char *address;
     uint32_t len;
-    uint32_t used = envelope_end(&t->envelope, 0, t->flags);
-    if (envelope_decode(w->buffer, used, &e) || end != w->buffer + used)
-        return;
-    envelope_recipients(&e, &c);
-    if (envelope_recipient_next(&c, &address, &len))
+    const char *address = recipients_single(&t->recipients, &len);
+    text[0] = '\0';
+    if (address)
         snprintf(text, capacity, "\r\n\tfor <%.*s>", (int)len, address);
 }
 
@@ -290,11 +273,20 @@ static enum err body_capacity(struct intake_transaction *t, uint64_t wanted)
 {
     if (wanted <= t->body_capacity)
         return ERR_OK;
+    bool large = t->chunk_count > 0 || t->size_hint > BODY_INLINE_MAX;
+    uint8_t *tray = large && !t->body ? port_tray_take(t->intake->deps.port) : NULL;
+    if (tray) {
+        t->body = tray;
+        t->body_in_tray = true;
+        t->body_capacity = CHUNK_BYTES_MAX;
+        return ERR_OK;
+    }
     uint64_t capacity = t->body_capacity * 2 > wanted ? t->body_capacity * 2 : wanted;
     if (capacity < BODY_CAPACITY_MIN)
         capacity = BODY_CAPACITY_MIN;
-    if (capacity > BODY_INLINE_MAX)
+    if (capacity > BODY_INLINE_MAX || large)
         capacity = BODY_INLINE_MAX;
+    ASSERT(!t->body_in_tray); /* it has all the room there is */
     uint8_t *body = realloc(t->body, capacity);
     if (!body)
         return ERR_NO_MEMORY;
@@ -339,9 +331,7 @@ enum err intake_body_begin(struct intake_transaction *t, const struct settings *
 static void fail(struct intake_transaction *t, enum err e)
 {
     t->failed = e;
-    free(t->body);
-    t->body = NULL;
-    t->body_len = t->body_capacity = 0;
+    body_drop(t);
 }
 
 static enum err send_chunk(struct intake_transaction *t)
@@ -352,7 +342,10 @@ static enum err send_chunk(struct intake_transaction *t)
     if (e)
         return e;
     t->chunk_count++;
-    t->body_len = 0;
+    if (t->body_in_tray)
+        t->body = NULL; /* the port's */
+    t->body_in_tray = false;
+    body_drop(t);
     return ERR_OK;
 }
 
@@ -472,20 +465,33 @@ static void try_append(struct intake_transaction *t)
 
 static void make_mail(struct intake_transaction *t)
 {
-    uint32_t flags = t->flags | (t->other_than_hold || t->envelope.count == 0 ? 0 : ENVELOPE_HOLD);
-    uint32_t envelope_len = envelope_end(&t->envelope, t->total, flags);
+    const struct recipients *to = &t->recipients;
+    uint32_t flags = t->flags | (to->other_than_hold || to->envelope.count == 0 ? 0 : ENVELOPE_HOLD), envelope_len = 0;
+    enum err e = recipients_end(&t->recipients, t->total, flags, &envelope_len);
     uint8_t *body = NULL;
+    if (e) {
+        finish(t, e);
+        return;
+    }
     if (t->chunk_count == 0) {
         body = t->body;
-        if (t->body_capacity - t->body_len > t->body_len / 8 + 256) { /* kept until delivered: by its true size */
+        if (t->body_in_tray) { /* smaller than it said */
+            body = malloc(t->body_len);
+            if (body)
+                memcpy(body, t->body, t->body_len);
+        } else if (t->body_capacity - t->body_len > t->body_len / 8 + 256) { /* kept until delivered: by its true size */
             uint8_t *smaller = realloc(body, t->body_len);
             body = smaller ? smaller : body;
         }
-    } else {
-        free(t->body);
+        if (!t->body_in_tray)
+            t->body = NULL; /* the mail's */
+        if (!body) {
+            finish(t, ERR_NO_MEMORY);
+            return;
+        }
     }
-    t->body = NULL;
-    enum err e = mail_make(t->qid, t->envelope.buffer, envelope_len, body, &t->mail);
+    body_drop(t);
+    e = mail_make(t->qid, to->envelope.buffer, envelope_len, body, &t->mail);
     if (e) {
         free(body);
         finish(t, e == ERR_INVALID ? ERR_SYSTEM : e); /* an envelope of ours that does not decode is our fault */

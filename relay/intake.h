@@ -56,6 +56,8 @@ struct intake_callbacks {
 enum err intake_begin(struct intake *intake, const struct settings *settings, const struct intake_callbacks *cb, void *owner,
                       const struct intake_client *client, const char *sender, uint32_t sender_len, uint64_t size,
                       uint32_t envelope_flags, struct intake_transaction **t_out) MUST_CHECK;
+/* What the alias tables make of it is added. ERR_TOO_MANY: this envelope has no room for all of it; ERR_EXPANSION; ERR_NO_MEMORY:
+ * nothing of it was added. */
 enum err intake_recipient(struct intake_transaction *t, const char *address, uint32_t len) MUST_CHECK;
 /* Before 354: reserves the space, takes a queue id, writes the Received header. ERR_BUSY: ask again when go_on comes. Any
  * other error: refused, the transaction goes on living (intake_abandon it). */

@@ -57,6 +57,8 @@ struct job_recipient {
     uint32_t index;            /* in the envelope */
     uint32_t len;
     const char *address;       /* in the mail's envelope */
+    const char *original;      /* likewise: what the client said, when the alias tables made this of it; or NULL */
+    uint32_t original_len;
     enum mark_status status;   /* MARK_PENDING: no result yet */
     uint64_t deferred_until_ms;/* pool clock */
     char dsn[OUTCOME_DSN_BYTES];
@@ -65,12 +67,14 @@ struct job_recipient {
 
 enum job_state { JOB_QUEUED, JOB_ACTIVE, JOB_FINISHED };
 
-/* Recipients of one mail that go the same way, in one transaction. */
+/* Recipients of one mail that go the same way from the same sender, in one transaction. */
 struct job {
     struct link link;          /* lane queue, or schedule's list of results without a mark */
     struct link item_link;
     struct item *item;
     struct lane *lane;         /* NULL: the route itself was the answer */
+    const char *sender;        /* in the mail's envelope: its own, or the owner of the alias */
+    uint32_t sender_len;
     void *attempt;             /* whoever works on it: attempt.c; afterwards the head being fetched: schedule_mark.c */
     struct mail *bounce;       /* written, not yet marked */
     enum job_state state;

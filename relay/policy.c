@@ -3,6 +3,7 @@
 #include "policy.h"
 
 #include "address.h"
+#include "alias.h"
 
 #include <netinet/in.h>
 #include <string.h>
@@ -42,8 +43,16 @@ bool policy_client_trusted(const struct settings *settings, const struct sockadd
     return false;
 }
 
-static bool is_postmaster(const char *address, uint32_t len)
+/* RFC 5321 4.5.1: of this host, whoever asks. */
+static bool is_postmaster(const char *address, uint32_t len, bool local)
 {
+    const char *domain;
+    uint32_t domain_len;
+    if (address_domain(address, len, &domain, &domain_len)) {
+        if (!local)
+            return false;
+        len -= domain_len + 1;
+    }
     return address_equal_ignoring_case(address, len, "postmaster", 10);
 }
 
@@ -51,12 +60,15 @@ enum err policy_recipient(const struct settings *settings, bool trusted, const c
 {
     const char *domain;
     uint32_t domain_len;
-    if (trusted)
+    enum alias_verdict aliases = settings->aliases ? alias_verdict(settings->aliases, address, len) : ALIAS_NOT_OURS;
+    if (aliases == ALIAS_UNKNOWN)
+        return ERR_NO_USER; /* it could only come back to us */
+    if (trusted || aliases == ALIAS_LISTED || is_postmaster(address, len, aliases == ALIAS_LOCAL))
         return ERR_OK;
     if (!address_domain(address, len, &domain, &domain_len))
-        return is_postmaster(address, len) ? ERR_OK : ERR_DENIED; /* RFC 5321 4.5.1 */
+        return aliases == ALIAS_LOCAL ? ERR_NO_USER : ERR_DENIED;
     for (uint32_t i = 0; i < settings->relay_domains_count; i++)
         if (address_domain_matches(domain, domain_len, settings->relay_domains[i]))
             return ERR_OK;
-    return ERR_DENIED;
+    return aliases == ALIAS_LOCAL ? ERR_NO_USER : ERR_DENIED;
 }

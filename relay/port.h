@@ -6,7 +6,9 @@
  *  PRT-2  marks are kept until acknowledged and presented again on reconnect, before anything due is asked for;
  *         at WIRE_MARKS_MAX port_mark says ERR_BUSY and delivery pauses.
  *  PRT-3  one write per loop turn on the socketpair.
- *  PRT-4  whatever is held (acknowledged appends, due items) is presented on reconnect; the lease goes on. */
+ *  PRT-4  whatever is held (acknowledged appends, due items) is presented on reconnect; the lease goes on.
+ *  PRT-5  a tray is taken only while the connection is up: by then the spool has read, or dropped, all that an earlier
+ *         connection said of trays. */
 #ifndef RELAY_PORT_H
 #define RELAY_PORT_H
 
@@ -64,8 +66,13 @@ struct port_append {
 };
 /* Else than ERR_OK done() does not come: ERR_SPOOL_GONE, ERR_TOO_LARGE, or what failed one of its CHUNKs. */
 enum err port_append(struct port *port, struct port_append *a) MUST_CHECK;
-/* One CHUNK of a large message, copied at once. Not acknowledged by itself: the MESSAGE's append fails when a CHUNK
- * did (or when the spool restarted in between). ERR_BUSY: out of credit. */
+/* Memory shared with the spool (WIRE_TRAYS of CHUNK_BYTES_MAX); NULL: there is none. Before the first port_attach. */
+void port_use_trays(struct port *port, uint8_t *memory);
+/* A tray to gather a CHUNK in, so that it need not be copied into the socket. NULL: none now, own memory will do. */
+uint8_t *port_tray_take(struct port *port);
+void port_tray_give(struct port *port, uint8_t *tray);
+/* One CHUNK of a large message, copied at once, or in a tray, which is the port's after ERR_OK. Not acknowledged by itself:
+ * the MESSAGE's append fails when a CHUNK did (or when the spool restarted in between). ERR_BUSY: out of credit. */
 enum err port_chunk(struct port *port, struct queue_id qid, uint32_t number, const void *bytes, uint32_t len) MUST_CHECK;
 void port_abort(struct port *port, struct queue_id qid); /* CHUNKs of an append that will not come */
 

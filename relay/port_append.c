@@ -2,6 +2,8 @@
 /* Owns: appends and CHUNKs on their way. Invariants PRT-1 (port.h) and
  *  PAP-1  an append has a tag and its share of the credit from port_append to its answer; a tag whose append has failed
  *         here meanwhile stays taken until the spool has answered or the connection is lost.
+ *  PAP-2  a tray is free, taken by one who fills it, or sent; what is sent comes back with CHUNKED or with the loss of the
+ *         connection (PRT-5, WIRE-5).
  *
  *   unsent [port_append] -> sent [append_pump] -> held, done(OK) [APPENDED]
  *     ^____ connection lost: flagged AGAIN ____|      | 30 s after the loss: done(ERR_SPOOL_GONE); stored after all: retired */
@@ -44,6 +46,51 @@ static void tag_free(struct port *p, uint32_t tag)
     port_made_room(p);
 }
 
+/* --- trays --- */
+
+void port_use_trays(struct port *p, uint8_t *memory)
+{
+    ASSERT(!p->trays && p->state == PORT_DOWN);
+    p->trays = memory;
+    for (uint32_t i = WIRE_TRAYS; memory && i > 0; i--)
+        p->tray_free[p->tray_free_count++] = (uint8_t)(i - 1);
+}
+
+static uint8_t *tray_at(const struct port *p, uint32_t tray)
+{
+    return p->trays + (size_t)tray * CHUNK_BYTES_MAX;
+}
+
+static uint32_t tray_number(const struct port *p, const uint8_t *bytes) /* WIRE_TRAYS: not a tray */
+{
+    if (!p->trays || bytes < p->trays || bytes >= tray_at(p, WIRE_TRAYS))
+        return WIRE_TRAYS;
+    return (uint32_t)((size_t)(bytes - p->trays) / CHUNK_BYTES_MAX);
+}
+
+uint8_t *port_tray_take(struct port *p)
+{
+    if (p->state != PORT_UP || p->tray_free_count == 0)
+        return NULL; /* PRT-5 */
+    uint32_t tray = p->tray_free[--p->tray_free_count];
+    ASSERT(p->tray_state[tray] == TRAY_FREE);
+    p->tray_state[tray] = TRAY_TAKEN;
+    return tray_at(p, tray);
+}
+
+static void tray_free(struct port *p, uint32_t tray)
+{
+    p->tray_state[tray] = TRAY_FREE;
+    p->tray_free[p->tray_free_count++] = (uint8_t)tray;
+}
+
+void port_tray_give(struct port *p, uint8_t *bytes)
+{
+    uint32_t tray = tray_number(p, bytes);
+    ASSERT(tray < WIRE_TRAYS && p->tray_state[tray] == TRAY_TAKEN);
+    tray_free(p, tray);
+}
+
 /* --- CHUNKs --- */
 
 static struct wire_held *stream_now(struct port *p, struct queue_id qid) /* of this connection, or NULL */
@@ -71,6 +118,14 @@ enum err port_chunk(struct port *p, struct queue_id qid, uint32_t number, const 
     if (qid.incarnation != p->incarnation)
         return ERR_SPOOL_GONE;
     struct wire_message m = {.type = WIRE_CHUNK, .qid = qid, .number = number, .body = {bytes, len}};
+    uint32_t tray = tray_number(p, bytes);
+    if (tray < WIRE_TRAYS) {
+        ASSERT(p->tray_state[tray] == TRAY_TAKEN && bytes == tray_at(p, tray));
+        m.flags = WIRE_TRAY;
+        m.tag = tray;
+        m.chunk_count = len;
+        m.body = (struct wire_bytes){0};
+    }
     if (p->append_bytes + p->chunk_bytes + len > WIRE_APPEND_BYTES_CREDIT || p->chunks >= WIRE_CHUNKS_MAX ||
         (!st && p->streams.count == PORT_STREAMS_MAX))
         return port_busy(p);
@@ -84,16 +139,22 @@ enum err port_chunk(struct port *p, struct queue_id qid, uint32_t number, const 
     }
     p->chunks++;
     p->chunk_bytes += len;
+    if (tray < WIRE_TRAYS)
+        p->tray_state[tray] = TRAY_SENT;
     port_soon(p);
     return ERR_OK;
 }
 
 void append_on_chunked(struct port *p, const struct wire_message *m)
 {
-    if (p->chunks == 0 || m->chunk_count > p->chunk_bytes) {
+    bool tray = m->flags & WIRE_TRAY;
+    if (p->chunks == 0 || m->chunk_count > p->chunk_bytes ||
+        (tray && (m->tag >= WIRE_TRAYS || p->tray_state[m->tag] != TRAY_SENT))) {
         port_drop_connection(p);
         return;
     }
+    if (tray)
+        tray_free(p, m->tag);
     p->chunks--;
     p->chunk_bytes -= m->chunk_count;
     struct wire_held *st = stream_now(p, m->qid);
@@ -216,6 +277,9 @@ void append_on_lost(struct port *p)
         if (!queue_id_is_none(p->append_qid[tag]) && !p->append_of[tag])
             tag_free(p, tag); /* nobody asks for it again */
     p->chunks = p->chunk_bytes = 0;
+    for (uint32_t tray = 0; tray < WIRE_TRAYS; tray++)
+        if (p->tray_state[tray] == TRAY_SENT)
+            tray_free(p, tray);
     while (!link_empty(&p->appends_sent)) { /* from the back to the front: their order stays */
         struct link *l = p->appends_sent.prev;
         link_remove(l);

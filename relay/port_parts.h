@@ -19,9 +19,11 @@
 #define PORT_STREAMS_MAX 1024u
 #define PORT_DOCUMENT_MS 10000u
 
+_Static_assert(WIRE_TRAYS <= UINT8_MAX, "a tray's number fits tray_free");
 _Static_assert(PORT_OUT_BYTES - PORT_OUT_KEPT >= WIRE_MESSAGE_MAX, "the largest message fits");
 
 enum port_held_flag { PORT_HELD_DUE = 1, PORT_HELD_ENDING = 2 };
+enum tray_state { TRAY_FREE, TRAY_TAKEN, TRAY_SENT };
 enum port_state { PORT_DOWN, PORT_HELLO, PORT_PRESENTING, PORT_UP };
 
 /* struct port_append.scratch */
@@ -93,6 +95,10 @@ struct port {
     uint16_t append_free[WIRE_APPENDS_MAX];
     uint32_t append_free_count, append_bytes, chunks, chunk_bytes;
     struct wire_table streams;      /* flags: connection; slot: enum err */
+    uint8_t *trays;                 /* shared memory, or NULL */
+    uint8_t tray_state[WIRE_TRAYS]; /* enum tray_state */
+    uint8_t tray_free[WIRE_TRAYS];  /* the last one given is the next one taken: it is in the cache */
+    uint32_t tray_free_count;
 
     /* marks */
     struct link marks_unsent, marks_sent, marks_spare;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns the route table: an open-addressed hash of lower-cased patterns over one text arena, and the routes they name,
- * each stored once. Pattern order as Postfix asks: user@domain, domain, .parent for each parent, "*"; then relayhost
- * and default_transport. The parser's input is the operator's: every refusal names file and line. */
+/* Owns the route table: lower-cased patterns in a keymap, and the routes they name, each stored once. Pattern order as
+ * Postfix asks: user@domain, domain, .parent for each parent, "*"; then relayhost and default_transport. The parser's
+ * input is the operator's: every refusal names file and line. */
 #include "route.h"
 
-#include <base/digest.h>
+#include "keymap.h"
+#include "mapfile.h"
+
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,18 +15,10 @@
 #define PARENTS_MAX 16u    /* labels walked upwards for one lookup */
 #define ROUTES_MAX 65536u  /* different right sides in one table */
 
-struct entry {
-    uint32_t key_at, key_len; /* in text; key_len 0: empty place */
-    uint32_t route;           /* index */
-};
-
 struct route_table {
     struct route *routes;
     uint32_t route_count, route_capacity;
-    struct entry *entries;
-    uint32_t entry_count, entry_mask;
-    char *text;
-    uint32_t text_used, text_capacity;
+    struct keymap keys;       /* to the index of a route */
     uint32_t otherwise;       /* the route of everything not listed */
     struct route standard;    /* default_transport, for right sides that leave the transport out */
 };
@@ -189,61 +183,6 @@ static enum err add_route(struct route_table *t, const struct route *r, uint32_t
     return ERR_OK;
 }
 
-static struct entry *find(const struct route_table *t, const char *key, uint32_t len)
-{
-    uint32_t at = (uint32_t)digest64_of(key, len, 0) & t->entry_mask;
-    while (t->entries[at].key_len > 0) {
-        const struct entry *e = &t->entries[at];
-        if (e->key_len == len && memcmp(t->text + e->key_at, key, len) == 0)
-            break;
-        at = (at + 1) & t->entry_mask;
-    }
-    return &t->entries[at];
-}
-
-static enum err grow_entries(struct route_table *t)
-{
-    struct entry *old = t->entries;
-    uint32_t old_size = old ? t->entry_mask + 1 : 0, size = old ? old_size * 2 : 64;
-    struct entry *entries = calloc(size, sizeof *entries);
-    if (!entries)
-        return ERR_NO_MEMORY;
-    t->entries = entries;
-    t->entry_mask = size - 1;
-    for (uint32_t i = 0; i < old_size; i++)
-        if (old[i].key_len > 0)
-            *find(t, t->text + old[i].key_at, old[i].key_len) = old[i];
-    free(old);
-    return ERR_OK;
-}
-
-static enum err add_entry(struct route_table *t, const char *key, uint32_t len, uint32_t route)
-{
-    if (t->entry_count == ROUTE_ENTRIES_MAX)
-        return ERR_TOO_LARGE;
-    if (!t->entries || t->entry_count * 2 > t->entry_mask) {
-        enum err e = grow_entries(t);
-        if (e)
-            return e;
-    }
-    struct entry *place = find(t, key, len);
-    if (place->key_len > 0)
-        return ERR_EXISTS;
-    if (t->text_used + len > t->text_capacity) {
-        uint32_t capacity = t->text_capacity ? t->text_capacity * 2 : 4096;
-        char *grown = realloc(t->text, capacity);
-        if (!grown)
-            return ERR_NO_MEMORY;
-        t->text = grown;
-        t->text_capacity = capacity;
-    }
-    memcpy(t->text + t->text_used, key, len);
-    *place = (struct entry){.key_at = t->text_used, .key_len = len, .route = route};
-    t->text_used += len;
-    t->entry_count++;
-    return ERR_OK;
-}
-
 /* --- the map files --- */
 
 /* The right side of a line: the transport may be left out (":nexthop"), or both (":", meaning as if not listed). */
@@ -261,8 +200,9 @@ static enum err parse_right(const struct route_table *t, const char *spec, struc
     return route_parse(whole, r, text);
 }
 
-static enum err take_line(struct route_table *t, char *line, char text[ROUTE_TEXT_BYTES])
+static enum err take_line(void *owner, char *line, char text[MAPFILE_TEXT_BYTES])
 {
+    struct route_table *t = owner;
     size_t key_len = strcspn(line, " \t");
     char *right = line + key_len + strspn(line + key_len, " \t");
     if (key_len > 320)
@@ -282,7 +222,7 @@ static enum err take_line(struct route_table *t, char *line, char text[ROUTE_TEX
         return e;
     e = add_route(t, &r, &index);
     if (!e)
-        e = add_entry(t, line, (uint32_t)key_len, index);
+        e = keymap_add(&t->keys, line, (uint32_t)key_len, index, ROUTE_ENTRIES_MAX);
     if (e == ERR_EXISTS)
         return refuse(text, "listed twice", line);
     if (e == ERR_TOO_LARGE)
@@ -290,73 +230,12 @@ static enum err take_line(struct route_table *t, char *line, char text[ROUTE_TEX
     return e;
 }
 
-struct logical_line { char bytes[ROUTE_LINE_BYTES_MAX]; uint32_t len, number; };
-
-/* Adds a physical line to the logical one; a line that begins with white space goes on the one before. */
-static enum err finish_line(struct route_table *t, struct logical_line *l, const char *file, char text[ROUTE_TEXT_BYTES])
-{
-    if (l->len == 0)
-        return ERR_OK;
-    l->bytes[l->len] = '\0';
-    l->len = 0;
-    char why[ROUTE_TEXT_BYTES];
-    why[0] = '\0';
-    enum err e = take_line(t, l->bytes, why);
-    if (e == ERR_CONFIG)
-        snprintf(text, ROUTE_TEXT_BYTES, "%.200s:%u: %.280s", file, l->number, why);
-    return e;
-}
-
-static enum err read_lines(struct route_table *t, FILE *f, const char *file, char text[ROUTE_TEXT_BYTES])
-{
-    struct logical_line l = {.len = 0};
-    char physical[ROUTE_LINE_BYTES_MAX];
-    uint32_t number = 0;
-    uint64_t total = 0;
-    while (fgets(physical, sizeof physical, f)) {
-        size_t len = strlen(physical);
-        number++;
-        total += len;
-        bool whole = len > 0 && physical[len - 1] == '\n';
-        len -= whole;
-        size_t blank = strspn(physical, " \t\r");
-        if ((!whole && !feof(f)) || l.len + len + 1 >= sizeof l.bytes || total > ROUTE_FILE_BYTES_MAX) {
-            snprintf(text, ROUTE_TEXT_BYTES, "%.200s:%u: %s", file, number,
-                     total > ROUTE_FILE_BYTES_MAX ? "the file is larger than 128 MiB" : "the line is longer than 2047 bytes");
-            return ERR_CONFIG;
-        }
-        if (blank >= len || physical[blank] == '#')
-            continue; /* also between a line and its continuation, as Postfix has it */
-        if (blank == 0) {
-            enum err e = finish_line(t, &l, file, text);
-            if (e)
-                return e;
-            l.number = number;
-        } else if (l.len == 0) {
-            snprintf(text, ROUTE_TEXT_BYTES, "%.200s:%u: a continuation of nothing", file, number);
-            return ERR_CONFIG;
-        }
-        memcpy(l.bytes + l.len, physical, len);
-        l.len += (uint32_t)len;
-    }
-    if (ferror(f)) {
-        snprintf(text, ROUTE_TEXT_BYTES, "%.200s:%u: cannot be read", file, number);
-        return ERR_CONFIG;
-    }
-    return finish_line(t, &l, file, text);
-}
-
 static enum err read_map(struct route_table *t, const char *file, char text[ROUTE_TEXT_BYTES])
 {
     const char *path = strncmp(file, "texthash:", 9) == 0 ? file + 9 : file;
-    FILE *f = fopen(path, "re");
-    if (!f) {
-        snprintf(text, ROUTE_TEXT_BYTES, "%.300s: transport_maps file cannot be opened: %m", path);
-        return ERR_CONFIG;
-    }
-    enum err e = read_lines(t, f, path, text);
-    fclose(f);
-    return e;
+    struct mapfile_reader reader = {.what = "transport_maps", .line_bytes_max = ROUTE_LINE_BYTES_MAX, .take = take_line,
+                                    .owner = t};
+    return mapfile_read(path, &reader, text);
 }
 
 static enum err set_defaults(struct route_table *t, const char *default_transport, const char *relayhost,
@@ -399,38 +278,34 @@ void route_table_close(struct route_table **table)
     if (!*table)
         return;
     free((*table)->routes);
-    free((*table)->entries);
-    free((*table)->text);
+    keymap_free(&(*table)->keys);
     free(*table);
     *table = NULL;
 }
 
 uint32_t route_table_entries(const struct route_table *table)
 {
-    return table->entry_count;
+    return table->keys.count;
 }
 
 const struct route *route_of(const struct route_table *t, const char *address, uint32_t len)
 {
-    const struct route *otherwise = &t->routes[t->otherwise];
-    if (t->entry_count == 0 || len == 0 || len > 320)
-        return otherwise;
+    uint32_t index = t->otherwise, domain_len;
+    if (t->keys.count == 0 || len == 0 || len > 320)
+        return &t->routes[index];
     char key[320];
     for (uint32_t i = 0; i < len; i++)
         key[i] = (char)tolower((unsigned char)address[i]);
-    const struct entry *e = find(t, key, len);
-    if (e->key_len > 0)
-        return &t->routes[e->route];
-    uint32_t domain_len;
+    if (keymap_find(&t->keys, key, len, &index))
+        return &t->routes[index];
     const char *domain = route_domain(key, len, &domain_len);
     for (uint32_t labels = 0; domain_len > 0 && labels < PARENTS_MAX; labels++) {
-        e = find(t, domain, domain_len); /* first "a.b.c", then ".b.c", ".c" */
-        if (e->key_len > 0)
-            return &t->routes[e->route];
+        if (keymap_find(&t->keys, domain, domain_len, &index))
+            return &t->routes[index]; /* first "a.b.c", then ".b.c", ".c" */
         const char *dot = memchr(domain + 1, '.', domain_len - 1);
         domain_len = dot ? (uint32_t)(domain + domain_len - dot) : 0;
         domain = dot;
     }
-    e = find(t, "*", 1);
-    return e->key_len > 0 ? &t->routes[e->route] : otherwise;
+    (void)keymap_find(&t->keys, "*", 1, &index);
+    return &t->routes[index];
 }

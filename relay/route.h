@@ -7,15 +7,16 @@
 #ifndef RELAY_ROUTE_H
 #define RELAY_ROUTE_H
 
+#include "mapfile.h"
+
 #include <base/err.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #define ROUTE_ENTRIES_MAX 1000000u                      /* lines in all transport_maps together */
-#define ROUTE_FILE_BYTES_MAX (UINT64_C(128) * 1024 * 1024) /* of one map file */
 #define ROUTE_LINE_BYTES_MAX 2048u                      /* one logical line, continuations included */
 #define ROUTE_NEXTHOP_BYTES 256u
-#define ROUTE_TEXT_BYTES 512u                           /* a message about what is wrong */
+#define ROUTE_TEXT_BYTES MAPFILE_TEXT_BYTES             /* a message about what is wrong */
 
 enum route_kind { ROUTE_SMTP, ROUTE_LMTP, ROUTE_MAILDIR, ROUTE_HOLD, ROUTE_DISCARD, ROUTE_ERROR };
 

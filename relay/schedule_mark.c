@@ -39,12 +39,14 @@ static void log_outcome(struct schedule *s, const struct job *job, const struct 
     uint64_t total = since(port_clock_ms(s->port), m->envelope.arrival_ms), here = since(now, m->accepted_ms);
     struct outcome_delays d = {.before_ms = since(total, here), .queue_ms = since(started, m->accepted_ms),
                                .connect_ms = since(connected, started), .transmit_ms = since(now, connected)};
-    char qid[QUEUE_ID_TEXT], delay[24], delays[OUTCOME_DELAYS_BYTES];
+    char qid[QUEUE_ID_TEXT], delay[24], delays[OUTCOME_DELAYS_BYTES], original[ADDRESS_BYTES_MAX + 16] = "";
     queue_id_print(m->qid, qid);
     outcome_print_delay(total, delay, sizeof delay);
     outcome_print_delays(&d, delays);
-    log_line(service_of(job), "%s: to=<%.*s>, relay=%s, delay=%s, delays=%s, dsn=%s, status=%s (%s)", qid, (int)r->len,
-             r->address, relay, delay, delays, o->dsn,
+    if (r->original)
+        snprintf(original, sizeof original, "orig_to=<%.*s>, ", (int)r->original_len, r->original);
+    log_line(service_of(job), "%s: to=<%.*s>, %srelay=%s, delay=%s, delays=%s, dsn=%s, status=%s (%s)", qid, (int)r->len,
+             r->address, original, relay, delay, delays, o->dsn,
              outcome_status_word(o->status == MARK_EXPIRED ? MARK_BOUNCED : o->status), o->text);
     *delay_ms_out = total;
 }
@@ -225,7 +227,7 @@ static enum err write_bounce(struct schedule *s, struct job *job)
     struct mail *m = job->item->mail;
     if (job->bounce || job->bounced == 0)
         return ERR_OK;
-    if (m->envelope.sender_len == 0 || (m->envelope.flags & ENVELOPE_BOUNCE))
+    if (job->sender_len == 0 || (m->envelope.flags & ENVELOPE_BOUNCE))
         return ERR_OK; /* SCH-5 */
     const uint8_t *head = NULL;
     uint32_t head_len = 0;
@@ -246,9 +248,11 @@ static enum err write_bounce(struct schedule *s, struct job *job)
         const struct job_recipient *r = &job->recipients[i];
         if (r->status == MARK_BOUNCED || r->status == MARK_EXPIRED)
             failed[count++] = (struct dsn_recipient){.address = r->address, .len = r->len, .dsn = r->dsn,
+                                                     .original = r->original, .original_len = r->original_len,
                                                      .text = r->reason ? r->reason : "", .expired = r->status == MARK_EXPIRED};
     }
-    struct dsn_report report = {.qid = qid, .mail = m, .recipients = failed, .count = count, .head = head, .head_len = head_len,
+    struct dsn_report report = {.qid = qid, .mail = m, .to = job->sender, .to_len = job->sender_len,
+                                .aliases = s->settings->aliases, .recipients = failed, .count = count, .head = head, .head_len = head_len,
                                 .hostname = s->settings->hostname, .mail_name = s->settings->mail_name,
                                 .now_ms = port_clock_ms(s->port)};
     e = dsn_make(&report, &job->bounce);

@@ -7,7 +7,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct job *make_job(struct schedule *s, struct item *item, struct lane *lane, struct job *old, uint32_t capacity)
+/* A recipient on its way to a job. */
+struct sorted { uint32_t index, len; const char *address; const struct envelope_origin *origin; };
+
+static void sender_of(const struct item *item, const struct envelope_origin *origin, const char **sender, uint32_t *len)
+{
+    bool owner = origin && origin->sender_len > 0;
+    *sender = owner ? origin->sender : item->mail->envelope.sender;
+    *len = owner ? origin->sender_len : item->mail->envelope.sender_len;
+}
+
+static struct job *make_job(struct item *item, struct lane *lane, struct job *old, uint32_t capacity,
+                            const struct envelope_origin *origin)
 {
     struct job *job = realloc(old, sizeof *job + capacity * sizeof *job->recipients);
     if (!job)
@@ -17,32 +28,35 @@ static struct job *make_job(struct schedule *s, struct item *item, struct lane *
         job->item = item;
         job->lane = lane;
         job->class = item->class;
+        sender_of(item, origin, &job->sender, &job->sender_len);
     }
     job->capacity = capacity;
-    (void)s;
     return job;
 }
 
-static void add_recipient(struct job *job, uint32_t index, const char *address, uint32_t len)
+static void add_recipient(struct job *job, const struct sorted *to)
 {
     struct job_recipient *r = &job->recipients[job->count++];
     memset(r, 0, sizeof *r);
-    r->index = index;
-    r->address = address;
-    r->len = len;
+    r->index = to->index;
+    r->address = to->address;
+    r->len = to->len;
+    if (to->origin) {
+        r->original = to->origin->address;
+        r->original_len = to->origin->address_len;
+    }
 }
 
 /* A recipient whose outcome is known without trying. */
-static void answer(struct schedule *s, struct item *item, uint32_t index, const char *address, uint32_t len,
-                   const struct outcome *o, bool held)
+static void answer(struct schedule *s, struct item *item, const struct sorted *to, const struct outcome *o, bool held)
 {
-    struct job *job = make_job(s, item, NULL, NULL, 1);
+    struct job *job = make_job(item, NULL, NULL, 1, to->origin);
     if (!job) { /* left out of this round: it stays, as everything without a result does */
         item->open--;
         item->staying++;
         return;
     }
-    add_recipient(job, index, address, len);
+    add_recipient(job, to);
     link_push(&item->jobs, &job->item_link);
     job->held = held;
     mark_outcome(s, job, 0, o, "none");
@@ -66,17 +80,29 @@ static uint32_t job_size_max(const struct schedule *s)
 
 struct sorting { struct item *item; struct lane *first; };
 
-static bool add_to_lane(struct schedule *s, struct sorting *sorting, struct lane *lane, uint32_t index,
-                        const char *address, uint32_t len)
+static bool same_sender(const struct item *item, const struct job *job, const struct sorted *to)
+{
+    const char *sender;
+    uint32_t len;
+    sender_of(item, to->origin, &sender, &len);
+    return job->sender_len == len && (len == 0 || memcmp(job->sender, sender, len) == 0);
+}
+
+static bool add_to_lane(struct schedule *s, struct sorting *sorting, struct lane *lane, const struct sorted *to)
 {
     struct job *job = lane->filling;
+    if (job && !same_sender(sorting->item, job, to)) {
+        lane->filling = NULL;
+        launch(s, job);
+        job = NULL;
+    }
     if (!job || job->count == job->capacity) {
-        job = make_job(s, sorting->item, lane, job, job ? job->capacity * 2 : 1);
+        job = make_job(sorting->item, lane, job, job ? job->capacity * 2 : 1, to->origin);
         if (!job)
             return false;
         lane->filling = job;
     }
-    add_recipient(job, index, address, len);
+    add_recipient(job, to);
     if (!lane->in_filling) {
         lane->in_filling = true;
         lane->filling_next = sorting->first;
@@ -93,37 +119,37 @@ static bool add_to_lane(struct schedule *s, struct sorting *sorting, struct lane
 static const struct lane_limits local_limits = {.initial = MAILDIR_THREADS * MAILDIR_BATCH_MAX,
                                                 .max = MAILDIR_THREADS * MAILDIR_BATCH_MAX};
 
-static void sort_recipient(struct schedule *s, struct sorting *sorting, uint32_t index, const char *address, uint32_t len)
+static void sort_recipient(struct schedule *s, struct sorting *sorting, const struct sorted *to)
 {
     struct outcome o;
     struct lane *lane;
     uint32_t domain_len;
-    const char *domain = route_domain(address, len, &domain_len);
-    const struct route *route = route_of(s->settings->transports, address, len);
+    const char *domain = route_domain(to->address, to->len, &domain_len);
+    const struct route *route = route_of(s->settings->transports, to->address, to->len);
     if (route->kind == ROUTE_ERROR) {
         outcome_of_text(route->host, "5.7.1", &o);
-        answer(s, sorting->item, index, address, len, &o, false);
+        answer(s, sorting->item, to, &o, false);
         return;
     }
     if (route->kind == ROUTE_HOLD) {
         outcome_of_text("4.7.0 held by transport", "4.7.0", &o);
-        answer(s, sorting->item, index, address, len, &o, true);
+        answer(s, sorting->item, to, &o, true);
         return;
     }
     if (route->kind == ROUTE_SMTP && route->host[0] == '\0' && domain_len == 0) {
         outcome_of_text("5.1.3 the address has no domain", "5.1.3", &o);
-        answer(s, sorting->item, index, address, len, &o, false);
+        answer(s, sorting->item, to, &o, false);
         return;
     }
     enum err e = lane_find(&s->lanes, route, domain, domain_len, &lane);
     if (!e) {
         lane_configure(lane, route->kind == ROUTE_MAILDIR || route->kind == ROUTE_DISCARD ? &local_limits : &s->limits);
-        if (add_to_lane(s, sorting, lane, index, address, len))
+        if (add_to_lane(s, sorting, lane, to))
             return;
         e = ERR_NO_MEMORY;
     }
     outcome_of_err(e, "queueing", &o);
-    answer(s, sorting->item, index, address, len, &o, false);
+    answer(s, sorting->item, to, &o, false);
 }
 
 static bool is_done(uint8_t status)
@@ -135,16 +161,19 @@ void schedule_sort(struct schedule *s, struct item *item)
 {
     struct mail *m = item->mail;
     struct sorting sorting = {.item = item};
-    struct envelope_cursor c;
-    const char *address;
-    uint32_t len, index = 0;
+    struct envelope_cursor c, origins;
+    struct envelope_origin origin = {0};
+    struct sorted to = {0};
     for (uint32_t i = 0; i < m->envelope.recipient_count; i++)
         item->open += !is_done(m->status[i]);
     item->open++; /* ours: nothing ends the item while it is being sorted */
     envelope_recipients(&m->envelope, &c);
-    for (; envelope_recipient_next(&c, &address, &len); index++)
-        if (!is_done(m->status[index]))
-            sort_recipient(s, &sorting, index, address, len);
+    envelope_origins(&m->envelope, &origins);
+    for (; envelope_recipient_next(&c, &to.address, &to.len); to.index++) {
+        to.origin = envelope_origin_of(&origins, &origin, to.index);
+        if (!is_done(m->status[to.index]))
+            sort_recipient(s, &sorting, &to);
+    }
     for (struct lane *lane = sorting.first, *next; lane; lane = next) {
         next = lane->filling_next;
         struct job *job = lane->filling;

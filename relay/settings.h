@@ -45,6 +45,9 @@ struct settings {
     uint32_t smtp_connect_timeout_s;      /* 30 */
     uint32_t deliveries_max;              /* attempts in flight altogether, 400 */
     uint64_t fresh_bytes_max;             /* bodies kept in memory for first delivery: 16 MiB */
+    char **mydestination;                 /* domains whose local parts alias_maps knows; as relay_domains */
+    uint32_t mydestination_count;
+    void *aliases;                        /* struct alias_table *, parsed alias_maps and virtual_alias_maps; NULL: none */
     void *transports;                     /* struct route_table *, parsed transport_maps; route.h */
 };
 

@@ -98,6 +98,10 @@ static const char *reply_of(enum err e)
         return "552 5.3.4 Message size exceeds fixed limit";
     if (e == ERR_DENIED)
         return "554 5.7.1 Relay access denied";
+    if (e == ERR_TOO_MANY) /* the client sends the others the message once more */
+        return "452 4.5.3 Error: too many recipients";
+    if (e == ERR_EXPANSION)
+        return "451 4.6.0 Alias expansion error, try again later";
     switch (err_class(e)) {
     case ERR_CLASS_FULL:
         return "452 4.3.1 Insufficient system storage";
@@ -407,11 +411,12 @@ static void recipient_refused(struct smtp_in *m, enum err e, const struct smtp_p
         return;
     }
     const char *reply = reply_of(e);
-    if (e != ERR_DENIED) {
+    if (e != ERR_DENIED && e != ERR_NO_USER) {
         refuse_address(m, e, reply, path->at, path->len);
         return;
     }
-    snprintf(line, sizeof line, "554 5.7.1 <%.*s>: Relay access denied", (int)path->len, path->at);
+    snprintf(line, sizeof line, e == ERR_DENIED ? "554 5.7.1 <%.*s>: Relay access denied"
+                                                : "550 5.1.1 <%.*s>: User unknown", (int)path->len, path->at);
     refuse_address(m, e, line, path->at, path->len);
 }
 

@@ -520,6 +520,29 @@ static bool segment_could_have_more(const struct pool *p, const struct segment *
     return false;
 }
 
+static bool same_members(const struct segment *a, const struct segment *b)
+{
+    bool same = a->image_count == b->image_count;
+    for (uint32_t i = 0; i < a->image_count; i++)
+        same = same && segment_on_member(b, a->images[i].member);
+    return same;
+}
+
+/* A frame of CHUNKs that is less than half full lets another one go first on the same members: its end comes soon and
+ * sends this one, larger. Never behind a member that holds no part of it. */
+static bool bulk_may_grow(const struct appender *a)
+{
+    const struct pool *p = a->pool;
+    if (!a->bulk || a->flight || !a->segment || !a->building || a->building->frame.used >= FRAME_BYTES_MAX / 2)
+        return false;
+    for (uint32_t i = 1; i < p->appender_count; i++) {
+        const struct append_frame *f = p->appenders[i].flight;
+        if (p->appenders[i].bulk && f && f->in_flight && same_members(a->segment, f->segment))
+            return true;
+    }
+    return false;
+}
+
 void commit_step(struct pool *p)
 {
     for (uint32_t i = 0; i < p->appender_count; i++) {
@@ -542,6 +565,8 @@ void commit_step(struct pool *p)
             p->table_renew = false;
             commit_close_segment(a); /* the next turn writes a whole TABLE */
         }
+        if (bulk_may_grow(a))
+            continue;
         if (a->flight || (a->building && a->building->frame.record_count > 0))
             appender_start(a);
         else if (a->kind == SEGMENT_TABLE && !a->segment && p->mounted && !p->stopping)

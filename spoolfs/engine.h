@@ -32,6 +32,8 @@
 #define MEMBER_WRITE_ERRORS_MAX 3u   /* in a row, then the member is failed: one bad spot is not a bad disk */
 #define APPENDERS_MAX (SEGMENTS_OPEN_MAX + 1)
 #define APPENDER_TABLE 0             /* appenders[0] writes the segment table */
+#define APPENDERS_BULK_MAX 3u        /* for CHUNKs: three frames in flight keep two fast devices busy, a fourth adds nothing */
+#define BULK_WRITE_NS_MAX (4 * NS_PER_MS) /* median write; above it arms or a quota decide, and one place at a time is best */
 #define SPOOL_TABLE ((enum spool_class)(SPOOL_COMPACTION + 1)) /* takes the very last slot */
 /* An append that has no durable place by now is answered with an error instead of waiting for a person; below the
  * relay's 30 s. Whether it is on disk is then open, as RFC 5321 6.1 allows: the sender tries again. */
@@ -232,6 +234,7 @@ struct appender {
     struct pool *pool;
     uint8_t number;
     bool used;
+    bool bulk;                    /* takes CHUNKs, so that they do not wait for each other nor small mail for them */
     enum segment_kind kind;
     struct segment *segment;      /* open, or NULL */
     struct segment *next;         /* opened ahead, or opening */

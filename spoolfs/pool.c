@@ -133,13 +133,24 @@ static enum err pool_alloc_slots(struct pool *p)
     return p->segment_hash && p->segments ? ERR_OK : ERR_NO_MEMORY;
 }
 
+/* Open segments take slots: the smallest members get one for CHUNKs, larger ones more. */
+static uint32_t pool_bulk_appenders(const struct pool *p)
+{
+    uint32_t bulk = APPENDERS_BULK_MAX;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        if (p->members[i].used && p->members[i].slot_count / SLOTS_PER_MEMBER_MIN < bulk)
+            bulk = p->members[i].slot_count / SLOTS_PER_MEMBER_MIN;
+    return bulk;
+}
+
 static void pool_init_appenders(struct pool *p)
 {
-    uint32_t mail = pool_domains_usable(p) / p->config.copies;
+    uint32_t mail = pool_domains_usable(p) / p->config.copies, bulk = pool_bulk_appenders(p);
     mail = mail < 1 ? 1 : mail > SEGMENTS_OPEN_MAX ? SEGMENTS_OPEN_MAX : mail;
-    p->appender_count = 1 + mail;
+    bulk = bulk < SEGMENTS_OPEN_MAX - mail ? bulk : SEGMENTS_OPEN_MAX - mail;
+    p->appender_count = 1 + mail + bulk;
     for (uint32_t i = 0; i < p->appender_count; i++)
-        p->appenders[i] = (struct appender){.pool = p, .number = (uint8_t)i, .used = true,
+        p->appenders[i] = (struct appender){.pool = p, .number = (uint8_t)i, .used = true, .bulk = i > mail,
                                             .kind = i == APPENDER_TABLE ? SEGMENT_TABLE : SEGMENT_MAIL};
 }
 

@@ -17,6 +17,12 @@ static uint64_t index_lag(const struct pool *p)
     return lag;
 }
 
+/* Room in an open segment is room that is already taken. */
+static bool appender_has_room(const struct appender *a)
+{
+    return a->next || (a->segment && a->segment->length + FRAME_BYTES_MAX <= a->pool->slot_bytes);
+}
+
 static enum err spool_admits(struct pool *p, const struct spool_group *g)
 {
     enum err why;
@@ -37,21 +43,44 @@ static enum err spool_admits(struct pool *p, const struct spool_group *g)
         return ERR_FULL;
     if (p->index_ready && !p->index_live && index_lag(p) > INDEX_LAG_BYTES_MAX)
         return ERR_INDEX_LAG;
-    for (uint32_t i = 1; i < p->appender_count; i++) /* room in an open segment is room that is already taken */
-        if (p->appenders[i].next || (p->appenders[i].segment && p->appenders[i].segment->length + FRAME_BYTES_MAX <=
-                                                                    p->slot_bytes))
+    for (uint32_t i = 1; i < p->appender_count; i++)
+        if (appender_has_room(&p->appenders[i]))
             return ERR_OK;
     return placement_possible(p, SPOOL_NEW_MAIL, 0, &why) ? ERR_OK : why;
 }
 
-/* An idle appender commits at once; else the one with the least gathered. */
-static struct appender *spool_choose(struct pool *p)
+/* CHUNKs of new mail go to appenders of their own, where no member is slow enough to prefer one place at a time. */
+static bool spool_wants_bulk(const struct pool *p, const struct spool_group *g)
+{
+    if (g->class != SPOOL_NEW_MAIL || g->records[0].type != RECORD_CHUNK)
+        return false;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        if (member_usable(&p->members[i]) && latency_percentile(&p->members[i].write_latency, 50) > BULK_WRITE_NS_MAX)
+            return false;
+    return true;
+}
+
+/* Of its kind, while that has room or can open a segment: an idle appender commits at once; else the one with the least
+ * gathered. CHUNKs go where most has gathered, so that frames are large. */
+static struct appender *spool_choose(struct pool *p, const struct spool_group *g)
 {
     struct appender *best = NULL;
     uint64_t best_score = UINT64_MAX;
+    bool bulk = spool_wants_bulk(p, g), room = false;
+    enum err why;
+    for (uint32_t i = 1; i < p->appender_count; i++)
+        room = room || (p->appenders[i].bulk == bulk && appender_has_room(&p->appenders[i]));
+    bool strict = g->class != SPOOL_NEW_MAIL || room || placement_possible(p, SPOOL_NEW_MAIL, 0, &why);
     for (uint32_t i = 1; i < p->appender_count; i++) {
         struct appender *a = &p->appenders[i];
-        uint64_t score = (a->flight ? FRAME_BYTES_MAX : 0) + (a->building ? a->building->frame.used : 0);
+        uint64_t gathered = a->building ? a->building->frame.used : 0;
+        uint64_t score = (a->flight ? FRAME_BYTES_MAX : 0) + gathered;
+        if (bulk && gathered > 0)
+            score = FRAME_BYTES_MAX - gathered;
+        else if (bulk)
+            score += FRAME_BYTES_MAX;
+        if (strict ? a->bulk != bulk : !appender_has_room(a))
+            score += 4 * (uint64_t)FRAME_BYTES_MAX;
         if (score < best_score) {
             best = a;
             best_score = score;
@@ -66,10 +95,10 @@ enum err spool_submit(struct pool *p, struct spool_group *g)
     if (e != ERR_OK)
         return e;
     g->link = (struct link){0};
-    struct appender *first = spool_choose(p);
+    struct appender *first = spool_choose(p, g);
     e = commit_submit(first, g);
     for (uint32_t i = 1; i < p->appender_count && e == ERR_BUSY; i++)
-        if (&p->appenders[i] != first)
+        if (p->appenders[i].bulk == first->bulk)
             e = commit_submit(&p->appenders[i], g);
     if (e == ERR_BUSY)
         p->room_wanted = true;

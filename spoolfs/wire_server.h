@@ -26,6 +26,7 @@ struct wire_server_hooks {
     void (*on_document)(void *owner, uint32_t request, const char *kind);
     void (*on_report)(void *owner, const char *json, uint32_t len);
     void (*on_log)(void *owner, const char *line);
+    const uint8_t *trays; /* WIRE-5 (wire.h): the memory shared with the relay; NULL: CHUNKs bring their bytes */
 };
 
 enum err wire_server_open(struct io *io, struct pool *pool, const struct wire_server_hooks *hooks,

@@ -4,7 +4,8 @@
  *   APPEND -> group [append_submit] -> held, leased, APPENDED [append_on_done]
  *   CHUNK ... CHUNK -> stream; its APPEND waits for the last CHUNK, so that a MESSAGE never outlives one of its CHUNKs
  *
- * Bodies are copied once: from the input buffer into the frame, by spool_submit. Contexts come from a free list. */
+ * Bodies are copied once: from the input buffer, or a tray, into the frame, by spool_submit, and what is checksummed is the
+ * copy: a relay that changes a tray meanwhile damages its own message only. Contexts come from a free list. */
 #include "wire_server_parts.h"
 
 #include <spoolfs/envelope.h>
@@ -154,15 +155,17 @@ void server_streams_step(struct wire_server *s)
     }
 }
 
-static void chunk_answer(struct wire_server *s, uint32_t connection, uint32_t number, uint32_t bytes,
-                         struct queue_id qid, enum err e)
+/* Answers with what it came with; the credit goes back. Only while the connection it came from lives. */
+static void chunk_answer(struct wire_server *s, uint32_t connection, struct wire_message m, enum err e)
 {
     if (!server_is_current(s, connection))
         return;
     s->chunks--;
-    s->append_bytes -= bytes;
-    server_say(s, &(struct wire_message){.type = WIRE_CHUNKED, .number = number, .chunk_count = bytes, .error = e,
-                                         .qid = qid});
+    s->append_bytes -= m.chunk_count;
+    m.type = WIRE_CHUNKED;
+    m.error = e;
+    m.body = (struct wire_bytes){0};
+    server_say(s, &m);
 }
 
 static void chunk_on_done(struct spool_group *group, enum err e)
@@ -170,7 +173,8 @@ static void chunk_on_done(struct spool_group *group, enum err e)
     struct server_group *g = group->owner;
     struct wire_server *s = g->server;
     group_returned(g);
-    chunk_answer(s, g->connection, g->number, g->bytes, g->qid, e);
+    chunk_answer(s, g->connection, (struct wire_message){.tag = g->tag, .number = g->number, .flags = g->flags,
+                                                         .chunk_count = g->bytes, .qid = g->qid}, e);
     struct server_stream *st = stream_find(s, g->qid);
     ASSERT(st && st->pending > 0);
     st->pending--;
@@ -199,9 +203,24 @@ static enum err chunk_submit(struct wire_server *s, const struct wire_message *m
     return ERR_OK;
 }
 
-enum verdict server_on_chunk(struct wire_server *s, const struct wire_message *m)
+/* Where the bytes are. False: in a tray, and there are none. */
+static bool chunk_find_bytes(const struct wire_server *s, struct wire_message *m)
 {
+    if (!(m->flags & WIRE_TRAY))
+        m->chunk_count = m->body.len;
+    else if (s->hooks.trays)
+        m->body = (struct wire_bytes){s->hooks.trays + (size_t)m->tag * CHUNK_BYTES_MAX, m->chunk_count};
+    return m->body.len > 0;
+}
+
+enum verdict server_on_chunk(struct wire_server *s, const struct wire_message *said)
+{
+    struct wire_message chunk = *said, *m = &chunk;
     enum id_state id = server_id_state(s, m->qid);
+    if (!chunk_find_bytes(s, m)) {
+        server_violation(s, "it names a tray, and shares no memory with this spool");
+        return TAKEN;
+    }
     if (s->append_bytes + m->body.len > WIRE_APPEND_BYTES_CREDIT || s->chunks >= WIRE_CHUNKS_MAX) {
         server_violation(s, "it sends CHUNKs beyond its credit");
         return TAKEN;
@@ -229,7 +248,7 @@ enum verdict server_on_chunk(struct wire_server *s, const struct wire_message *m
     if (st && st->error == ERR_OK)
         st->error = e;
     s->status_wanted = true;
-    chunk_answer(s, s->connection, m->number, m->body.len, m->qid, e);
+    chunk_answer(s, s->connection, *m, e);
     return TAKEN;
 }
 

@@ -128,17 +128,22 @@ static void collect_marks(const struct index_entry *e, uint32_t recipients, stru
 
 static void recipients_write(const struct envelope *envelope, const struct mark *marks, struct json_out *j)
 {
-    struct envelope_cursor c;
+    struct envelope_cursor c, origins;
+    struct envelope_origin origin = {0};
     const char *address;
     uint32_t len;
     envelope_recipients(envelope, &c);
+    envelope_origins(envelope, &origins);
     json_array_begin(j, "recipients");
     for (uint32_t i = 0; envelope_recipient_next(&c, &address, &len); i++) {
         bool done = i < RECIPIENTS_PER_MESSAGE_MAX && marks[i].status != MARK_PENDING && marks[i].status != MARK_DEFERRED;
+        const struct envelope_origin *from = envelope_origin_of(&origins, &origin, i);
         if (done)
             continue; /* as postqueue: those still to be served */
         json_object_begin(j, NULL);
         json_bytes(j, "address", address, len);
+        if (from)
+            json_bytes(j, "orig_to", from->address, from->address_len);
         if (i < RECIPIENTS_PER_MESSAGE_MAX && marks[i].status == MARK_DEFERRED)
             json_bytes(j, "delay_reason", marks[i].reason, marks[i].reason_len);
         json_object_end(j);

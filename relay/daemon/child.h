@@ -25,6 +25,7 @@ struct child_start {
     int control;
     bool discard_index;               /* spool only */
     struct board *board;              /* the spool writes, the relay reads */
+    uint8_t *trays;                   /* the relay writes, the spool reads: spoolfs/wire.h; NULL: no memory */
     struct identity identity;
 };
 

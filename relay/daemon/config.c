@@ -391,8 +391,9 @@ void config_free(struct config **config)
     for (unsigned i = 0; i < config_key_count; i++)
         if (config_keys[i].kind == CONFIG_LIST)
             config_clear(c, &config_keys[i]);
-    config_close_routes(c);
+    config_close_tables(c);
     free(c->settings.relay_domains);
+    free(c->settings.mydestination);
     free(c->settings.mynetworks);
     free(c);
 }

@@ -48,8 +48,7 @@ struct config {
     struct config_listen listens[CONFIG_LISTENS_MAX];
     uint32_t listen_count;
     struct config_listen http; /* port 0: no status page */
-    char *transport_maps[CONFIG_MAPS_MAX];
-    uint32_t transport_map_count;
+    struct config_maps { char *files[CONFIG_MAPS_MAX]; uint32_t count; } transport_maps, alias_maps, virtual_alias_maps;
     char state_directory[200];
     char control_socket[108];  /* sun_path */
     char user[64], group[64];
@@ -64,10 +63,10 @@ enum err config_load(const char *path, struct config **config_out, char text[CON
 /* The same from memory; `name` stands for the file in messages. Files it names are looked at. */
 enum err config_parse(const char *name, const char *bytes, uint32_t len, struct config **config_out,
                       char text[CONFIG_TEXT_BYTES]) MUST_CHECK;
-/* Reads transport_maps, relayhost and default_transport into settings.transports: for the daemon only, tables may be
- * large. ERR_CONFIG, ERR_NO_MEMORY. */
-enum err config_open_routes(struct config *c, char text[CONFIG_TEXT_BYTES]) MUST_CHECK;
-void config_close_routes(struct config *c);
+/* Reads transport_maps, relayhost and default_transport into settings.transports, alias_maps and virtual_alias_maps into
+ * settings.aliases: for the daemon only, tables may be large. ERR_CONFIG, ERR_NO_MEMORY. */
+enum err config_open_tables(struct config *c, char text[CONFIG_TEXT_BYTES]) MUST_CHECK;
+void config_close_tables(struct config *c);
 void config_free(struct config **config);
 /* The path to use when the command line names none. */
 const char *config_default_path(void);

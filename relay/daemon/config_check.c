@@ -3,6 +3,7 @@
 #include "alarm_url.h"
 #include "config_keys.h"
 
+#include <alias.h>
 #include <route.h>
 
 #include <arpa/inet.h>
@@ -59,6 +60,9 @@ static enum err add_network(struct config *c, const char *text, char why[256])
     enum err e = parse_network(text, &n, why);
     if (e != ERR_OK)
         return e;
+    for (uint32_t i = 0; i < s->mynetworks_count; i++)
+        if (memcmp(&s->mynetworks[i], &n, sizeof n) == 0)
+            return ERR_OK; /* the last value comes again when its list ends */
     void *more = reallocarray(s->mynetworks, s->mynetworks_count + 1u, sizeof n);
     if (!more)
         return ERR_NO_MEMORY;
@@ -67,35 +71,61 @@ static enum err add_network(struct config *c, const char *text, char why[256])
     return ERR_OK;
 }
 
-static enum err add_domain(struct config *c, const char *text, char why[256])
+/* A list of domains; NULL: the key is of another kind. */
+struct domains { char ***row; uint32_t *count; };
+
+static bool domains_of(struct config *c, const struct config_key *key, struct domains *d_out)
 {
     struct settings *s = &c->settings;
+    if (strcmp(key->name, "relay_domains") == 0)
+        *d_out = (struct domains){&s->relay_domains, &s->relay_domains_count};
+    else if (strcmp(key->name, "mydestination") == 0)
+        *d_out = (struct domains){&s->mydestination, &s->mydestination_count};
+    else
+        return false;
+    return true;
+}
+
+static enum err add_domain(const struct domains *d, const char *text, char why[256])
+{
     size_t len = strlen(text);
     if (len > 255 || strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.[]:*") != len) {
         snprintf(why, 256, "\"%.100s\" is not a domain", text);
         return ERR_CONFIG;
     }
+    for (uint32_t i = 0; i < *d->count; i++)
+        if (strcasecmp((*d->row)[i], text) == 0)
+            return ERR_OK; /* the last value comes again when its list ends */
     char *copy = strdup(text);
-    void *more = reallocarray(s->relay_domains, s->relay_domains_count + 1u, sizeof *s->relay_domains);
+    void *more = reallocarray(*d->row, *d->count + 1u, sizeof **d->row);
     if (more)
-        s->relay_domains = more;
+        *d->row = more;
     if (!copy || !more) {
         free(copy);
         return ERR_NO_MEMORY;
     }
     for (char *p = copy; *p; p++)
         *p = (char)tolower((unsigned char)*p);
-    s->relay_domains[s->relay_domains_count++] = copy;
+    (*d->row)[(*d->count)++] = copy;
     return ERR_OK;
 }
 
-static enum err add_map(struct config *c, const char *text, char why[256])
+static struct config_maps *maps_of(struct config *c, const struct config_key *key)
 {
-    static const char *const types[] = {"texthash:", "hash:", "lmdb:", "file:"};
+    return strcmp(key->name, "alias_maps") == 0           ? &c->alias_maps
+           : strcmp(key->name, "virtual_alias_maps") == 0 ? &c->virtual_alias_maps : &c->transport_maps;
+}
+
+static enum err add_map(struct config_maps *maps, const char *text, char why[256])
+{
+    static const char *const types[] = {"texthash:", "hash:", "lmdb:", "file:", "btree:", "cdb:"};
     const char *path = text;
-    for (unsigned i = 0; i < 4; i++) /* Postfix's table types: we read the text file they are made from */
+    for (unsigned i = 0; i < sizeof types / sizeof types[0]; i++) /* Postfix's: we read the text file they are made from */
         if (strncmp(text, types[i], strlen(types[i])) == 0)
             path = text + strlen(types[i]);
+    for (uint32_t i = 0; i < maps->count; i++)
+        if (strcmp(maps->files[i], path) == 0)
+            return ERR_OK;
     if (path[0] != '/') {
         snprintf(why, 256, "\"%.100s\" is not an absolute path", text);
         return ERR_CONFIG;
@@ -104,77 +134,58 @@ static enum err add_map(struct config *c, const char *text, char why[256])
         snprintf(why, 256, "%.160s: %s", path, strerror(errno));
         return ERR_CONFIG;
     }
-    if (c->transport_map_count == CONFIG_MAPS_MAX) {
+    if (maps->count == CONFIG_MAPS_MAX) {
         snprintf(why, 256, "more than %u tables", CONFIG_MAPS_MAX);
         return ERR_CONFIG;
     }
     char *copy = strdup(path);
     if (!copy)
         return ERR_NO_MEMORY;
-    c->transport_maps[c->transport_map_count++] = copy;
+    maps->files[maps->count++] = copy;
     return ERR_OK;
 }
 
-static bool listed(const struct config *c, const struct config_key *key, const char *word)
+static enum err add_word(struct config *c, const struct config_key *key, const char *word, char why[256])
 {
-    const struct settings *s = &c->settings;
-    struct settings_network n;
-    char why[256];
-    if (strcmp(key->name, "mynetworks") == 0) {
-        if (parse_network(word, &n, why) != ERR_OK)
-            return false;
-        for (uint32_t i = 0; i < s->mynetworks_count; i++)
-            if (memcmp(&s->mynetworks[i], &n, sizeof n) == 0)
-                return true;
-        return false;
-    }
-    if (strcmp(key->name, "relay_domains") == 0) {
-        for (uint32_t i = 0; i < s->relay_domains_count; i++)
-            if (strcasecmp(s->relay_domains[i], word) == 0)
-                return true;
-        return false;
-    }
-    for (uint32_t i = 0; i < c->transport_map_count; i++) {
-        size_t tail = strlen(c->transport_maps[i]), len = strlen(word);
-        if (len >= tail && strcmp(word + len - tail, c->transport_maps[i]) == 0)
-            return true;
-    }
-    return false;
+    struct domains d;
+    if (strcmp(key->name, "mynetworks") == 0)
+        return add_network(c, word, why);
+    return domains_of(c, key, &d) ? add_domain(&d, word, why) : add_map(maps_of(c, key), word, why);
 }
 
 enum err config_add(struct config *c, const struct config_key *key, const char *value, char why[256])
 {
     char row[4096], *state = NULL;
+    const struct settings *s = &c->settings;
     if (strlen(value) >= sizeof row) {
         snprintf(why, 256, "is longer than %zu characters", sizeof row - 1);
         return ERR_CONFIG;
     }
     strcpy(row, value);
     for (char *word = strtok_r(row, ", \t\r\n", &state); word; word = strtok_r(NULL, ", \t\r\n", &state)) {
-        if (c->settings.mynetworks_count > LIST_MAX || c->settings.relay_domains_count > LIST_MAX) {
+        enum err e = add_word(c, key, word, why);
+        if (e != ERR_OK)
+            return e;
+        if (s->mynetworks_count > LIST_MAX || s->relay_domains_count > LIST_MAX || s->mydestination_count > LIST_MAX) {
             snprintf(why, 256, "more than %u entries", LIST_MAX);
             return ERR_CONFIG;
         }
-        if (listed(c, key, word))
-            continue; /* the last value comes again when its list ends */
-        enum err e = strcmp(key->name, "mynetworks") == 0 ? add_network(c, word, why)
-                     : strcmp(key->name, "relay_domains") == 0 ? add_domain(c, word, why) : add_map(c, word, why);
-        if (e != ERR_OK)
-            return e;
     }
     return ERR_OK;
 }
 
 void config_clear(struct config *c, const struct config_key *key)
 {
+    struct domains d;
+    struct config_maps *maps = maps_of(c, key);
     if (strcmp(key->name, "mynetworks") == 0) {
         c->settings.mynetworks_count = 0;
-    } else if (strcmp(key->name, "relay_domains") == 0) {
-        while (c->settings.relay_domains_count > 0)
-            free(c->settings.relay_domains[--c->settings.relay_domains_count]);
+    } else if (domains_of(c, key, &d)) {
+        while (*d.count > 0)
+            free((*d.row)[--*d.count]);
     } else {
-        while (c->transport_map_count > 0)
-            free(c->transport_maps[--c->transport_map_count]);
+        while (maps->count > 0)
+            free(maps->files[--maps->count]);
     }
 }
 
@@ -327,22 +338,33 @@ enum err config_check(struct config *c, char why[512])
     return e == ERR_OK ? check_settings(&c->settings, why) : e;
 }
 
-enum err config_open_routes(struct config *c, char text[CONFIG_TEXT_BYTES])
+enum err config_open_tables(struct config *c, char text[CONFIG_TEXT_BYTES])
 {
     char why[ROUTE_TEXT_BYTES];
-    struct route_table *table = NULL;
-    enum err e = route_table_open(c->settings.default_transport, c->settings.relayhost, c->transport_maps,
-                                  c->transport_map_count, why, &table);
+    struct route_table *routes = NULL;
+    struct alias_table *aliases = NULL;
+    const struct alias_config ac = {
+        .hostname = c->settings.hostname,
+        .destinations = c->settings.mydestination, .destination_count = c->settings.mydestination_count,
+        .alias_files = c->alias_maps.files, .alias_file_count = c->alias_maps.count,
+        .virtual_files = c->virtual_alias_maps.files, .virtual_file_count = c->virtual_alias_maps.count,
+    };
+    enum err e = route_table_open(c->settings.default_transport, c->settings.relayhost, c->transport_maps.files,
+                                  c->transport_maps.count, why, &routes);
     if (e == ERR_OK)
-        c->settings.transports = table;
-    else
+        e = alias_table_open(&ac, why, &aliases);
+    c->settings.transports = routes;
+    c->settings.aliases = aliases;
+    if (e != ERR_OK)
         snprintf(text, CONFIG_TEXT_BYTES, "%s", e == ERR_CONFIG ? why : err_text(e));
     return e;
 }
 
-void config_close_routes(struct config *c)
+void config_close_tables(struct config *c)
 {
-    struct route_table *table = c->settings.transports;
-    route_table_close(&table);
-    c->settings.transports = NULL;
+    struct route_table *routes = c->settings.transports;
+    struct alias_table *aliases = c->settings.aliases;
+    route_table_close(&routes);
+    alias_table_close(&aliases);
+    c->settings.transports = c->settings.aliases = NULL;
 }

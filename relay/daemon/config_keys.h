@@ -43,7 +43,7 @@ void *config_object(struct config *c, enum config_section section, const char *t
 enum err config_set(struct config *c, const struct config_key *key, const char *title, const char *value,
                     char why[256]) MUST_CHECK;
 enum err config_set_defaults(struct config *c, enum config_section section, const char *title) MUST_CHECK;
-/* mynetworks, relay_domains, transport_maps: one value, which may itself be a row separated by commas or blanks. */
+/* mynetworks, domains, map files: one value, which may itself be a row separated by commas or blanks. */
 enum err config_add(struct config *c, const struct config_key *key, const char *value, char why[256]) MUST_CHECK;
 void config_clear(struct config *c, const struct config_key *key);
 /* What holds between keys: said of the whole file. */

@@ -42,7 +42,7 @@ int main(int argc, char **argv)
     enum err e = config_load(absolute ? absolute : path, &config, text);
     free(absolute);
     if (e == ERR_OK)
-        e = config_open_routes(config, text);
+        e = config_open_tables(config, text);
     if (e != ERR_OK) {
         fprintf(stderr, "ironspoold: %s\n", text);
         config_free(&config);

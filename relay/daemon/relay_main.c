@@ -308,6 +308,8 @@ static enum err open_parts(struct relay *r)
     struct server_deps deps = {.loop = r->loop, .settings = settings, .tls = r->tls, .owner = r, .on_accepted = on_accepted};
     enum err e = port_open(r->loop, &callbacks, &r->port);
     if (e == ERR_OK)
+        port_use_trays(r->port, r->start->trays);
+    if (e == ERR_OK)
         e = schedule_open(r->loop, r->port, settings, &r->schedule);
     deps.port = r->port;
     if (e == ERR_OK)

@@ -176,8 +176,8 @@ static enum err lock_files(const struct config *c, bool mail, char *report, size
         allow(&l, c->settings.smtp_tls_ca_file, LANDLOCK_ACCESS_FS_READ_FILE);
     if (mail && strncmp(c->settings.default_transport, "maildir:", 8) == 0)
         allow_maildir(&l, c->settings.default_transport + 8, strlen(c->settings.default_transport + 8));
-    for (uint32_t i = 0; mail && i < c->transport_map_count; i++)
-        allow_maildirs_in_map(&l, c->transport_maps[i]);
+    for (uint32_t i = 0; mail && i < c->transport_maps.count; i++)
+        allow_maildirs_in_map(&l, c->transport_maps.files[i]);
     long failed = syscall(SYS_landlock_restrict_self, l.ruleset, 0);
     close(l.ruleset);
     snprintf(report, room, failed ? "files not restricted (Landlock refused)" : "files restricted (Landlock ABI %ld)", abi);

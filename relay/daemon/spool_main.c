@@ -442,7 +442,8 @@ static enum err mount(struct spool_process *sp)
 {
     struct pool_config config = sp->config->pool;
     pool_note_read(sp, &config.expected);
-    struct spool_wire_hooks hooks = {.owner = sp, .on_document = on_document, .on_report = on_report, .on_log = on_wire_log};
+    struct spool_wire_hooks hooks = {.owner = sp, .on_document = on_document, .on_report = on_report, .on_log = on_wire_log,
+                                    .trays = sp->start->trays};
     struct pool *pool = NULL;
     config.sink.owner = sp->events;
     config.sink.emit = events_log_emit;

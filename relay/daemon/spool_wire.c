@@ -34,7 +34,8 @@ enum err spool_wire_open(struct io *io, struct pool *pool, const struct spool_wi
     w->io = io;
     w->watch.fd = -1;
     const struct wire_server_hooks inner = {.owner = hooks->owner, .on_document = hooks->on_document,
-                                            .on_report = hooks->on_report, .on_log = hooks->on_log};
+                                            .on_report = hooks->on_report, .on_log = hooks->on_log,
+                                            .trays = hooks->trays};
     enum err e = wire_server_open(io, pool, &inner, &w->server);
     if (e != ERR_OK)
         free(w);

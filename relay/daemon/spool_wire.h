@@ -23,6 +23,7 @@ struct spool_wire_hooks {
     void (*on_report)(void *owner, const char *json, uint32_t len);
     /* One line for the log: connected, lost, dropped and why. May be NULL. */
     void (*on_log)(void *owner, const char *line);
+    const uint8_t *trays; /* shared with the relay (spoolfs/wire.h), or NULL */
 };
 
 enum err spool_wire_open(struct io *io, struct pool *pool, const struct spool_wire_hooks *hooks,

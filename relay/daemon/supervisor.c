@@ -16,7 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <spoolfs/wire.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -53,6 +55,7 @@ struct supervisor {
     struct config *config;
     struct loop *loop;            /* the log's; never run */
     struct board *board;
+    uint8_t *trays;
     struct identity identity;
     struct listeners listeners;
     int admin, signals, lock;
@@ -114,7 +117,7 @@ static _Noreturn void be_child(struct supervisor *s, enum which which, int contr
     reset_signals();
     struct child_start start = {.config = s->config, .listeners = &s->listeners, .control = control,
                                 .admin_fd = s->admin, .discard_index = s->children[which].discard,
-                                .board = s->board, .identity = s->identity};
+                                 .board = s->board, .trays = s->trays, .identity = s->identity};
     exit(mains[which].main(&start));
 }
 
@@ -286,7 +289,7 @@ static void reload(struct supervisor *s)
         e = ERR_CONFIG;
     }
     if (e == ERR_OK)
-        e = config_open_routes(next, text);
+        e = config_open_tables(next, text);
     if (e == ERR_OK && (e = listeners_apply(&s->listeners, next, where)) != ERR_OK)
         snprintf(text, sizeof text, "%s", where);
     if (e == ERR_OK && (e = identity_find(next, &s->identity, where)) != ERR_OK)
@@ -483,11 +486,19 @@ static void say_start(const struct supervisor *s)
         log_line(SERVICE, "warning: not started as root: the relay runs as the same user as the spool");
 }
 
+/* Made before the children, so that it outlives either. NULL: no memory, then bodies cross in the socket. */
+static uint8_t *trays_make(void)
+{
+    void *memory = mmap(NULL, (size_t)WIRE_TRAYS * CHUNK_BYTES_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
 int supervisor_run(struct config *config)
 {
     struct supervisor s = {.config = config, .admin = -1, .signals = -1, .lock = -1, .listeners.http.fd = -1,
-                           .board = board_make(), .children = {{.name = "spool", .control = -1}, {.name = "relay", .control = -1},
-                                                             {.name = "alarm", .control = -1}}};
+                           .board = board_make(), .trays = trays_make(),
+                           .children = {{.name = "spool", .control = -1}, {.name = "relay", .control = -1},
+                                        {.name = "alarm", .control = -1}}};
     char text[256] = "";
     const char *log_file = config->log_file[0] ? config->log_file : NULL;
     int code = 1;

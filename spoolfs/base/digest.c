@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns: every checksum. The only file that includes xxHash. */
+/* Owns: every checksum. The only file that includes xxHash. On x86-64 the library takes the widest vectors the CPU
+ * has, chosen at run time: a MiB of blocks and its records take about half the time SSE2 takes (61 and 120 us measured). */
+#define XXH_STATIC_LINKING_ONLY /* XXH3_INITSTATE */
+#ifdef __x86_64__
+#include <xxh_x86dispatch.h>
+#else
 #define XXH_INLINE_ALL
 #include <xxhash.h>
+#endif
 
 #include <base/assert.h>
 #include <base/digest.h>

@@ -43,7 +43,8 @@ static const struct layout layouts[WIRE_TYPE_COUNT] = {
     [WIRE_WANT_IDS] = {.from = 'r', .fields = F_NUMBER},
     [WIRE_APPEND] = {.from = 'r', .fields = F_TAG | F_CHUNKS | F_QID | F_ENVELOPE | F_BODY, .flags = WIRE_AGAIN,
                      .envelope_max = ENVELOPE_BYTES_MAX, .body_max = BODY_INLINE_MAX},
-    [WIRE_CHUNK] = {.from = 'r', .fields = F_NUMBER | F_QID | F_BODY, .body_max = CHUNK_BYTES_MAX},
+    [WIRE_CHUNK] = {.from = 'r', .fields = F_TAG | F_NUMBER | F_CHUNKS | F_QID | F_BODY, .flags = WIRE_TRAY,
+                    .body_max = CHUNK_BYTES_MAX},
     [WIRE_ABORT] = {.from = 'r', .fields = F_QID},
     [WIRE_MARK] = {.from = 'r', .fields = F_TAG | F_QID | F_BOUNCE | F_LOCATOR | F_ENVELOPE | F_MARKS | F_BODY,
                    .flags = WIRE_AGAIN | WIRE_RETIRE | WIRE_ENDS | WIRE_BOUNCE, .envelope_max = WITH_BOUNCE,
@@ -59,7 +60,7 @@ static const struct layout layouts[WIRE_TYPE_COUNT] = {
     [WIRE_WELCOME] = {.from = 's', .fields = F_NUMBER | F_QID | F_VALUE | F_CLOCK},
     [WIRE_LEND] = {.from = 's', .fields = F_NUMBER | F_QID},
     [WIRE_APPENDED] = {.from = 's', .fields = F_TAG | F_ERROR | F_QID | F_LOCATOR},
-    [WIRE_CHUNKED] = {.from = 's', .fields = F_NUMBER | F_CHUNKS | F_ERROR | F_QID},
+    [WIRE_CHUNKED] = {.from = 's', .fields = F_TAG | F_NUMBER | F_CHUNKS | F_ERROR | F_QID, .flags = WIRE_TRAY},
     [WIRE_MARKED] = {.from = 's', .fields = F_TAG | F_ERROR | F_QID | F_BOUNCE | F_LOCATOR, .flags = WIRE_BOUNCE},
     [WIRE_DUE] = {.from = 's', .fields = F_NUMBER | F_CHUNKS | F_QID | F_LOCATOR | F_VALUE | F_ENVELOPE | F_MARKS,
                   .envelope_max = ENVELOPE_BYTES_MAX, .marks_max = RECIPIENTS_PER_MESSAGE_MAX},
@@ -229,6 +230,14 @@ static enum err get_rows(const uint8_t *p, const uint8_t *end, const struct layo
     return ERR_OK;
 }
 
+/* The bytes of a CHUNK are in the message or in a tray, never in both. */
+static bool chunk_has_bytes(const struct wire_message *m)
+{
+    if (!(m->flags & WIRE_TRAY))
+        return m->tag == 0 && m->chunk_count == 0 && m->body.len > 0;
+    return m->tag < WIRE_TRAYS && m->body.len == 0 && m->chunk_count > 0 && m->chunk_count <= CHUNK_BYTES_MAX;
+}
+
 /* What the fields of a type mean to each other, so that no user has to look again. */
 static enum err check_meaning(const struct wire_message *m)
 {
@@ -244,7 +253,7 @@ static enum err check_meaning(const struct wire_message *m)
     case WIRE_APPEND:
         return m->chunk_count <= CHUNKS_PER_MESSAGE_MAX && (m->chunk_count == 0 || m->body.len == 0) ? ERR_OK : ERR_INVALID;
     case WIRE_CHUNK:
-        return m->number < CHUNKS_PER_MESSAGE_MAX && m->body.len > 0 ? ERR_OK : ERR_INVALID;
+        return m->number < CHUNKS_PER_MESSAGE_MAX && chunk_has_bytes(m) ? ERR_OK : ERR_INVALID;
     case WIRE_MARK:
         if (!(m->flags & WIRE_BOUNCE))
             return queue_id_is_none(m->bounce) && m->envelope.len + m->body.len == 0 ? ERR_OK : ERR_INVALID;

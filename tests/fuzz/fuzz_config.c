@@ -11,7 +11,7 @@ static void check_config(const struct config *c)
 {
     const struct pool_config *p = &c->pool;
     ASSERT(p->member_count <= MEMBERS_MAX && c->listen_count <= CONFIG_LISTENS_MAX);
-    ASSERT(c->transport_map_count <= CONFIG_MAPS_MAX);
+    ASSERT(c->transport_maps.count <= CONFIG_MAPS_MAX && c->alias_maps.count <= CONFIG_MAPS_MAX);
     ASSERT(p->copies >= 1 && p->copies <= COPIES_MAX && p->min_copies >= 1 && p->min_copies <= p->copies);
     ASSERT(memchr(c->control_socket, '\0', sizeof c->control_socket));
     for (uint32_t i = 0; i < p->member_count; i++)

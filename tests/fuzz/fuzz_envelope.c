@@ -28,6 +28,17 @@ static void try_envelope(const uint8_t *bytes, uint32_t len)
         (void)envelope_destination(address, address_len);
         count++;
     }
+    struct envelope_origin o = {0}, of = {0};
+    struct envelope_cursor again_from;
+    uint32_t origins = 0;
+    envelope_origins(&e, &cursor);
+    envelope_origins(&e, &again_from);
+    for (uint32_t next = 0; envelope_origin_next(&cursor, &o); next = o.first + o.count, origins++) {
+        ASSERT(o.first >= next && o.first + o.count <= e.recipient_count && envelope_add_origin(&w, &o) == ERR_OK);
+        const struct envelope_origin *found = envelope_origin_of(&again_from, &of, o.first);
+        ASSERT(found && found->address == o.address && found->sender == o.sender);
+    }
+    ASSERT(origins == e.origin_count);
     ASSERT(count == e.recipient_count && envelope_end(&w, e.body_bytes, e.flags) == len);
     ASSERT(memcmp(again, bytes, len) == 0);
     free(again);

@@ -77,6 +77,27 @@ def route():
         put("route", what, text)
 
 
+def alias():
+    tables = {
+        "plain": ("list: a@b.test, c@d.test\nowner-list: x@b.test\n", "a@v.test list@h.test\n@v.test @h.test\n", ""),
+        "continued": ("# c\nlist:\n  a@b.test,\n# between\n\tc\n\"a b\": list\n", "", ""),
+        "included": ("list: :include:/proc/self/fd/100, z\n", "", "# subscribers\na@b.test\nName <c@d.test>, e\n"),
+        "included_bad": ("list: :include:/proc/self/fd/100\n", "", "|cmd\n"),
+        "included_nested": ("list: :include:/proc/self/fd/100\n", "", ":include:/proc/self/fd/100\n"),
+        "circle": ("list: b\nb: c, list\nc: list\n", "a@v.test b@v.test\nb@v.test a@v.test\n", ""),
+        "itself": ("list: list, \\b, b\nb: c@d.test\n", "a@v.test a@v.test\n", ""),
+        "domains": ("", "v.test anything\na@v.test b@w.test\n@w.test @v.test\nlist q@r.test\n", ""),
+        "command": ("list: \"|cmd a b\"\n", "", ""),
+        "file": ("list: /var/mail/x\n", "", ""),
+        "long": ("list: " + "a" * 400 + "@b.test\n", "", ""),
+        "many": ("list: " + ", ".join("u%d@b.test" % i for i in range(300)) + "\n", "", ""),
+        "odd": ("list: (a(b)c) <a@b.test>, \"q\\\"\"@b.test,, (\n", "@ x\n", ""),
+        "utf8": ("list: \u00fc@b.test\n\u00fc: a\n", "", ""),
+    }
+    for what, parts in tables.items():
+        put("alias", what, "\0".join(parts))
+
+
 def config():
     members = "".join(f'    member "{n}" {{ path = "/srv/{n}.member" failure_domain = "{n}" }}\n' for n in "abc")
     files = {
@@ -94,16 +115,19 @@ def config():
         "open_brace": 'pool {\n    member "a" {\n',
         "environment": 'hostname = "${HOME}"\npool {\n' + members + '}\n# comment\n// another\n/* third */\n',
         "empty": "",
+        "aliases": 'mydestination = { "h.test", ".h.test" }\nalias_maps = { "/dev/null" }\n'
+                   'virtual_alias_maps = { "hash:/dev/null", "/nonexistent" }\npool {\n' + members + '}\n',
     }
     for what, text in files.items():
         put("config", what, text)
 
 
 def envelope():
-    def encode(sender, client, helo, recipients, flags=0):
+    def encode(sender, client, helo, recipients, flags=0, origins=()):
         rows = b"".join(struct.pack("<H", len(r)) + r for r in recipients)
-        return (struct.pack("<IIQQIIHHHH", 1, flags, 1700000000000, 1234, len(recipients), len(rows), len(sender),
-                            len(client), len(helo), 0) + sender + client + helo + rows)
+        tail = b"".join(struct.pack("<HHHH", f, n, len(a), len(s)) + a + s for f, n, a, s in origins)
+        return (struct.pack("<IIQQIIHHHH", 2 if origins else 1, flags, 1700000000000, 1234, len(recipients), len(rows), len(sender),
+                            len(client), len(helo), len(origins)) + sender + client + helo + rows + tail)
 
     def mark(recipient, status, until, reason):
         return struct.pack("<IHHQ", recipient, status, len(reason), until) + reason
@@ -112,6 +136,8 @@ def envelope():
     put("envelope", "many", b"\0" + encode(b"", b"", b"", [b"r%d@d.test" % i for i in range(20)], 3))
     put("envelope", "none", b"\0" + encode(b"", b"x", b"y", []))
     put("envelope", "long", b"\0" + encode(b"a" * 320, b"x", b"y", [b"b" * 320]))
+    put("envelope", "origins", b"\0" + encode(b"a@b.test", b"x", b"y", [b"c@d.test", b"e@d.test", b"f@d.test"], 0,
+                                               [(0, 2, b"l@d.test", b"owner-l@d.test"), (2, 1, b"g@d.test", b"")]))
     put("envelope", "marks", b"\1" + mark(0, 1, 0, b"") + mark(7, 2, 1700000000000, b"450 4.2.0 later") + mark(999, 4, 0, b"x"))
     put("envelope", "no_marks", b"\1")
 
@@ -227,5 +253,5 @@ def alarm():
 
 if len(sys.argv) != 2:
     sys.exit("usage: make_corpus.py DIRECTORY")
-for make in (smtp_in, smtp_out, route, config, envelope, wire, superblock, frame, recovery, admin, smart, alarm):
+for make in (smtp_in, smtp_out, route, alias, config, envelope, wire, superblock, frame, recovery, admin, smart, alarm):
     make()

@@ -27,6 +27,8 @@ static struct {
     unsigned chunks, aborts;
     uint8_t *stored;     /* CHUNKs in order */
     size_t stored_bytes;
+    unsigned trays;      /* how many there are; each is memory of its own, so that a sanitizer sees its ends */
+    uint8_t *tray[4];    /* taken; NULL: free */
 } fake;
 
 static void fake_port_reset(void)
@@ -104,6 +106,28 @@ enum err port_append(struct port *port, struct port_append *a)
     return ERR_OK;
 }
 
+uint8_t *port_tray_take(struct port *port)
+{
+    (void)port;
+    for (unsigned i = 0; i < fake.trays; i++)
+        if (!fake.tray[i])
+            return fake.tray[i] = malloc(CHUNK_BYTES_MAX);
+    return NULL;
+}
+
+void port_tray_give(struct port *port, uint8_t *tray)
+{
+    (void)port;
+    for (unsigned i = 0; i < 4; i++) {
+        if (fake.tray[i] == tray) {
+            free(tray);
+            fake.tray[i] = NULL;
+            return;
+        }
+    }
+    ASSERT(!"a tray that was taken");
+}
+
 enum err port_chunk(struct port *port, struct queue_id qid, uint32_t number, const void *bytes, uint32_t len)
 {
     (void)port;
@@ -121,6 +145,9 @@ enum err port_chunk(struct port *port, struct queue_id qid, uint32_t number, con
     memcpy(fake.stored + fake.stored_bytes, bytes, len);
     fake.stored_bytes += len;
     fake.chunks++;
+    for (unsigned i = 0; i < 4; i++)
+        if (fake.tray[i] == bytes)
+            port_tray_give(port, fake.tray[i]);
     return ERR_OK;
 }
 

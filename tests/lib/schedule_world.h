@@ -103,6 +103,8 @@ enum err port_take_queue_id(struct port *port, struct queue_id *qid_out)
 enum err port_reserve(struct port *port, uint64_t bytes) { (void)port; (void)bytes; return ERR_OK; }
 void port_unreserve(struct port *port, uint64_t bytes) { (void)port; (void)bytes; }
 enum err port_append(struct port *port, struct port_append *a) { (void)port; (void)a; return ERR_BUSY; }
+uint8_t *port_tray_take(struct port *port) { (void)port; return NULL; }
+void port_tray_give(struct port *port, uint8_t *tray) { (void)port; (void)tray; }
 enum err port_chunk(struct port *port, struct queue_id qid, uint32_t number, const void *bytes, uint32_t len)
 {
     (void)port; (void)qid; (void)number; (void)bytes; (void)len;

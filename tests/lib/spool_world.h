@@ -104,20 +104,8 @@ static UNUSED void on_answer(struct spool_group *g, enum err e)
     s->e = e;
 }
 
-static UNUSED enum err append(uint32_t body_bytes)
+static UNUSED enum err append_submit(struct sent *s)
 {
-    ASSERT(w.count < SENT_MAX);
-    struct sent *s = &w.sent[w.count];
-    memset(s, 0, sizeof *s);
-    s->body = malloc(body_bytes + 1);
-    s->body_bytes = body_bytes;
-    for (uint32_t i = 0; i < body_bytes; i++)
-        s->body[i] = (uint8_t)(i * 31 + w.count);
-    snprintf((char *)s->envelope, sizeof s->envelope, "envelope %u", w.count);
-    s->record = (struct spool_record){.type = RECORD_MESSAGE, .qid = spool_lend_queue_ids(w.pool, 1),
-                                      .envelope_bytes = 64,
-                                      .parts = {{s->envelope, 64}, {s->body, body_bytes / 2},
-                                                {s->body + body_bytes / 2, body_bytes - body_bytes / 2}}};
     s->group = (struct spool_group){.records = &s->record, .count = 1, .class = SPOOL_NEW_MAIL, .done = on_answer,
                                     .owner = s};
     enum err e = spool_submit(w.pool, &s->group);
@@ -126,6 +114,37 @@ static UNUSED enum err append(uint32_t body_bytes)
     else
         free(s->body);
     return e;
+}
+
+static UNUSED struct sent *sent_next(uint32_t body_bytes)
+{
+    ASSERT(w.count < SENT_MAX);
+    struct sent *s = &w.sent[w.count];
+    memset(s, 0, sizeof *s);
+    s->body = malloc(body_bytes + 1);
+    s->body_bytes = body_bytes;
+    for (uint32_t i = 0; i < body_bytes; i++)
+        s->body[i] = (uint8_t)(i * 31 + w.count);
+    return s;
+}
+
+static UNUSED enum err append_chunk(uint32_t bytes)
+{
+    struct sent *s = sent_next(bytes);
+    s->record = (struct spool_record){.type = RECORD_CHUNK, .qid = spool_lend_queue_ids(w.pool, 1),
+                                      .parts = {{s->body, bytes}}};
+    return append_submit(s);
+}
+
+static UNUSED enum err append(uint32_t body_bytes)
+{
+    struct sent *s = sent_next(body_bytes);
+    snprintf((char *)s->envelope, sizeof s->envelope, "envelope %u", w.count);
+    s->record = (struct spool_record){.type = RECORD_MESSAGE, .qid = spool_lend_queue_ids(w.pool, 1),
+                                      .envelope_bytes = 64,
+                                      .parts = {{s->envelope, 64}, {s->body, body_bytes / 2},
+                                                {s->body + body_bytes / 2, body_bytes - body_bytes / 2}}};
+    return append_submit(s);
 }
 
 static UNUSED void turn(void)

@@ -97,10 +97,12 @@ static UNUSED void on_log(void *owner, const char *line)
     w.violations += strstr(line, "dropped") != NULL;
 }
 
+static uint8_t trays[WIRE_TRAYS * CHUNK_BYTES_MAX]; /* as the supervisor makes them: they outlive both ends */
+
 static UNUSED void mount(void)
 {
     const char *text;
-    const struct wire_server_hooks hooks = {.on_document = on_document, .on_log = on_log};
+    const struct wire_server_hooks hooks = {.on_document = on_document, .on_log = on_log, .trays = trays};
     assert_int_equal(pool_mount(&w.ram.io, &w.config, &w.pool, &text), ERR_OK);
     assert_int_equal(wire_server_open(&w.ram.io, w.pool, &hooks, &w.server), ERR_OK);
 }
@@ -248,6 +250,7 @@ static UNUSED int setup(void **state)
     assert_int_equal(loop_open(&w.loop), ERR_OK);
     loop_timer_init(w.loop, &w.timer, on_timer, NULL);
     assert_int_equal(port_open(w.loop, &cb, &w.port), ERR_OK);
+    port_use_trays(w.port, trays);
     attach();
     run_until(is_up);
     return 0;

@@ -71,7 +71,7 @@ static void the_contracts_example_is_understood(void **state)
     assert_int_equal(c->settings.mynetworks_count, 1);
     assert_int_equal(c->settings.mynetworks[0].prefix, 8);
     assert_string_equal(c->settings.relay_domains[0], "lists.example.org");
-    assert_string_equal(c->transport_maps[0], map);
+    assert_string_equal(c->transport_maps.files[0], map);
     assert_false(c->fault_injection);
     config_free(&c);
     unlink(map);

@@ -29,7 +29,8 @@ static struct mail *original(const char *sender, uint32_t flags)
 
 static char *make(struct mail *m, const struct dsn_recipient *recipients, uint32_t count, const char *head, struct mail **bounce_out)
 {
-    struct dsn_report r = {.qid = {8, 9}, .mail = m, .recipients = recipients, .count = count, .head = (const uint8_t *)head,
+    struct dsn_report r = {.qid = {8, 9}, .mail = m, .to = m->envelope.sender, .to_len = m->envelope.sender_len,
+                           .recipients = recipients, .count = count, .head = (const uint8_t *)head,
                            .head_len = (uint32_t)strlen(head), .hostname = "relay.test", .mail_name = "Ironspool",
                            .now_ms = 1700000100000};
     assert_int_equal(dsn_make(&r, bounce_out), ERR_OK);
@@ -40,7 +41,7 @@ static void a_bounce_goes_to_the_sender_from_nobody(void **state)
 {
     (void)state;
     struct mail *m = original("s@a.test", 0), *b = NULL;
-    struct dsn_recipient r = {"r@b.test", 8, "5.1.1", "host h said: 550 no", false};
+    struct dsn_recipient r = {"r@b.test", 8, "5.1.1", "host h said: 550 no", false, "list@c.test", 11};
     char *text = make(m, &r, 1, "From: s@a.test\r\nSubject: hi\r\n\r\nsecret body\r\n", &b);
     struct envelope_cursor c;
     const char *to;
@@ -54,7 +55,8 @@ static void a_bounce_goes_to_the_sender_from_nobody(void **state)
     assert_memory_equal(to, "s@a.test", 8);
     static const char *const wanted[] = {
         "To: s@a.test\r\n", "Auto-Submitted: auto-replied\r\n", "report-type=delivery-status", "Reporting-MTA: dns; relay.test\r\n",
-        "Final-Recipient: rfc822; r@b.test\r\n", "Action: failed\r\n", "Status: 5.1.1\r\n", "host h said: 550 no",
+        "Original-Recipient: rfc822; list@c.test\r\nFinal-Recipient: rfc822; r@b.test\r\n",
+        "Action: failed\r\n", "Status: 5.1.1\r\n", "host h said: 550 no",
         "Subject: hi\r\n", "Tue, 14 Nov 2023 22:15:00 +0000",
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
@@ -81,7 +83,7 @@ static void what_others_said_cannot_leave_its_line(void **state)
 {
     (void)state;
     struct mail *m = original("s@a.test", 0), *b = NULL;
-    struct dsn_recipient r = {"r@b.test", 8, "5.1.1", "no\r\nBcc: all@a.test\r\n\r\n--x", false};
+    struct dsn_recipient r = {"r@b.test", 8, "5.1.1", "no\r\nBcc: all@a.test\r\n\r\n--x", false, NULL, 0};
     char *text = make(m, &r, 1, "Subject: a\rb\x01\nX: y\r\n--fake-boundary--\r\n\r\n", &b);
     check_lines(text);
     assert_null(strstr(text, "\r\nBcc:"));
@@ -101,7 +103,7 @@ static void the_largest_bounce_fits_one_body(void **state)
     for (size_t i = 0; i + 3 < sizeof head; i++)
         head[i] = i % 80 == 78 ? '\r' : i % 80 == 79 ? '\n' : 'h';
     for (uint32_t i = 0; i < DSN_RECIPIENTS_MAX; i++)
-        r[i] = (struct dsn_recipient){address, 320, "5.123.123", reason, true};
+        r[i] = (struct dsn_recipient){address, 320, "5.123.123", reason, true, address, i % 2 ? 256 : 257};
     struct mail *m = original("s@a.test", ENVELOPE_SMTPUTF8), *b = NULL;
     char *text = make(m, r, DSN_RECIPIENTS_MAX, head, &b);
     assert_true(b->body_bytes <= BODY_INLINE_MAX);
@@ -122,7 +124,7 @@ static void a_header_line_without_end_is_cut(void **state)
     memset(head, 'x', sizeof head - 1);
     head[15000] = '\n';
     struct mail *m = original("s@a.test", 0), *b = NULL;
-    struct dsn_recipient r = {"r@b.test", 8, "5.1.1", "", false};
+    struct dsn_recipient r = {"r@b.test", 8, "5.1.1", "", false, NULL, 0};
     char *text = make(m, &r, 1, head, &b);
     check_lines(text);
     free(text);
@@ -134,7 +136,7 @@ static void without_the_original_there_is_still_a_bounce(void **state)
 {
     (void)state;
     struct mail *m = original("s@a.test", 0), *b = NULL;
-    struct dsn_recipient r = {"r@b.test", 8, "4.4.1", "delivery time expired", true};
+    struct dsn_recipient r = {"r@b.test", 8, "4.4.1", "delivery time expired", true, NULL, 0};
     char *text = make(m, &r, 1, "", &b);
     check_lines(text);
     assert_non_null(strstr(text, "Status: 4.4.1"));

@@ -161,7 +161,7 @@ static void the_longest_envelope_is_taken_and_one_recipient_more_is_not(void **s
         address[0] = (char)('a' + i % 26);
         assert_int_equal(intake_recipient(seen.t, address, sizeof address), ERR_OK);
     }
-    assert_int_equal(intake_recipient(seen.t, address, sizeof address), ERR_FULL);
+    assert_int_equal(intake_recipient(seen.t, address, sizeof address), ERR_TOO_MANY);
     assert_int_equal(intake_body_begin(seen.t, &settings, &client), ERR_OK);
     fake.answer_at_once = true;
     intake_body_end(seen.t, "");
@@ -226,6 +226,69 @@ static void a_large_body_streams_as_chunks_in_order(void **state)
         expect_streamed(1000000);
         assert_int_equal(fake.reserved, 0);
     }
+}
+
+static unsigned fake_trays_out(void)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < 4; i++)
+        n += fake.tray[i] != NULL;
+    return n;
+}
+
+static void a_large_body_crosses_in_trays_as_far_as_there_are_some(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 8; i++) {
+        fake_port_reset();
+        fake.answer_at_once = true;
+        fake.trays = 1 + i % 2;
+        fake.chunks_busy = i % 3;
+        fake.tray[0] = i == 7 ? malloc(1) : NULL; /* others have them */
+        begin_body(i < 4 ? 1000000 : 0);
+        assert_int_equal(fake_trays_out(), i < 4 || i == 7);
+        give_many(1000000, 3001 + 20000 * i);
+        intake_body_end(seen.t, "");
+        for (int k = 0; k < 10 && !seen.dones; k++)
+            intake_room(intake);
+        assert_int_equal(seen.e, ERR_OK);
+        assert_int_equal(seen.mail->chunk_count, fake.chunks);
+        expect_streamed(1000000);
+        if (i == 7)
+            port_tray_give(NULL, fake.tray[0]);
+        assert_int_equal(fake_trays_out(), 0);
+    }
+}
+
+static void a_tray_comes_back_whatever_becomes_of_the_message(void **state)
+{
+    (void)state;
+    fake.answer_at_once = true;
+    fake.trays = 2;
+    begin_body(1000000); /* and then it is a small one: its body is the mail's own memory */
+    assert_int_equal(fake_trays_out(), 1);
+    give_many(5000, 5000);
+    intake_body_end(seen.t, "");
+    assert_int_equal(seen.e, ERR_OK);
+    assert_int_equal(seen.mail->chunk_count, 0);
+    assert_non_null(seen.mail->body);
+    for (uint64_t i = 0; i < 5000; i++)
+        assert_int_equal(seen.mail->body[seen.mail->body_bytes - 5000 + i], (uint8_t)(i % 251));
+    assert_int_equal(fake_trays_out(), 0);
+    begin_body(0); /* a CHUNK fails */
+    give_many(100000, 10000);
+    assert_int_equal(fake_trays_out(), 1);
+    fake.chunk_says = ERR_SPOOL_GONE;
+    give_many(100000, 10000);
+    assert_int_equal(fake_trays_out(), 0);
+    intake_body_end(seen.t, "");
+    fake.chunk_says = ERR_OK;
+    fake.chunks = 0;
+    begin_body(0); /* the client goes away */
+    give_many(100000, 10000);
+    assert_int_equal(fake_trays_out(), 1);
+    intake_abandon(&seen.t);
+    assert_int_equal(fake_trays_out(), 0);
 }
 
 static void without_credit_the_body_waits_and_loses_nothing(void **state)
@@ -436,6 +499,8 @@ int main(void)
         T(several_recipients_do_not_learn_of_each_other),
         T(the_longest_envelope_is_taken_and_one_recipient_more_is_not),
         T(a_large_body_streams_as_chunks_in_order),
+        T(a_large_body_crosses_in_trays_as_far_as_there_are_some),
+        T(a_tray_comes_back_whatever_becomes_of_the_message),
         T(without_credit_the_body_waits_and_loses_nothing),
         T(the_inline_limit_is_inclusive),
         T(a_failed_chunk_fails_the_message_and_only_it),

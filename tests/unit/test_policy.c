@@ -10,7 +10,11 @@
 #include <cmocka.h>
 #include <netinet/in.h>
 
+#include "alias.h"
 #include "policy.h"
+
+#include <stdlib.h>
+#include <unistd.h>
 
 static struct settings_network networks[] = {
     {4, {127}, 8},
@@ -86,12 +90,51 @@ static void trusted_clients_reach_everybody(void **state)
     assert_int_equal(rcpt(&settings, true, "root"), ERR_OK);
 }
 
+/* What the alias tables list is for everybody; what they own and do not list is unknown, not forbidden. */
+static void strangers_reach_what_the_alias_tables_list(void **state)
+{
+    (void)state;
+    static const char aliases[] = "sales: a@far.test\n";
+    static const char virtuals[] = "v.test anything\nin@v.test a@far.test\nout@far.test b@far.test\n";
+    char path[2][40] = {"/tmp/ironspool-policy-XXXXXX", "/tmp/ironspool-policy-XXXXXX"}, text[MAPFILE_TEXT_BYTES];
+    char *files[] = {path[0], path[1]}, local[] = "here.test", *destinations[] = {local};
+    struct alias_table *t;
+    for (int i = 0; i < 2; i++) {
+        int fd = mkstemp(path[i]);
+        const char *content = i ? virtuals : aliases;
+        assert_int_equal(write(fd, content, strlen(content)), (ssize_t)strlen(content));
+        close(fd);
+    }
+    struct alias_config c = {.hostname = "mx.test", .destinations = destinations, .destination_count = 1, .alias_files = files,
+                             .alias_file_count = 1, .virtual_files = files + 1, .virtual_file_count = 1};
+    assert_int_equal(alias_table_open(&c, text, &t), ERR_OK);
+    struct settings s = settings;
+    s.aliases = t;
+    static const struct { const char *address; enum err strangers, ours; } tries[] = {
+        {"sales@here.test", ERR_OK, ERR_OK},          {"sales@mx.test", ERR_OK, ERR_OK},
+        {"sales", ERR_OK, ERR_OK},                    {"nobody@here.test", ERR_NO_USER, ERR_OK},
+        {"nobody", ERR_NO_USER, ERR_OK},              {"Postmaster@here.test", ERR_OK, ERR_OK},
+        {"postmaster", ERR_OK, ERR_OK},               {"postmaster@far.test", ERR_DENIED, ERR_OK},
+        {"in@v.test", ERR_OK, ERR_OK},                {"nobody@v.test", ERR_NO_USER, ERR_NO_USER},
+        {"out@far.test", ERR_OK, ERR_OK},             {"sales@far.test", ERR_DENIED, ERR_OK},
+        {"x@lists.example.org", ERR_OK, ERR_OK},
+    };
+    for (size_t i = 0; i < sizeof tries / sizeof tries[0]; i++) {
+        assert_int_equal(rcpt(&s, false, tries[i].address), tries[i].strangers);
+        assert_int_equal(rcpt(&s, true, tries[i].address), tries[i].ours);
+    }
+    alias_table_close(&t);
+    for (int i = 0; i < 2; i++)
+        unlink(path[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(networks_match_to_their_last_bit),
         cmocka_unit_test(strangers_reach_relay_domains_only),
         cmocka_unit_test(trusted_clients_reach_everybody),
+        cmocka_unit_test(strangers_reach_what_the_alias_tables_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -111,12 +111,14 @@ static void a_body_is_fetched_as_it_was_appended(void **state)
     assert_int_equal(w.violations, 0);
 }
 
+/* By turns in a tray and in memory of its own. */
 static enum err send_chunks(struct queue_id qid, uint32_t number, uint64_t body_bytes, uint32_t *chunks_out)
 {
-    static uint8_t bytes[CHUNK_BYTES_MAX];
+    static uint8_t own[CHUNK_BYTES_MAX];
     *chunks_out = 0;
-    for (uint64_t at = 0; at < body_bytes; at += sizeof bytes) {
-        uint32_t n = body_bytes - at < sizeof bytes ? (uint32_t)(body_bytes - at) : (uint32_t)sizeof bytes;
+    for (uint64_t at = 0; at < body_bytes; at += sizeof own) {
+        uint32_t n = body_bytes - at < sizeof own ? (uint32_t)(body_bytes - at) : (uint32_t)sizeof own;
+        uint8_t *tray = *chunks_out % 4 != 3 ? port_tray_take(w.port) : NULL, *bytes = tray ? tray : own;
         for (uint32_t i = 0; i < n; i++)
             bytes[i] = body_byte(number, at + i);
         enum err e = port_chunk(w.port, qid, *chunks_out, bytes, n);
@@ -125,6 +127,8 @@ static enum err send_chunks(struct queue_id qid, uint32_t number, uint64_t body_
             run_until(is_up);
             e = port_chunk(w.port, qid, *chunks_out, bytes, n);
         }
+        if (e != ERR_OK && tray)
+            port_tray_give(w.port, tray);
         if (e != ERR_OK)
             return e;
         (*chunks_out)++;
@@ -190,6 +194,62 @@ static void a_canceled_fetch_is_not_heard_of_again(void **state)
     }
     fetch_and_compare(i->mail, 0, 2 * MIB);
     assert_int_equal(w.violations, 0);
+}
+
+static bool is_lost(void) { return !port_status(w.port).connected; }
+
+/* How many trays are at hand; they are given back at once. */
+static uint32_t trays_free(void)
+{
+    static uint8_t *taken[WIRE_TRAYS + 1];
+    uint32_t n = 0;
+    while (n <= WIRE_TRAYS && (taken[n] = port_tray_take(w.port)) != NULL)
+        n++;
+    for (uint32_t i = n; i > 0; i--)
+        port_tray_give(w.port, taken[i - 1]);
+    return n;
+}
+
+static void trays_come_back_with_the_answer_or_the_loss(void **state)
+{
+    (void)state;
+    uint32_t chunks;
+    struct queue_id qid;
+    assert_int_equal(trays_free(), WIRE_TRAYS);
+    append_large(9 * MIB + 77);
+    run_until(is_quiet);
+    assert_int_equal(trays_free(), WIRE_TRAYS);
+    assert_int_equal(port_take_queue_id(w.port, &qid), ERR_OK);
+    assert_int_equal(send_chunks(qid, 0, 1000000, &chunks), ERR_OK);
+    assert_int_equal(trays_free(), WIRE_TRAYS - 12);
+    uint8_t *mine = port_tray_take(w.port);
+    crash_spool();
+    run_until(is_lost);
+    assert_null(port_tray_take(w.port)); /* PRT-5 */
+    attach();
+    run_until(is_idle_and_ready);
+    assert_int_equal(trays_free(), WIRE_TRAYS - 1);
+    port_tray_give(w.port, mine);
+    port_abort(w.port, qid);
+    assert_int_equal(w.violations, 0);
+}
+
+static void an_answer_for_a_tray_that_was_not_sent_ends_the_connection(void **state)
+{
+    (void)state;
+    for (uint32_t tag = 0; tag <= WIRE_TRAYS; tag += WIRE_TRAYS / 2) {
+        uint8_t bytes[256], byte = 1;
+        struct queue_id qid;
+        assert_int_equal(port_take_queue_id(w.port, &qid), ERR_OK);
+        assert_int_equal(port_chunk(w.port, qid, 0, &byte, 1), ERR_OK);
+        const struct wire_message m = {.type = WIRE_CHUNKED, .qid = qid, .flags = WIRE_TRAY, .tag = tag, .chunk_count = 1};
+        uint32_t len = wire_encode(bytes, &m);
+        assert_int_equal(write(w.fd, bytes, len), len);
+        run_until(is_lost);
+        attach();
+        run_until(is_idle_and_ready);
+        assert_int_equal(trays_free(), WIRE_TRAYS);
+    }
 }
 
 /* --- losses --- */
@@ -424,6 +484,8 @@ int main(void)
         T(a_bounce_takes_the_place_of_its_cause),
         T(a_body_is_fetched_as_it_was_appended),
         T(a_large_body_streams_both_ways),
+        T(trays_come_back_with_the_answer_or_the_loss),
+        T(an_answer_for_a_tray_that_was_not_sent_ends_the_connection),
         T(a_canceled_fetch_is_not_heard_of_again),
         T(a_fetch_goes_on_where_the_connection_was_lost),
         T(a_message_whose_chunks_went_to_a_dead_spool_fails),

@@ -115,6 +115,62 @@ static void a_full_pool_refuses_and_keeps_what_it_has(void **state)
     assert_int_equal(append(60000), ERR_FULL);
 }
 
+static void chunks_and_small_mail_lie_in_segments_of_their_own(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 40; i++) {
+        assert_int_equal(i % 4 ? append_chunk(65536) : append(2000), ERR_OK);
+        turn();
+    }
+    settle(5);
+    assert_int_equal(count_ok(), 40);
+    for (uint32_t i = 0; i < 40; i += 4)
+        for (uint32_t k = 0; k < 40; k++)
+            assert_true(k % 4 == 0 || !segment_id_equal(w.sent[i].record.place.segment, w.sent[k].record.place.segment));
+}
+
+static void a_pool_full_of_chunks_refuses_and_takes_what_fits(void **state)
+{
+    (void)state;
+    enum err e = ERR_OK;
+    for (uint32_t i = 0; i < 4000 && e == ERR_OK; i++) {
+        e = append_chunk(65000);
+        if (e == ERR_BUSY) {
+            turn();
+            e = ERR_OK;
+        }
+    }
+    settle(10);
+    assert_int_equal(e, ERR_FULL);
+    uint64_t bytes = (uint64_t)count_ok() * 65000, slots = (uint64_t)40 * 3 / 2 * SEGMENT;
+    for (uint32_t i = 0; i < w.count; i++)
+        assert_true(w.sent[i].answered && (w.sent[i].e == ERR_OK || w.sent[i].e == ERR_FULL));
+    assert_true(bytes > slots * 3 / 4); /* reserves, the segment table and the ends of segments take the rest */
+    crash_and_mount();
+    assert_int_equal(append_chunk(65000), ERR_FULL);
+}
+
+static void slow_members_get_one_place_for_chunks_and_mail(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 20; i++) { /* every write takes 5 ms by the clock of this world */
+        for (uint32_t m = 0; m < 3; m++)
+            w.ram.held[m] = true;
+        assert_int_equal(append(2000), ERR_OK);
+        for (uint32_t n = 0; n < 12; n++)
+            turn();
+        for (uint32_t m = 0; m < 3; m++)
+            w.ram.held[m] = false;
+        settle(5);
+    }
+    uint32_t first = w.count;
+    for (uint32_t i = 0; i < 4; i++)
+        assert_int_equal(i % 2 ? append_chunk(65000) : append(2000), ERR_OK);
+    settle(5);
+    for (uint32_t i = 1; i < 4; i++)
+        assert_true(segment_id_equal(w.sent[first].record.place.segment, w.sent[first + i].record.place.segment));
+}
+
 static void one_damaged_member_is_read_around_and_repaired(void **state)
 {
     (void)state;
@@ -167,6 +223,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_member_that_does_not_answer_is_left_behind, setup, teardown),
         cmocka_unit_test_setup_teardown(below_min_copies_new_mail_is_refused_and_nothing_hangs, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_pool_refuses_and_keeps_what_it_has, setup, teardown),
+        cmocka_unit_test_setup_teardown(chunks_and_small_mail_lie_in_segments_of_their_own, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_pool_full_of_chunks_refuses_and_takes_what_fits, setup, teardown),
+        cmocka_unit_test_setup_teardown(slow_members_get_one_place_for_chunks_and_mail, setup, teardown),
         cmocka_unit_test_setup_teardown(one_damaged_member_is_read_around_and_repaired, setup, teardown),
         cmocka_unit_test_setup_teardown(members_are_known_by_identity_when_swapped, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lost_superblock_and_a_lost_member_leave_the_mail, setup, teardown),

@@ -50,6 +50,14 @@ static struct wire_message some_message(struct prng *p, enum wire_type t)
         m.body = some_bytes(p, CHUNK_BYTES_MAX);
     if (t == WIRE_CHUNK && !m.body.len)
         m.body.len = 1;
+    if (t == WIRE_CHUNK)
+        m.tag = 0;
+    if ((t == WIRE_CHUNK || t == WIRE_CHUNKED) && prng_below(p, 2)) {
+        m.flags = WIRE_TRAY;
+        m.tag = (uint32_t)prng_below(p, WIRE_TRAYS);
+        m.chunk_count = 1 + (uint32_t)prng_below(p, CHUNK_BYTES_MAX);
+        m.body.len = 0;
+    }
     if (t == WIRE_DOCUMENT)
         m.body = some_bytes(p, WIRE_DOCUMENT_KIND_MAX);
     if (t == WIRE_MARK) {

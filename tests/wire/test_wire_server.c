@@ -34,7 +34,11 @@ static struct {
     uint32_t dropped;
     uint8_t envelope[512];
     uint32_t envelope_len;
+    uint8_t pieces[BODY_INLINE_MAX];
+    uint32_t pieces_len;
 } w;
+
+static uint8_t trays[WIRE_TRAYS * CHUNK_BYTES_MAX];
 
 static enum err open_index(void *owner, struct uuid pool, bool discard, const struct index_callbacks *cb, struct index **out)
 {
@@ -52,9 +56,9 @@ static void on_log(void *owner, const char *line)
     w.dropped += strstr(line, "dropped") != NULL;
 }
 
-static int setup_world(bool index, uint32_t members)
+static int setup_world(bool index, uint32_t members, bool shared)
 {
-    const struct wire_server_hooks hooks = {.on_log = on_log};
+    const struct wire_server_hooks hooks = {.on_log = on_log, .trays = shared ? trays : NULL};
     memset(&w, 0, sizeof w);
     ram_io_open(&w.ram, members, MEMBER_BYTES);
     w.config = (struct pool_config){.copies = 2, .min_copies = 1, .degrade_after_ns = UINT64_C(2000000000),
@@ -74,19 +78,25 @@ static int setup_world(bool index, uint32_t members)
 static int setup(void **state)
 {
     (void)state;
-    return setup_world(true, 2);
+    return setup_world(true, 2, true);
+}
+
+static int setup_without_trays(void **state)
+{
+    (void)state;
+    return setup_world(true, 2, false);
 }
 
 static int setup_without_index(void **state)
 {
     (void)state;
-    return setup_world(false, 2);
+    return setup_world(false, 2, true);
 }
 
 static int setup_four_members(void **state)
 {
     (void)state;
-    return setup_world(true, 4); /* two open segments, each on two of them */
+    return setup_world(true, 4, true); /* two open segments, each on two of them */
 }
 
 static int teardown(void **state)
@@ -118,6 +128,10 @@ static void hear(const struct wire_message *m)
         w.last_error = m->error;
     if (m->type == WIRE_APPENDED)
         w.locator = m->locator;
+    if (m->type == WIRE_PIECE && w.pieces_len + m->body.len <= sizeof w.pieces) {
+        memcpy(w.pieces + w.pieces_len, m->body.bytes, m->body.len);
+        w.pieces_len += m->body.len;
+    }
     if (m->type == WIRE_DUE) {
         w.due_images[w.due_count % 4096] = m->value;
         w.due[w.due_count++ % 4096] = m->qid;
@@ -400,6 +414,43 @@ static void chunks_beyond_the_credit_end_the_connection(void **state)
     is_dropped_after(WIRE_CHUNKS_MAX, &(struct wire_message){.type = WIRE_CHUNK, .qid = take_id(), .body = {body, 1}}, false);
 }
 
+static void what_a_tray_held_when_it_was_named_is_what_is_stored(void **state)
+{
+    (void)state;
+    connect_and_present();
+    struct queue_id qid = take_id();
+    uint8_t *tray = trays + (size_t)(WIRE_TRAYS - 1) * CHUNK_BYTES_MAX;
+    memset(tray, 'm', CHUNK_BYTES_MAX);
+    say(&(struct wire_message){.type = WIRE_CHUNK, .qid = qid, .flags = WIRE_TRAY, .tag = WIRE_TRAYS - 1, .chunk_count = 30000});
+    memset(tray, 'x', CHUNK_BYTES_MAX); /* a relay that is not ours (WIRE-5) */
+    say(&(struct wire_message){.type = WIRE_CHUNK, .qid = qid, .number = 1, .body = {body, 10}});
+    turns(10);
+    assert_int_equal(w.heard[WIRE_CHUNKED], 2);
+    assert_int_equal(w.last_error, ERR_OK);
+    struct wire_message m = append_of(qid, "b@example.net", 30010);
+    m.chunk_count = 2;
+    m.body = (struct wire_bytes){0};
+    say(&m);
+    turns(10);
+    assert_int_equal(w.heard[WIRE_APPENDED], 1);
+    assert_int_equal(w.last_error, ERR_OK);
+    say(&(struct wire_message){.type = WIRE_FETCH, .qid = qid});
+    turns(200);
+    assert_int_equal(w.pieces_len, 30010);
+    for (uint32_t i = 0; i < 30000; i++)
+        assert_int_equal(w.pieces[i], 'm');
+    assert_int_equal(w.dropped, 0);
+}
+
+static void a_tray_of_a_memory_that_is_not_shared_ends_the_connection(void **state)
+{
+    (void)state;
+    connect_and_present();
+    say(&(struct wire_message){.type = WIRE_CHUNK, .qid = take_id(), .flags = WIRE_TRAY, .chunk_count = 1});
+    assert_int_equal(w.dropped, 1);
+    assert_false(wire_server_connected(w.s));
+}
+
 static void marks_beyond_the_credit_end_the_connection(void **state)
 {
     (void)state;
@@ -515,7 +566,11 @@ static struct wire_message some_message(struct prng *p)
         m.chunk_count = prng_below(p, 4) ? 0 : (uint32_t)prng_below(p, 3);
         m.body.len = m.chunk_count ? 0 : m.body.len;
     } else if (t == WIRE_CHUNK) {
-        m.body = (struct wire_bytes){body, 1 + (uint32_t)prng_below(p, 5000)};
+        m.flags = prng_below(p, 2) ? WIRE_TRAY : 0;
+        m.tag = m.flags ? (uint32_t)prng_below(p, WIRE_TRAYS) : 0;
+        uint32_t bytes = 1 + (uint32_t)prng_below(p, 5000);
+        m.chunk_count = m.flags ? bytes : 0;
+        m.body = (struct wire_bytes){body, m.flags ? 0 : bytes};
     } else if (t == WIRE_MARK) {
         m.flags = (uint8_t)prng_below(p, 8);
         if (mark_encode(marks, sizeof marks, &one, 1, &len) == ERR_OK && prng_below(p, 2))
@@ -585,6 +640,8 @@ int main(void)
         T(one_connection_replaces_the_other_only_when_its_groups_are_back),
         T(appends_beyond_the_credit_end_the_connection),
         T(chunks_beyond_the_credit_end_the_connection),
+        T(what_a_tray_held_when_it_was_named_is_what_is_stored),
+        cmocka_unit_test_setup_teardown(a_tray_of_a_memory_that_is_not_shared_ends_the_connection, setup_without_trays, teardown),
         T(marks_beyond_the_credit_end_the_connection),
         T(a_full_engine_stops_the_reading_and_loses_nothing),
         T(who_does_not_read_stops_being_heard_and_costs_bounded_memory),

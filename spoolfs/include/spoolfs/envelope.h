@@ -30,12 +30,26 @@ struct envelope {
     uint32_t recipient_count;
     const uint8_t *recipients; /* encoded; walk with envelope_recipient_next */
     uint32_t recipients_bytes;
+    uint32_t origin_count;
+    const uint8_t *origins; /* encoded; walk with envelope_origin_next */
+    uint32_t origins_bytes;
 };
 
-/* Encoding: begin with everything but recipients, add each, end. The buffer is the caller's (ENVELOPE_BYTES_MAX). */
-struct envelope_writer { uint8_t *buffer; uint32_t capacity, used, count; };
+/* Where recipients came from: those from `first` on were made of `address` by the alias tables, and what is to be said
+ * of them goes to `sender` (length 0: the message's own). Recipients without an origin are as the client gave them. */
+struct envelope_origin {
+    uint32_t first, count; /* recipients, by their index */
+    const char *address, *sender;
+    uint32_t address_len, sender_len;
+};
+
+/* Encoding: begin with everything but recipients, add each, then the origins in the order of the recipients, end. The
+ * buffer is the caller's (ENVELOPE_BYTES_MAX). */
+struct envelope_writer { uint8_t *buffer; uint32_t capacity, used, count, origin_count, origins_bytes; };
 enum err envelope_begin(struct envelope_writer *w, uint8_t *buffer, uint32_t capacity, const struct envelope *e) MUST_CHECK;
 enum err envelope_add_recipient(struct envelope_writer *w, const char *address, uint32_t len) MUST_CHECK;
+#define ENVELOPE_ORIGIN_BYTES 8u /* of one origin, beside its two addresses */
+enum err envelope_add_origin(struct envelope_writer *w, const struct envelope_origin *o) MUST_CHECK;
 /* Returns the encoded length. body_bytes and flags may be set late. */
 uint32_t envelope_end(struct envelope_writer *w, uint64_t body_bytes, uint32_t flags);
 
@@ -44,6 +58,11 @@ enum err envelope_decode(const uint8_t *bytes, uint32_t len, struct envelope *e_
 struct envelope_cursor { const uint8_t *at, *end; };
 void envelope_recipients(const struct envelope *e, struct envelope_cursor *c);
 bool envelope_recipient_next(struct envelope_cursor *c, const char **address_out, uint32_t *len_out);
+void envelope_origins(const struct envelope *e, struct envelope_cursor *c);
+bool envelope_origin_next(struct envelope_cursor *c, struct envelope_origin *o_out);
+/* The origin of recipient `index`, asked for in rising order; `o` and `c` begin as {0} and envelope_origins made them. NULL:
+ * it has none. */
+const struct envelope_origin *envelope_origin_of(struct envelope_cursor *c, struct envelope_origin *o, uint32_t index);
 
 /* The destination of an address: digest of its lower-cased domain; addresses without one share destination 0. */
 uint64_t envelope_destination(const char *address, uint32_t len);

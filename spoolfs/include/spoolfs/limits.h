@@ -50,6 +50,14 @@
 #define ADDRESS_BYTES_MAX 320u                     /* 64 local + @ + 255 domain, RFC 5321 4.5.3.1 */
 #define REASON_BYTES_MAX 512u                      /* one reply line kept with a deferral */
 
+/* --- alias tables of the relay --- */
+#define ALIAS_ENTRIES_MAX 1000000u      /* names in all files of alias_maps, and of virtual_alias_maps */
+#define ALIAS_TARGETS_MAX 4000000u      /* right sides in all of them: 160 MiB of addresses of 40 bytes */
+#define ALIAS_EXPANSION_MAX RECIPIENTS_PER_MESSAGE_MAX /* what one recipient may become: one stored body, one envelope */
+#define ALIAS_DEPTH_MAX 100u            /* aliases of aliases: beyond it is a mistake, not a hierarchy */
+#define ALIAS_STEPS_MAX 16384u          /* names and addresses looked at for one recipient, repeated ones too: some ms */
+#define ALIAS_LINE_BYTES_MAX (512u * 1024) /* one logical line: ALIAS_EXPANSION_MAX targets of full length */
+
 /* --- wire between relay and spool --- */
 #define WIRE_PAYLOAD_MAX (ENVELOPE_BYTES_MAX + BODY_INLINE_MAX + 4096u)
 #define WIRE_APPEND_BYTES_CREDIT ((uint32_t)(8 * MIB)) /* appended, not yet acknowledged */
@@ -62,6 +70,7 @@
 #define INDEX_RING_BYTES (8 * FRAME_BYTES_MAX) /* committed records the index has not taken yet (index_lag_limit) */
 #define IO_IN_FLIGHT_PER_MEMBER_MAX 64u
 
+_Static_assert(ALIAS_LINE_BYTES_MAX > ALIAS_EXPANSION_MAX * (ADDRESS_BYTES_MAX + 2u), "the longest list is one line");
 _Static_assert(FRAME_BYTES_MAX % BLOCK_BYTES == 0, "frames are whole blocks");
 _Static_assert(ENVELOPE_BYTES_MAX + BODY_INLINE_MAX + FRAME_BYTES_MAX / 16 <= FRAME_BYTES_MAX, "a MESSAGE fits one frame");
 _Static_assert(SEGMENT_BYTES_MIN >= FRAME_BYTES_MAX + BLOCK_BYTES, "a full frame fits the smallest segment");

@@ -5,7 +5,9 @@
  *  WIRE-1  decoding treats its input as foreign bytes: a verdict, never an assert, no read past the end.
  *  WIRE-2  no message is larger than WIRE_MESSAGE_MAX; who sends more, an unknown type or a malformed one is dropped.
  *  WIRE-3  every message that makes the other side hold something is covered by a credit (P7).
- *  WIRE-4  what wire_encode wrote, wire_decode gives back. */
+ *  WIRE-4  what wire_encode wrote, wire_decode gives back.
+ *  WIRE-5  a tray (shared memory, WIRE_TRAYS of CHUNK_BYTES_MAX) is written by the relay alone, and not between the CHUNK
+ *          that names it and its CHUNKED; the spool reads it once, into its own buffer, and believes only the copy. */
 #ifndef SPOOLFS_WIRE_H
 #define SPOOLFS_WIRE_H
 
@@ -21,6 +23,7 @@
 #define WIRE_MESSAGE_MAX (WIRE_HEAD_BYTES + WIRE_PAYLOAD_MAX)
 #define WIRE_APPENDS_MAX 4096u     /* appends without an answer: tags; 50 senders never come near */
 #define WIRE_CHUNKS_MAX 1024u      /* CHUNKs without an answer */
+#define WIRE_TRAYS 192u            /* 128 are the append credit, 64 are being filled meanwhile: 12 MiB */
 #define WIRE_FETCHES_MAX 256u      /* fetches under way; more than a disk sorts well */
 #define WIRE_FETCH_PIECES 2u       /* pieces of one fetch under way: one is sent while the next is read */
 #define WIRE_DOCUMENTS_MAX 8u
@@ -38,7 +41,7 @@
     X(PRESENTED, r)  /* that was all of held, marks and appends from before: now due may come */                      \
     X(WANT_IDS, r)   /* lend me queue ids */                                                                          \
     X(APPEND, r)     /* a MESSAGE; answered by APPENDED */                                                            \
-    X(CHUNK, r)      /* of a MESSAGE to come; answered by CHUNKED */                                                  \
+    X(CHUNK, r)      /* of a MESSAGE to come, its bytes here or in a tray; answered by CHUNKED */                     \
     X(ABORT, r)      /* that MESSAGE will not come */                                                                 \
     X(MARK, r)       /* results, RETIRE and bounce of one leased message, one group; answered by MARKED */            \
     X(RELEASE, r)    /* the lease ends; no answer */                                                                  \
@@ -76,6 +79,7 @@ enum wire_flag {
     WIRE_BOUNCE = 8,   /* MARK: a bounce comes along; MARKED: its answer is in bounce_error and locator */
     WIRE_LAST = 16,    /* PIECE, DOCUMENT_PART */
     WIRE_INDEX_READY = 32, /* STATUS */
+    WIRE_TRAY = 64,    /* CHUNK, CHUNKED: chunk_count bytes lie in tray `tag` of the shared memory */
 };
 
 struct wire_bytes { const uint8_t *bytes; uint32_t len; };
@@ -85,10 +89,11 @@ struct wire_bytes { const uint8_t *bytes; uint32_t len; };
 struct wire_message {
     enum wire_type type;
     uint8_t flags;             /* enum wire_flag */
-    uint32_t tag;              /* APPEND(ED), MARK(ED), FETCH..., PIECE, DOCUMENT...: the relay's number for it */
+    uint32_t tag;              /* APPEND(ED), MARK(ED), FETCH..., PIECE, DOCUMENT...: the relay's number for it;
+                                * CHUNK(ED): the tray */
     uint32_t number;           /* CHUNK(ED): its number; DUE: attempts; counts of WANT_*, LEND, FETCH_MORE; HELLO,
                                 * WELCOME: version; PAUSE: milliseconds; FETCH: the first piece */
-    uint32_t chunk_count;      /* APPEND, DUE */
+    uint32_t chunk_count;      /* APPEND, DUE; CHUNKED, and CHUNK with a tray: bytes */
     enum err error;            /* APPENDED, CHUNKED, MARKED, PIECE, DOCUMENT_PART; STATUS: accepting */
     enum err bounce_error;     /* MARKED */
     struct queue_id qid;       /* also LEND: the first; WELCOME: incarnation only */
