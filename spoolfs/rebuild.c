@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns: making missing images again, one segment at a time, the fewest images first.
- *
- *   chosen -> slot claimed -> frames, each proved, gathered and written -> flush -> image header -> SEAL with the new
- *   place durable -> the new image counts and the old place is given up
- *
- * Invariants: RBL-1: the source of every byte was verified in the same read. RBL-2: the new image counts only after the
- * table says so; a crash before leaves a slot nobody owns. RBL-3: it never aborts on a bad frame: what no image has is
- * reported by the walk and passed over. RBL-4: tokens of the throttle come before every read. */
-#include "engine.h"
+/* Owns: which missing images are made again, in which order and where: the fewest images first, the newest mail first
+ * among equals, several at a time; and how far that is. Invariants: RBL-1 to RBL-5 (rebuild.h). */
+#include "rebuild.h"
 
 #include <base/planted.h>
 #include <spoolfs/upkeep.h>
@@ -22,18 +16,8 @@
 
 struct rebuild {
     struct pool *pool;
-    struct segment *segment;   /* NULL: idle */
-    uint32_t image;            /* the one replaced, or image_count: one is added */
-    struct image target;
-    struct walk walk;
-    const struct frame_view *frame;
-    struct frame_view view;
-    uint8_t *buffer;
-    uint64_t buffer_at;        /* offset in the segment of what is gathered */
-    uint32_t gathered;
-    struct member_op op;
-    bool writing, walked, failed, paused, table, behind, orphan;
-    struct link link;          /* in pool.rebuild_orphans */
+    struct rebuild_job *jobs[REBUILD_AT_ONCE];
+    bool paused, behind;
     uint64_t next_ns, since_ns, bytes, segments, bytes_this_second, second_ns, rate;
 };
 
@@ -65,7 +49,7 @@ static bool image_given_up(const struct pool *p, const struct segment *s, uint32
 /* Which image of `s` is to be made again; image_count: one more than there are; UINT32_MAX: none. */
 static uint32_t rebuild_wants(const struct pool *p, const struct segment *s)
 {
-    if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->compacting || s->repairing ||
+    if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->compacting || s->repairing || s->rebuilding ||
         PLANTED(rebuild_never) || s->length <= BLOCK_BYTES || segment_images_readable(p, s) == 0 ||
         images_counting(p, s) >= p->config.copies)
         return UINT32_MAX;
@@ -122,179 +106,65 @@ static struct segment *rebuild_choose(struct pool *p, uint32_t *image_out, struc
     return best;
 }
 
-static void rebuild_end(struct rebuild *r, bool done)
+/* --- jobs --- */
+
+struct rebuild_job *rebuild_job_of(const struct pool *p, const struct segment *s)
 {
-    struct pool *p = r->pool;
-    struct segment *s = r->segment;
-    walk_fini(&r->walk);
-    free(r->buffer);
-    r->buffer = NULL;
-    s->rebuilding = false;
-    struct member *m = &p->members[r->target.member];
-    if (!done && m->slot_owner[r->target.slot] == segment_index(p, s) + 1) {
-        m->slot_owner[r->target.slot] = 0;
-        m->slots_free++;
-    }
-    r->segment = NULL;
+    for (uint32_t i = 0; p->rebuild && i < REBUILD_AT_ONCE; i++)
+        if (p->rebuild->jobs[i] && p->rebuild->jobs[i]->segment == s)
+            return p->rebuild->jobs[i];
+    return NULL;
+}
+
+void rebuild_count_bytes(struct pool *p, uint64_t bytes)
+{
+    p->rebuild->bytes += bytes;
+    p->rebuild->bytes_this_second += bytes;
+}
+
+void rebuild_job_over(struct rebuild_job *job, bool done)
+{
+    struct pool *p = job->pool;
+    struct rebuild *r = p->rebuild;
+    for (uint32_t i = 0; i < REBUILD_AT_ONCE; i++)
+        if (r->jobs[i] == job)
+            r->jobs[i] = NULL;
     r->segments += done;
     r->next_ns = done ? 0 : io_now_ns(p->io) + REBUILD_LOOK_NS * 4;
-    if (!s->dirty) {
-        s->dirty = true;
-        p->dirty_segments++;
-    }
     if (done)
         pool_update_state(p);
 }
 
-/* RBL-2. The old image's slot is free from here on: on a member that is away nobody will look there again. */
-static void rebuild_on_table(struct table_group *t, enum err e)
+static uint32_t rebuild_jobs(const struct rebuild *r)
 {
-    struct rebuild *r = t->pool->rebuild;
-    struct segment *s = r->segment;
-    r->table = false;
-    if (e == ERR_OK)
-        segment_replace_image(t->pool, s, r->image, r->target);
-    rebuild_end(r, e == ERR_OK);
-}
-
-static void rebuild_say(struct rebuild *r)
-{
-    struct segment *s = r->segment;
-    struct image old[COPIES_MAX];
-    uint8_t count = s->image_count;
-    memcpy(old, s->images, sizeof old);
-    s->images[r->image] = r->target;
-    if (r->image == count)
-        s->image_count++;
-    enum err e = table_submit(r->pool, RECORD_SEAL, s, rebuild_on_table);
-    memcpy(s->images, old, sizeof old); /* as it is until the record is durable */
-    s->image_count = count;
-    r->table = e == ERR_OK;
-    r->failed = r->failed || e != ERR_OK;
-}
-
-static void rebuild_on_write(struct member_op *mo);
-
-static void rebuild_submit(struct rebuild *r, enum io_kind kind, uint64_t offset, uint32_t bytes, bool durable)
-{
-    struct member *m = &r->pool->members[r->target.member];
-    r->op = (struct member_op){.done = rebuild_on_write, .owner = r};
-    r->op.op = (struct io_op){.kind = kind, .class = IO_CLASS_REBUILD, .durable = durable, .length = bytes,
-                              .buffer = kind == IO_WRITE ? r->buffer : NULL,
-                              .offset = kind == IO_WRITE ? segment_image_offset(r->pool, &r->target) + offset : 0};
-    r->writing = true;
-    member_submit(m, &r->op);
-}
-
-static void rebuild_header(struct rebuild *r)
-{
-    struct pool *p = r->pool;
-    struct segment *s = r->segment;
-    uint32_t count = r->image == s->image_count ? s->image_count + 1u : s->image_count;
-    struct image_view v = {.segment = s->id, .kind = s->kind, .slot = r->target.slot, .pool = p->uuid,
-                           .member = p->members[r->target.member].uuid, .image_count = count};
-    for (uint32_t i = 0; i < count; i++) {
-        const struct image *image = i == r->image ? &r->target : &s->images[i];
-        v.images[i].member = image->member;
-        v.images[i].slot = image->slot;
-    }
-    image_head_encode(&v, r->buffer);
-    rebuild_submit(r, IO_WRITE, 0, BLOCK_BYTES, true);
-}
-
-/* gathered frames -> flush -> header -> table: `walked` and what kind of op came back say which. */
-static void rebuild_on_write(struct member_op *mo)
-{
-    struct rebuild *r = mo->owner;
-    if (r->orphan) {
-        link_remove(&r->link);
-        free(r->buffer);
-        free(r);
-        return;
-    }
-    r->writing = false;
-    if (mo->op.result != ERR_OK) {
-        r->failed = true;
-        return;
-    }
-    bool header = mo->op.kind == IO_WRITE && mo->op.offset == segment_image_offset(r->pool, &r->target);
-    if (mo->op.kind == IO_FLUSH)
-        rebuild_header(r);
-    else if (header)
-        rebuild_say(r);
-    else
-        r->gathered = 0;
-}
-
-static void rebuild_on_frame(struct walk *w, const struct frame_view *f)
-{
-    struct rebuild *r = w->owner;
-    r->view = *f;
-    r->frame = &r->view;
-}
-
-static void rebuild_on_lost(struct walk *w, uint64_t offset, uint64_t bytes)
-{
-    w->segment->unread = true;
-    pool_event(w->pool, EVENT_record_lost, NULL, "segment %llu: %llu bytes at %llu are bad on every image that is here",
-               (unsigned long long)w->segment->id.counter, (unsigned long long)bytes, (unsigned long long)offset);
-}
-
-static void rebuild_on_end(struct walk *w)
-{
-    struct rebuild *r = w->owner;
-    r->walked = true;
-}
-
-/* Takes the frame the walk rests on, or writes out what is gathered before it. */
-static void rebuild_gather(struct rebuild *r)
-{
-    const struct frame_view *f = r->frame;
-    uint32_t bytes = f->blocks * BLOCK_BYTES;
-    bool follows = r->gathered && r->buffer_at + r->gathered == f->offset && r->gathered + bytes <= FRAME_BYTES_MAX;
-    if (r->gathered && !follows) {
-        rebuild_submit(r, IO_WRITE, r->buffer_at, r->gathered, false);
-        return;
-    }
-    if (!r->gathered)
-        r->buffer_at = f->offset;
-    memcpy(r->buffer + r->gathered, f->bytes, bytes);
-    r->gathered += bytes;
-    r->bytes += bytes;
-    r->bytes_this_second += bytes;
-    r->frame = NULL;
+    uint32_t n = 0;
+    for (uint32_t i = 0; r && i < REBUILD_AT_ONCE; i++)
+        n += r->jobs[i] != NULL;
+    return n;
 }
 
 static void rebuild_begin(struct rebuild *r)
 {
     struct pool *p = r->pool;
-    r->next_ns = io_now_ns(p->io) + REBUILD_LOOK_NS;
-    struct segment *s = rebuild_choose(p, &r->image, &r->target);
-    if (!s) {
+    for (uint32_t i = 0; i < REBUILD_AT_ONCE; i++) {
+        struct image target;
+        uint32_t image;
+        if (r->jobs[i])
+            continue;
+        struct segment *s = rebuild_choose(p, &image, &target);
+        if (s)
+            r->jobs[i] = rebuild_job_start(p, s, image, target);
+        if (!r->jobs[i]) {
+            r->next_ns = io_now_ns(p->io) + REBUILD_LOOK_NS;
+            break;
+        }
+        if (!r->since_ns)
+            r->since_ns = io_now_ns(p->io);
+    }
+    if (rebuild_jobs(r) == 0) {
         r->since_ns = 0;
         r->behind = false;
-        return;
     }
-    r->buffer = sync_buffer(FRAME_BYTES_MAX);
-    if (!r->buffer)
-        return;
-    if (!slot_take(&p->members[r->target.member], r->target.slot, s)) {
-        free(r->buffer);
-        r->buffer = NULL;
-        return;
-    }
-    if (!r->since_ns)
-        r->since_ns = io_now_ns(p->io);
-    r->segment = s;
-    s->rebuilding = true;
-    r->gathered = 0;
-    r->frame = NULL;
-    r->writing = r->walked = r->failed = r->table = false;
-    r->walk = (struct walk){.pool = p, .segment = s, .offset = BLOCK_BYTES, .end = s->length, .class = IO_CLASS_REBUILD,
-                            .on_frame = rebuild_on_frame, .on_lost = rebuild_on_lost, .on_end = rebuild_on_end,
-                            .owner = r};
-    enum err e = walk_start(&r->walk);
-    ASSERT(e == ERR_OK);
 }
 
 static void rebuild_watch_deadline(struct rebuild *r)
@@ -313,57 +183,6 @@ static void rebuild_watch_deadline(struct rebuild *r)
     }
 }
 
-/* Its write is out on a member that does not answer: the write keeps its buffer, the work begins anew elsewhere. */
-static void rebuild_leave_behind(struct rebuild *r)
-{
-    struct pool *p = r->pool;
-    struct rebuild *fresh = calloc(1, sizeof *fresh);
-    if (!fresh)
-        return; /* waits instead */
-    *fresh = (struct rebuild){.pool = p, .paused = r->paused, .behind = r->behind, .since_ns = r->since_ns,
-                              .bytes = r->bytes, .segments = r->segments, .second_ns = r->second_ns};
-    uint8_t *buffer = r->buffer;
-    r->buffer = NULL;
-    rebuild_end(r, false);
-    r->buffer = buffer;
-    fresh->next_ns = r->next_ns;
-    r->orphan = true;
-    link_push(&p->rebuild_orphans, &r->link);
-    p->rebuild = fresh;
-}
-
-static void rebuild_advance(struct rebuild *r)
-{
-    struct pool *p = r->pool;
-    walk_step(&r->walk);
-    if (!member_usable(&p->members[r->target.member]) || r->walk.unreadable)
-        r->failed = true;
-    if (r->failed || p->stopping) {
-        walk_stop(&r->walk);
-        if (r->writing)
-            rebuild_leave_behind(r);
-        else if (!r->table)
-            rebuild_end(r, false);
-        return;
-    }
-    for (uint32_t n = 0; n < 64 && !r->writing && !r->table; n++) {
-        if (r->frame) {
-            rebuild_gather(r);
-        } else if (r->walked && walk_idle(&r->walk)) {
-            if (r->gathered)
-                rebuild_submit(r, IO_WRITE, r->buffer_at, r->gathered, false);
-            else
-                rebuild_submit(r, IO_FLUSH, 0, 0, false);
-        } else if (r->walk.resting) {
-            if (!upkeep_may(p, segment_members(r->segment) | 1u << r->target.member, IO_CLASS_REBUILD))
-                return; /* RBL-4 */
-            walk_next(&r->walk);
-        } else {
-            return; /* a read is under way */
-        }
-    }
-}
-
 void rebuild_step(struct pool *p)
 {
     if (!p->rebuild) {
@@ -374,32 +193,32 @@ void rebuild_step(struct pool *p)
     }
     struct rebuild *r = p->rebuild;
     rebuild_watch_deadline(r);
-    if (r->segment)
-        rebuild_advance(r);
-    else if (!r->paused && !p->stopping && p->mounted && io_now_ns(p->io) >= r->next_ns)
+    for (uint32_t i = 0; i < REBUILD_AT_ONCE; i++)
+        if (r->jobs[i])
+            rebuild_job_step(r->jobs[i]);
+    if (!r->paused && !p->stopping && p->mounted && io_now_ns(p->io) >= r->next_ns)
         rebuild_begin(r);
 }
 
 bool rebuild_idle(const struct pool *p)
 {
-    return !p->rebuild || !p->rebuild->segment;
+    return rebuild_jobs(p->rebuild) == 0;
 }
 
 void rebuild_fini(struct pool *p)
 {
     struct rebuild *r = p->rebuild;
     p->rebuild = NULL;
-    if (r && r->segment) {
-        walk_fini(&r->walk);
-        free(r->buffer);
+    for (uint32_t i = 0; r && i < REBUILD_AT_ONCE; i++) {
+        if (!r->jobs[i])
+            continue;
+        walk_fini(&r->jobs[i]->walk);
+        rebuild_job_free(r->jobs[i]);
     }
     free(r);
     struct link *l;
-    while ((l = link_pop(&p->rebuild_orphans)) != NULL) {
-        struct rebuild *o = CONTAINER_OF(l, struct rebuild, link);
-        free(o->buffer);
-        free(o);
-    }
+    while ((l = link_pop(&p->rebuild_orphans)) != NULL)
+        rebuild_job_free(CONTAINER_OF(l, struct rebuild_job, link));
 }
 
 void rebuild_pause(struct pool *p, bool paused)
@@ -431,9 +250,9 @@ void rebuild_status(struct pool *p, struct upkeep_status *o)
     }
     if (!r)
         return;
-    o->rebuild.state = r->paused ? UPKEEP_PAUSED : r->segment ? UPKEEP_RUNNING : UPKEEP_IDLE;
-    o->rebuild.bytes_per_second = r->segment ? r->rate : 0;
-    o->rebuild.eta_seconds = r->segment && r->rate ? o->rebuild.bytes_remaining / r->rate : 0;
+    o->rebuild.state = r->paused ? UPKEEP_PAUSED : rebuild_jobs(r) ? UPKEEP_RUNNING : UPKEEP_IDLE;
+    o->rebuild.bytes_per_second = rebuild_jobs(r) ? r->rate : 0;
+    o->rebuild.eta_seconds = rebuild_jobs(r) && r->rate ? o->rebuild.bytes_remaining / r->rate : 0;
     o->rebuild.segments_rebuilt = r->segments;
     o->rebuild.bytes_rebuilt = r->bytes;
     o->rebuild.behind = r->behind;

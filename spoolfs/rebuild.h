@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Private to rebuild.c and rebuild_job.c.
+ *
+ *  RBL-1  the source of every byte was verified in the same read.
+ *  RBL-2  the new image counts only after the table says so; a crash before leaves a slot nobody owns.
+ *  RBL-3  it never aborts on a bad frame: what no image has is reported and passed over.
+ *  RBL-4  the throttle's word comes before every read.
+ *  RBL-5  at most REBUILD_AT_ONCE segments, each by one job with one buffer. */
+#ifndef REBUILD_H
+#define REBUILD_H
+
+#include "engine.h"
+
+#define REBUILD_AT_ONCE 4u /* one reads while another writes, flushes or waits for the table: more won nothing on flash */
+
+struct rebuild_job {
+    struct pool *pool;
+    struct segment *segment;   /* NULL: left behind with a write that is out */
+    uint32_t image;            /* the one replaced, or image_count: one is added */
+    struct image target;
+    struct walk walk;
+    const struct frame_view *frame;
+    struct frame_view view;
+    uint8_t *buffer;
+    uint64_t buffer_at;        /* offset in the segment of what is gathered */
+    uint32_t gathered;
+    struct member_op op;
+    bool writing, walked, failed, table;
+    struct link link;          /* in pool.rebuild_orphans */
+};
+
+/* NULL: no memory, or the slot is not to be had. */
+struct rebuild_job *rebuild_job_start(struct pool *p, struct segment *s, uint32_t image, struct image target);
+void rebuild_job_step(struct rebuild_job *r);
+void rebuild_job_free(struct rebuild_job *r);
+
+/* rebuild.c */
+void rebuild_job_over(struct rebuild_job *r, bool done); /* it is no longer one of those under way */
+struct rebuild_job *rebuild_job_of(const struct pool *p, const struct segment *s);
+void rebuild_count_bytes(struct pool *p, uint64_t bytes);
+
+#endif

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: making one missing image again.
+ *
+ *   slot claimed -> frames, each proved, gathered and written -> flush -> image header -> SEAL with the new place durable
+ *   -> the new image counts and the old place is given up
+ *
+ * Invariants: RBL-1 to RBL-4 (rebuild.h). A job ends by rebuild_job_over, exactly once; what is written on a member that
+ * does not answer keeps its buffer until it does. */
+#include "rebuild.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define JOB_STEPS_MAX 64u /* frames taken in one turn of the loop: commits come first */
+
+void rebuild_job_free(struct rebuild_job *r)
+{
+    free(r->buffer);
+    free(r);
+}
+
+static void job_end(struct rebuild_job *r, bool done)
+{
+    struct pool *p = r->pool;
+    struct segment *s = r->segment;
+    walk_fini(&r->walk);
+    s->rebuilding = false;
+    struct member *m = &p->members[r->target.member];
+    if (!done && m->slot_owner[r->target.slot] == segment_index(p, s) + 1) {
+        m->slot_owner[r->target.slot] = 0;
+        m->slots_free++;
+    }
+    r->segment = NULL;
+    if (!s->dirty) {
+        s->dirty = true;
+        p->dirty_segments++;
+    }
+    rebuild_job_over(r, done);
+    if (!r->writing)
+        rebuild_job_free(r);
+    else
+        link_push(&p->rebuild_orphans, &r->link); /* its write keeps its buffer */
+}
+
+/* RBL-2. The old image's slot is free from here on: on a member that is away nobody will look there again. */
+static void job_on_table(struct table_group *t, enum err e)
+{
+    struct segment *s = t->segment;
+    struct rebuild_job *r = rebuild_job_of(t->pool, s);
+    ASSERT(r && r->table);
+    r->table = false;
+    if (e == ERR_OK)
+        segment_replace_image(t->pool, s, r->image, r->target);
+    job_end(r, e == ERR_OK);
+}
+
+static void job_say(struct rebuild_job *r)
+{
+    struct segment *s = r->segment;
+    struct image old[COPIES_MAX];
+    uint8_t count = s->image_count;
+    memcpy(old, s->images, sizeof old);
+    s->images[r->image] = r->target;
+    if (r->image == count)
+        s->image_count++;
+    enum err e = table_submit(r->pool, RECORD_SEAL, s, job_on_table);
+    memcpy(s->images, old, sizeof old); /* as it is until the record is durable */
+    s->image_count = count;
+    r->table = e == ERR_OK;
+    r->failed = r->failed || e != ERR_OK;
+}
+
+static void job_on_write(struct member_op *mo);
+
+static void job_submit(struct rebuild_job *r, enum io_kind kind, uint64_t offset, uint32_t bytes, bool durable)
+{
+    struct member *m = &r->pool->members[r->target.member];
+    r->op = (struct member_op){.done = job_on_write, .owner = r};
+    r->op.op = (struct io_op){.kind = kind, .class = IO_CLASS_REBUILD, .durable = durable, .length = bytes,
+                              .buffer = kind == IO_WRITE ? r->buffer : NULL,
+                              .offset = kind == IO_WRITE ? segment_image_offset(r->pool, &r->target) + offset : 0};
+    r->writing = true;
+    member_submit(m, &r->op);
+}
+
+static void job_header(struct rebuild_job *r)
+{
+    struct pool *p = r->pool;
+    struct segment *s = r->segment;
+    uint32_t count = r->image == s->image_count ? s->image_count + 1u : s->image_count;
+    struct image_view v = {.segment = s->id, .kind = s->kind, .slot = r->target.slot, .pool = p->uuid,
+                           .member = p->members[r->target.member].uuid, .image_count = count};
+    for (uint32_t i = 0; i < count; i++) {
+        const struct image *image = i == r->image ? &r->target : &s->images[i];
+        v.images[i].member = image->member;
+        v.images[i].slot = image->slot;
+    }
+    image_head_encode(&v, r->buffer);
+    job_submit(r, IO_WRITE, 0, BLOCK_BYTES, true);
+}
+
+/* gathered frames -> flush -> header -> table: `walked` and what kind of op came back say which. */
+static void job_on_write(struct member_op *mo)
+{
+    struct rebuild_job *r = mo->owner;
+    r->writing = false;
+    if (!r->segment) { /* left behind */
+        link_remove(&r->link);
+        rebuild_job_free(r);
+        return;
+    }
+    if (mo->op.result != ERR_OK) {
+        r->failed = true;
+        return;
+    }
+    bool header = mo->op.kind == IO_WRITE && mo->op.offset == segment_image_offset(r->pool, &r->target);
+    if (mo->op.kind == IO_FLUSH)
+        job_header(r);
+    else if (header)
+        job_say(r);
+    else
+        r->gathered = 0;
+}
+
+static void job_on_frame(struct walk *w, const struct frame_view *f)
+{
+    struct rebuild_job *r = w->owner;
+    r->view = *f;
+    r->frame = &r->view;
+}
+
+static void job_on_lost(struct walk *w, uint64_t offset, uint64_t bytes)
+{
+    w->segment->unread = true;
+    pool_event(w->pool, EVENT_record_lost, NULL, "segment %llu: %llu bytes at %llu are bad on every image that is here",
+               (unsigned long long)w->segment->id.counter, (unsigned long long)bytes, (unsigned long long)offset);
+}
+
+static void job_on_end(struct walk *w)
+{
+    struct rebuild_job *r = w->owner;
+    r->walked = true;
+}
+
+/* Takes the frame the walk rests on, or writes out what is gathered before it. */
+static void job_gather(struct rebuild_job *r)
+{
+    const struct frame_view *f = r->frame;
+    uint32_t bytes = f->blocks * BLOCK_BYTES;
+    bool follows = r->gathered && r->buffer_at + r->gathered == f->offset && r->gathered + bytes <= FRAME_BYTES_MAX;
+    if (r->gathered && !follows) {
+        job_submit(r, IO_WRITE, r->buffer_at, r->gathered, false);
+        return;
+    }
+    if (!r->gathered)
+        r->buffer_at = f->offset;
+    memcpy(r->buffer + r->gathered, f->bytes, bytes);
+    r->gathered += bytes;
+    rebuild_count_bytes(r->pool, bytes);
+    r->frame = NULL;
+}
+
+struct rebuild_job *rebuild_job_start(struct pool *p, struct segment *s, uint32_t image, struct image target)
+{
+    struct rebuild_job *r = calloc(1, sizeof *r);
+    if (r)
+        r->buffer = sync_buffer(FRAME_BYTES_MAX);
+    if (!r || !r->buffer || !slot_take(&p->members[target.member], target.slot, s)) {
+        if (r)
+            rebuild_job_free(r);
+        return NULL;
+    }
+    r->pool = p;
+    r->segment = s;
+    r->image = image;
+    r->target = target;
+    s->rebuilding = true;
+    r->walk = (struct walk){.pool = p, .segment = s, .offset = BLOCK_BYTES, .end = s->length, .class = IO_CLASS_REBUILD,
+                            .on_frame = job_on_frame, .on_lost = job_on_lost, .on_end = job_on_end, .owner = r};
+    enum err e = walk_start(&r->walk);
+    ASSERT(e == ERR_OK);
+    return r;
+}
+
+void rebuild_job_step(struct rebuild_job *r)
+{
+    struct pool *p = r->pool;
+    walk_step(&r->walk);
+    if (!member_usable(&p->members[r->target.member]) || r->walk.unreadable)
+        r->failed = true;
+    if (r->failed || p->stopping) {
+        walk_stop(&r->walk);
+        if (!r->table)
+            job_end(r, false);
+        return;
+    }
+    for (uint32_t n = 0; n < JOB_STEPS_MAX && !r->writing && !r->table; n++) {
+        if (r->frame) {
+            job_gather(r);
+        } else if (r->walked && walk_idle(&r->walk)) {
+            if (r->gathered)
+                job_submit(r, IO_WRITE, r->buffer_at, r->gathered, false);
+            else
+                job_submit(r, IO_FLUSH, 0, 0, false);
+        } else if (r->walk.resting) {
+            if (!upkeep_may(p, segment_members(r->segment) | 1u << r->target.member, IO_CLASS_REBUILD))
+                return; /* RBL-4 */
+            walk_next(&r->walk);
+        } else {
+            return; /* a read is under way */
+        }
+    }
+}
