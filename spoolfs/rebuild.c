@@ -116,6 +116,11 @@ struct rebuild_job *rebuild_job_of(const struct pool *p, const struct segment *s
     return NULL;
 }
 
+bool rebuild_paused(const struct pool *p)
+{
+    return p->rebuild->paused;
+}
+
 void rebuild_count_bytes(struct pool *p, uint64_t bytes)
 {
     p->rebuild->bytes += bytes;
@@ -229,7 +234,12 @@ void rebuild_pause(struct pool *p, bool paused)
 
 uint32_t rebuild_images_left(const struct pool *p)
 {
-    return rebuild_idle(p) ? COPIES_MAX : segment_images_good(p, p->rebuild->segment);
+    uint32_t least = COPIES_MAX; /* of the segments under way: the least redundant decides how much the work may take */
+    for (uint32_t i = 0; p->rebuild && i < REBUILD_AT_ONCE; i++) {
+        uint32_t good = p->rebuild->jobs[i] ? segment_images_good(p, p->rebuild->jobs[i]->segment) : COPIES_MAX;
+        least = good < least ? good : least;
+    }
+    return least;
 }
 
 uint64_t rebuild_seconds_left(const struct pool *p)

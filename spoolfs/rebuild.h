@@ -5,7 +5,7 @@
  *  RBL-2  the new image counts only after the table says so; a crash before leaves a slot nobody owns.
  *  RBL-3  it never aborts on a bad frame: what no image has is reported and passed over.
  *  RBL-4  the throttle's word comes before every read.
- *  RBL-5  at most REBUILD_AT_ONCE segments, each by one job with one buffer. */
+ *  RBL-5  at most REBUILD_AT_ONCE segments, each by one job with two buffers: one is filled while the other is written. */
 #ifndef REBUILD_H
 #define REBUILD_H
 
@@ -21,11 +21,16 @@ struct rebuild_job {
     struct walk walk;
     const struct frame_view *frame;
     struct frame_view view;
-    uint8_t *buffer;
-    uint64_t buffer_at;        /* offset in the segment of what is gathered */
-    uint32_t gathered;
-    struct member_op op;
-    bool writing, walked, failed, table;
+    struct job_buffer {
+        uint8_t *bytes;
+        uint64_t at;           /* offset in the segment of what is gathered */
+        uint32_t gathered;
+        bool writing;
+        struct member_op op;
+    } buffers[2];
+    uint32_t filling;          /* of the two */
+    struct member_op end;      /* image header, then flush */
+    bool ending, walked, failed, table;
     struct link link;          /* in pool.rebuild_orphans */
 };
 
@@ -37,6 +42,7 @@ void rebuild_job_free(struct rebuild_job *r);
 /* rebuild.c */
 void rebuild_job_over(struct rebuild_job *r, bool done); /* it is no longer one of those under way */
 struct rebuild_job *rebuild_job_of(const struct pool *p, const struct segment *s);
+bool rebuild_paused(const struct pool *p);
 void rebuild_count_bytes(struct pool *p, uint64_t bytes);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: making one missing image again.
  *
- *   slot claimed -> frames, each proved, gathered and written -> flush -> image header -> SEAL with the new place durable
+ *   slot claimed -> frames, each proved, gathered and written -> image header -> flush -> SEAL with the new place durable
  *   -> the new image counts and the old place is given up
  *
  * Invariants: RBL-1 to RBL-4 (rebuild.h). A job ends by rebuild_job_over, exactly once; what is written on a member that
@@ -15,8 +15,14 @@
 
 void rebuild_job_free(struct rebuild_job *r)
 {
-    free(r->buffer);
+    for (uint32_t i = 0; i < 2; i++)
+        free(r->buffers[i].bytes);
     free(r);
+}
+
+static bool job_writes(const struct rebuild_job *r)
+{
+    return r->buffers[0].writing || r->buffers[1].writing || r->ending;
 }
 
 static void job_end(struct rebuild_job *r, bool done)
@@ -36,7 +42,7 @@ static void job_end(struct rebuild_job *r, bool done)
         p->dirty_segments++;
     }
     rebuild_job_over(r, done);
-    if (!r->writing)
+    if (!job_writes(r))
         rebuild_job_free(r);
     else
         link_push(&p->rebuild_orphans, &r->link); /* its write keeps its buffer */
@@ -70,17 +76,38 @@ static void job_say(struct rebuild_job *r)
     r->failed = r->failed || e != ERR_OK;
 }
 
-static void job_on_write(struct member_op *mo);
-
-static void job_submit(struct rebuild_job *r, enum io_kind kind, uint64_t offset, uint32_t bytes, bool durable)
+/* False: it was left behind, and is gone when nothing of it is out any more. */
+static bool job_answered(struct rebuild_job *r, const struct member_op *mo)
 {
-    struct member *m = &r->pool->members[r->target.member];
-    r->op = (struct member_op){.done = job_on_write, .owner = r};
-    r->op.op = (struct io_op){.kind = kind, .class = IO_CLASS_REBUILD, .durable = durable, .length = bytes,
-                              .buffer = kind == IO_WRITE ? r->buffer : NULL,
-                              .offset = kind == IO_WRITE ? segment_image_offset(r->pool, &r->target) + offset : 0};
-    r->writing = true;
-    member_submit(m, &r->op);
+    r->failed = r->failed || mo->op.result != ERR_OK;
+    if (r->segment)
+        return true;
+    if (!job_writes(r)) {
+        link_remove(&r->link);
+        rebuild_job_free(r);
+    }
+    return false;
+}
+
+/* --- the end: header -> flush of it and all frames -> table --- */
+
+static void job_on_flush(struct member_op *mo)
+{
+    struct rebuild_job *r = mo->owner;
+    r->ending = false;
+    if (job_answered(r, mo) && !r->failed)
+        job_say(r);
+}
+
+static void job_on_header(struct member_op *mo)
+{
+    struct rebuild_job *r = mo->owner;
+    r->ending = false;
+    if (!job_answered(r, mo) || r->failed)
+        return;
+    r->ending = true;
+    r->end = (struct member_op){.done = job_on_flush, .owner = r, .op = {.kind = IO_FLUSH, .class = IO_CLASS_REBUILD}};
+    member_submit(&r->pool->members[r->target.member], &r->end);
 }
 
 static void job_header(struct rebuild_job *r)
@@ -95,31 +122,36 @@ static void job_header(struct rebuild_job *r)
         v.images[i].member = image->member;
         v.images[i].slot = image->slot;
     }
-    image_head_encode(&v, r->buffer);
-    job_submit(r, IO_WRITE, 0, BLOCK_BYTES, true);
+    image_head_encode(&v, r->buffers[0].bytes);
+    r->ending = true;
+    r->end = (struct member_op){.done = job_on_header, .owner = r};
+    r->end.op = (struct io_op){.kind = IO_WRITE, .class = IO_CLASS_REBUILD, .length = BLOCK_BYTES,
+                               .buffer = r->buffers[0].bytes, .offset = segment_image_offset(p, &r->target)};
+    member_submit(&p->members[r->target.member], &r->end);
 }
 
-/* gathered frames -> flush -> header -> table: `walked` and what kind of op came back say which. */
+/* --- frames --- */
+
 static void job_on_write(struct member_op *mo)
 {
     struct rebuild_job *r = mo->owner;
-    r->writing = false;
-    if (!r->segment) { /* left behind */
-        link_remove(&r->link);
-        rebuild_job_free(r);
-        return;
-    }
-    if (mo->op.result != ERR_OK) {
-        r->failed = true;
-        return;
-    }
-    bool header = mo->op.kind == IO_WRITE && mo->op.offset == segment_image_offset(r->pool, &r->target);
-    if (mo->op.kind == IO_FLUSH)
-        job_header(r);
-    else if (header)
-        job_say(r);
-    else
-        r->gathered = 0;
+    struct job_buffer *b = CONTAINER_OF(mo, struct job_buffer, op);
+    b->writing = false;
+    b->gathered = 0;
+    (void)job_answered(r, mo);
+}
+
+/* Writes out what is gathered; the other buffer is filled meanwhile. */
+static void job_write(struct rebuild_job *r)
+{
+    struct job_buffer *b = &r->buffers[r->filling];
+    ASSERT(b->gathered > 0 && !b->writing);
+    b->writing = true;
+    b->op = (struct member_op){.done = job_on_write, .owner = r};
+    b->op.op = (struct io_op){.kind = IO_WRITE, .class = IO_CLASS_REBUILD, .length = b->gathered, .buffer = b->bytes,
+                              .offset = segment_image_offset(r->pool, &r->target) + b->at};
+    r->filling ^= 1u;
+    member_submit(&r->pool->members[r->target.member], &b->op);
 }
 
 static void job_on_frame(struct walk *w, const struct frame_view *f)
@@ -142,30 +174,53 @@ static void job_on_end(struct walk *w)
     r->walked = true;
 }
 
-/* Takes the frame the walk rests on, or writes out what is gathered before it. */
-static void job_gather(struct rebuild_job *r)
+/* Takes the frame the walk rests on, or writes out what is gathered before it. False: both buffers are on their way. */
+static bool job_gather(struct rebuild_job *r)
 {
+    struct job_buffer *b = &r->buffers[r->filling];
     const struct frame_view *f = r->frame;
     uint32_t bytes = f->blocks * BLOCK_BYTES;
-    bool follows = r->gathered && r->buffer_at + r->gathered == f->offset && r->gathered + bytes <= FRAME_BYTES_MAX;
-    if (r->gathered && !follows) {
-        job_submit(r, IO_WRITE, r->buffer_at, r->gathered, false);
-        return;
+    if (b->writing)
+        return false;
+    if (b->gathered && (b->at + b->gathered != f->offset || b->gathered + bytes > FRAME_BYTES_MAX)) {
+        job_write(r);
+        return true;
     }
-    if (!r->gathered)
-        r->buffer_at = f->offset;
-    memcpy(r->buffer + r->gathered, f->bytes, bytes);
-    r->gathered += bytes;
+    if (!b->gathered)
+        b->at = f->offset;
+    memcpy(b->bytes + b->gathered, f->bytes, bytes);
+    b->gathered += bytes;
     rebuild_count_bytes(r->pool, bytes);
     r->frame = NULL;
+    return true;
+}
+
+/* False: something has to be answered first. */
+static bool job_go_on(struct rebuild_job *r)
+{
+    if (r->frame)
+        return job_gather(r);
+    if (r->walked && walk_idle(&r->walk)) {
+        bool gathered = r->buffers[r->filling].gathered > 0 && !r->buffers[r->filling].writing;
+        if (gathered)
+            job_write(r);
+        else if (!job_writes(r))
+            job_header(r);
+        return gathered;
+    }
+    if (!r->walk.resting || rebuild_paused(r->pool) ||
+        !upkeep_may(r->pool, segment_members(r->segment) | 1u << r->target.member, IO_CLASS_REBUILD))
+        return false; /* a read is under way, or RBL-4 */
+    walk_next(&r->walk);
+    return true;
 }
 
 struct rebuild_job *rebuild_job_start(struct pool *p, struct segment *s, uint32_t image, struct image target)
 {
     struct rebuild_job *r = calloc(1, sizeof *r);
-    if (r)
-        r->buffer = sync_buffer(FRAME_BYTES_MAX);
-    if (!r || !r->buffer || !slot_take(&p->members[target.member], target.slot, s)) {
+    for (uint32_t i = 0; r && i < 2; i++)
+        r->buffers[i].bytes = sync_buffer(FRAME_BYTES_MAX);
+    if (!r || !r->buffers[0].bytes || !r->buffers[1].bytes || !slot_take(&p->members[target.member], target.slot, s)) {
         if (r)
             rebuild_job_free(r);
         return NULL;
@@ -194,20 +249,6 @@ void rebuild_job_step(struct rebuild_job *r)
             job_end(r, false);
         return;
     }
-    for (uint32_t n = 0; n < JOB_STEPS_MAX && !r->writing && !r->table; n++) {
-        if (r->frame) {
-            job_gather(r);
-        } else if (r->walked && walk_idle(&r->walk)) {
-            if (r->gathered)
-                job_submit(r, IO_WRITE, r->buffer_at, r->gathered, false);
-            else
-                job_submit(r, IO_FLUSH, 0, 0, false);
-        } else if (r->walk.resting) {
-            if (!upkeep_may(p, segment_members(r->segment) | 1u << r->target.member, IO_CLASS_REBUILD))
-                return; /* RBL-4 */
-            walk_next(&r->walk);
-        } else {
-            return; /* a read is under way */
-        }
-    }
+    for (uint32_t n = 0; n < JOB_STEPS_MAX && !r->ending && !r->table && job_go_on(r); n++)
+        ;
 }

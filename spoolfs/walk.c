@@ -20,7 +20,7 @@ struct walk_read {
     struct block_read read;
     struct link link;          /* in pool.walk_orphans */
     struct walk *walk;         /* NULL: an orphan */
-    uint32_t image;
+    uint32_t image, kept;      /* kept: bytes at the window's start that are there from the read before */
     uint8_t *window;
 };
 
@@ -58,7 +58,7 @@ static void walk_on_read(struct block_read *r)
         return;
     }
     w->window[i] = o->window;
-    w->window_bytes[i] = r->result == ERR_OK ? r->length : 0;
+    w->window_bytes[i] = r->result == ERR_OK ? o->kept + r->length : 0;
     w->out[i] = NULL;
     if (PLANTED(short_read_is_end) && r->result == ERR_SHORT)
         w->offset = w->end;
@@ -68,7 +68,7 @@ static void walk_on_read(struct block_read *r)
         walk_run(w);
 }
 
-static bool walk_submit(struct walk *w, uint32_t i, uint32_t bytes)
+static bool walk_submit(struct walk *w, uint32_t i, uint32_t bytes, uint32_t kept)
 {
     struct pool *p = w->pool;
     struct walk_read *o = calloc(1, sizeof *o);
@@ -80,15 +80,32 @@ static bool walk_submit(struct walk *w, uint32_t i, uint32_t bytes)
     }
     o->walk = w;
     o->image = i;
+    o->kept = kept;
     o->window = w->window[i];
     w->window[i] = NULL;
     o->read = (struct block_read){.member = &p->members[w->segment->images[i].member], .class = w->class,
-                                  .offset = segment_image_offset(p, &w->segment->images[i]) + w->offset,
-                                  .length = bytes, .buffer = o->window, .done = walk_on_read, .owner = o};
+                                  .offset = segment_image_offset(p, &w->segment->images[i]) + w->offset + kept,
+                                  .length = bytes - kept, .buffer = o->window + kept, .done = walk_on_read, .owner = o};
     w->out[i] = o;
     w->pending++;
     block_read_start(&o->read);
     return true;
+}
+
+/* The beginning of a frame that ends behind the window stays: only the rest of it is read. */
+static uint32_t walk_keep(struct walk *w)
+{
+    uint32_t i = w->image;
+    if (w->all || !w->want || i >= w->segment->image_count || !w->window[i] || w->offset < w->window_at)
+        return 0;
+    uint64_t at = w->offset - w->window_at;
+    const struct member *m = &w->pool->members[w->segment->images[i].member];
+    if (at == 0 || at >= w->window_bytes[i] || !member_readable(m) || image_repairing(w->segment, i) ||
+        (w->late_mask & (1u << i)))
+        return 0;
+    uint32_t kept = w->window_bytes[i] - (uint32_t)at;
+    memmove(w->window[i], w->window[i] + at, kept);
+    return kept;
 }
 
 /* Reads from the walk's offset: one image, or all of them when that one did not do. */
@@ -96,11 +113,13 @@ static void walk_read(struct walk *w, bool all)
 {
     uint64_t left = w->end - w->offset;
     uint32_t bytes = left < FRAME_BYTES_MAX ? (uint32_t)left : FRAME_BYTES_MAX;
+    uint32_t kept = all ? 0 : walk_keep(w);
     memset(w->window_bytes, 0, sizeof w->window_bytes);
     w->window_at = w->offset;
     w->want = bytes;
     w->all = all;
-    w->image = read_choose_image(w->pool, w->segment, w->late_mask);
+    if (!kept)
+        w->image = read_choose_image(w->pool, w->segment, w->late_mask);
     w->read_ns = io_now_ns(w->pool->io);
     for (uint32_t i = 0; i < w->segment->image_count; i++) {
         bool here = image_readable(w->pool, w->segment, i);
@@ -108,7 +127,7 @@ static void walk_read(struct walk *w, bool all)
         if (all && !here && member_readable(&w->pool->members[w->segment->images[i].member]))
             w->late_mask |= 1u << i; /* it cannot be asked now: what it holds is not lost */
         if (wanted)
-            (void)walk_submit(w, i, bytes);
+            (void)walk_submit(w, i, bytes, kept);
     }
 }
 
