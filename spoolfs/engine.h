@@ -294,6 +294,7 @@ struct lease_table;
 struct retire;
 struct compaction;
 struct read_state;
+struct lost;
 struct rebuild;
 struct roster;
 struct scrub;
@@ -367,6 +368,7 @@ struct pool {
     struct lease_table *leases;
     struct compaction *compaction;
     struct rebuild *rebuild;
+    struct lost *lost;
     struct roster *roster;
     struct link rebuild_orphans;
     struct link discards;         /* of member_op.out: each frees itself when it is answered */
@@ -581,6 +583,12 @@ void lease_step(struct pool *p);
 void retire_fini(struct pool *p);
 
 bool table_fits(uint64_t slots, uint64_t slot_bytes); /* create.c */
+
+/* lost.c */
+void lost_range(struct pool *p, struct segment_id segment, uint64_t offset, uint64_t bytes); /* no image has these bytes */
+void lost_message(struct pool *p, struct queue_id qid, const struct place *at);              /* no image has this record */
+void lost_step(struct pool *p);
+void lost_fini(struct pool *p);
 
 /* headroom.c */
 uint32_t headroom_domain_count(const struct pool *p);  /* that serve, or would after a loss: spares are among them */

@@ -135,11 +135,7 @@ static void read_end(struct read_state *s, enum err e, const struct record_view 
         r->body = v->body;
         r->body_bytes = v->body_bytes;
     } else if (e == ERR_LOST) {
-        char id[QUEUE_ID_TEXT];
-        queue_id_print(r->qid, id);
-        p->count_lost++;
-        pool_event(p, EVENT_record_lost, NULL, "%s: no image of segment %llu has its record at %llu", id,
-                   (unsigned long long)r->place.segment.counter, (unsigned long long)r->place.frame);
+        lost_message(p, r->qid, &r->place);
     }
     r->done(r, e);
     read_free_frames(s);

@@ -164,8 +164,7 @@ static void job_on_frame(struct walk *w, const struct frame_view *f)
 static void job_on_lost(struct walk *w, uint64_t offset, uint64_t bytes)
 {
     w->segment->unread = true;
-    pool_event(w->pool, EVENT_record_lost, NULL, "segment %llu: %llu bytes at %llu are bad on every image that is here",
-               (unsigned long long)w->segment->id.counter, (unsigned long long)bytes, (unsigned long long)offset);
+    lost_range(w->pool, w->segment->id, offset, bytes);
 }
 
 static void job_on_end(struct walk *w)

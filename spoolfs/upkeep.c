@@ -190,6 +190,7 @@ void upkeep_step(struct pool *p)
     upkeep_grant(p);
     roster_step(p);
     headroom_step(p);
+    lost_step(p);
     rebuild_step(p);
     scrub_step(p);
 }
@@ -202,6 +203,7 @@ bool upkeep_idle(const struct pool *p)
 void upkeep_fini(struct pool *p)
 {
     roster_fini(p);
+    lost_fini(p);
     rebuild_fini(p);
     scrub_fini(p);
 }

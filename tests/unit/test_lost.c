@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is lost is told by name, exactly: whose record no image has, and nobody else. */
+#include "spool_world.h"
+
+#include <spoolfs/envelope.h>
+#include <spoolfs/upkeep.h>
+
+#define MESSAGES 40u
+
+static struct {
+    struct queue_id qid;
+    uint8_t envelope[2048];
+    uint32_t envelope_bytes;
+} mail[MESSAGES];
+static uint8_t body[20000];
+static char said[64][256];
+static uint32_t said_count;
+
+static void on_lost(void *owner, const struct event *e)
+{
+    (void)owner;
+    if (e->kind == EVENT_record_lost && said_count < 64)
+        snprintf(said[said_count++], sizeof said[0], "%s", e->evidence);
+}
+
+static enum err open_index(void *owner, struct uuid pool, bool discard, const struct index_callbacks *cb,
+                           struct index **index_out)
+{
+    (void)owner;
+    (void)discard;
+    return index_mem_open(pool, cb, index_out);
+}
+
+static int setup_with_index(void **state)
+{
+    (void)state;
+    setup_members(3);
+    pool_unmount(&w.pool);
+    w.config.index.open = open_index;
+    w.config.sink.emit = on_lost;
+    said_count = 0;
+    mount();
+    return 0;
+}
+
+static void pass_seconds(uint64_t seconds)
+{
+    uint64_t until = io_now_ns(&w.ram.io) + seconds * 1000000000u;
+    while (io_now_ns(&w.ram.io) < until) {
+        io_turn(&w.ram.io, 20000000);
+        pool_step(w.pool);
+    }
+}
+
+/* One message a frame: each is answered before the next comes. */
+static void send_one(uint32_t i, uint32_t recipients)
+{
+    struct envelope e = {.arrival_ms = 1, .body_bytes = sizeof body, .sender = "from@test.example", .sender_len = 17,
+                         .client = "c", .client_len = 1, .helo = "h", .helo_len = 1};
+    struct envelope_writer writer;
+    char to[64];
+    assert_int_equal(envelope_begin(&writer, mail[i].envelope, sizeof mail[i].envelope, &e), ERR_OK);
+    for (uint32_t r = 0; r < recipients; r++) {
+        snprintf(to, sizeof to, "recipient%u-of-%u@test.example", r, i);
+        assert_int_equal(envelope_add_recipient(&writer, to, (uint32_t)strlen(to)), ERR_OK);
+    }
+    mail[i].envelope_bytes = envelope_end(&writer, sizeof body, 0);
+    mail[i].qid = spool_lend_queue_ids(w.pool, 1);
+    memset(body, (int)i + 1, sizeof body);
+    struct sent *s = &w.sent[i];
+    s->record = (struct spool_record){.type = RECORD_MESSAGE, .qid = mail[i].qid, .envelope_bytes = mail[i].envelope_bytes,
+                                      .parts = {{mail[i].envelope, mail[i].envelope_bytes}, {body, sizeof body}}};
+    s->group = (struct spool_group){.records = &s->record, .count = 1, .class = SPOOL_NEW_MAIL, .done = on_answer, .owner = s};
+    assert_int_equal(spool_submit(w.pool, &s->group), ERR_OK);
+    w.count = i + 1;
+    settle(5);
+    assert_int_equal(s->e, ERR_OK);
+}
+
+static void send_all(uint32_t recipients)
+{
+    for (uint32_t i = 0; i < MESSAGES; i++)
+        send_one(i, recipients);
+    pool_unmount(&w.pool);
+    mount();
+    pass_seconds(1);
+}
+
+/* The record's body is bad on every image. Returns a member that has one. */
+static uint32_t destroy(uint32_t i)
+{
+    uint32_t on = 0;
+    uint8_t pattern[64];
+    uint32_t hit = 0;
+    memset(pattern, (int)i + 1, sizeof pattern);
+    for (uint32_t t = 0; t < w.ram.count; t++)
+        for (uint64_t at = 64 * KIB; at + 64 * KIB < MEMBER_BYTES; at += 64)
+            if (memcmp(w.ram.bytes[t] + at, pattern, sizeof pattern) == 0) {
+                w.ram.bytes[t][at + 7] ^= 0x40;
+                hit++;
+                on = t;
+                at += 2 * BLOCK_BYTES;
+            }
+    assert_true(hit >= 2);
+    return on;
+}
+
+static uint32_t named(uint32_t i, const char *recipient)
+{
+    char id[QUEUE_ID_TEXT];
+    uint32_t n = 0;
+    queue_id_print(mail[i].qid, id);
+    for (uint32_t k = 0; k < said_count; k++)
+        n += strstr(said[k], id) && strstr(said[k], "from=<from@test.example>") && strstr(said[k], recipient);
+    return n;
+}
+
+static void a_rebuild_names_what_no_image_has_and_nothing_else(void **state)
+{
+    (void)state;
+    send_all(1);
+    destroy(5);
+    w.ram.targets[destroy(17)].present = false;
+    pass_seconds(60);
+    struct upkeep_status s;
+    upkeep_status(w.pool, &s);
+    assert_int_equal(s.rebuild.bytes_remaining, 0);
+    struct pool_status p;
+    pool_status(w.pool, &p);
+    uint32_t lost = (named(5, "<recipient0-of-5@test.example>") != 0) + (named(17, "<recipient0-of-17@test.example>") != 0);
+    assert_int_equal(lost, 2);
+    assert_int_equal(p.messages_lost, lost);
+    assert_int_equal(said_count, lost);
+    for (uint32_t i = 0; i < MESSAGES; i++)
+        if (i != 5 && i != 17)
+            assert_int_equal(named(i, ""), 0);
+}
+
+static void a_read_names_it_once_with_every_recipient(void **state)
+{
+    (void)state;
+    send_all(30);
+    destroy(3);
+    for (uint32_t n = 0; n < 3; n++) {
+        struct sent *s = &w.sent[3];
+        struct spool_read r = {.place = s->record.place, .qid = s->record.qid, .type = RECORD_MESSAGE, .done = on_read,
+                               .owner = s};
+        got.answered = false;
+        spool_read(w.pool, &r);
+        for (uint32_t k = 0; !got.answered && k < 20000; k++) {
+            pool_step(w.pool);
+            io_turn(&w.ram.io, 1000000);
+        }
+        assert_int_equal(got.e, ERR_LOST);
+        pass_seconds(1);
+    }
+    for (uint32_t r = 0; r < 30; r++) {
+        char to[64];
+        snprintf(to, sizeof to, "<recipient%u-of-3@test.example>", r);
+        assert_int_equal(named(3, to), 1);
+    }
+    struct pool_status p;
+    pool_status(w.pool, &p);
+    assert_int_equal(p.messages_lost, 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_rebuild_names_what_no_image_has_and_nothing_else, setup_with_index, teardown),
+        cmocka_unit_test_setup_teardown(a_read_names_it_once_with_every_recipient, setup_with_index, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
