@@ -91,6 +91,16 @@ static bool job_answered(struct rebuild_job *r, const struct member_op *mo)
 
 /* --- the end: header -> flush of it and all frames -> table --- */
 
+/* What no image had that is here, the one to be replaced may have when its member is back: it stays listed. */
+static void job_keep_absent(struct rebuild_job *r)
+{
+    const struct segment *s = r->segment;
+    if (!s->unread || r->image == s->image_count || member_readable(&r->pool->members[s->images[r->image].member]))
+        return;
+    r->image = s->image_count;
+    r->failed = r->failed || r->image == COPIES_MAX;
+}
+
 static void job_on_flush(struct member_op *mo)
 {
     struct rebuild_job *r = mo->owner;
@@ -203,8 +213,11 @@ static bool job_go_on(struct rebuild_job *r)
         bool gathered = r->buffers[r->filling].gathered > 0 && !r->buffers[r->filling].writing;
         if (gathered)
             job_write(r);
-        else if (!job_writes(r))
-            job_header(r);
+        else if (!job_writes(r)) {
+            job_keep_absent(r);
+            if (!r->failed)
+                job_header(r);
+        }
         return gathered;
     }
     if (!r->walk.resting || rebuild_paused(r->pool) ||
