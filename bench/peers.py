@@ -182,7 +182,8 @@ default_transport = "{transport}"
         shutil.rmtree(self.state, ignore_errors=True)
 
     def status(self):
-        return json.loads(self.tool("status", "--json"))
+        command = [f"{self.bin}/spooltool", "-c", self.conf, "status", "--json"]  # its exit code tells the pool's state
+        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout)
 
     def durable_ops(self):
         """Of the member that had most: O_DSYNC writes and flushes since the start."""

@@ -21,8 +21,9 @@ static uint64_t now_ms(void)
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-/* O_EXCL refuses a block device that is mounted or held by md, dm and the like. */
-static int open_one(const char *path, char why[160])
+/* O_EXCL refuses a block device that is mounted or held by md, dm and the like - and one that a killed spool still holds
+ * while the kernel tears its rings down: *busy_out. */
+static int open_one(const char *path, char why[160], bool *busy_out)
 {
     struct stat st;
     int flags = O_RDWR | O_CLOEXEC;
@@ -31,8 +32,9 @@ static int open_one(const char *path, char why[160])
     int fd = open(path, flags);
     if (fd >= 0 && fstat(fd, &st) == 0 && (S_ISBLK(st.st_mode) || S_ISREG(st.st_mode)))
         return fd;
+    *busy_out = fd < 0 && errno == EBUSY;
     snprintf(why, 160, "%s", fd >= 0 ? "neither a file nor a block device"
-                             : errno == EBUSY ? "in use by another (mounted, or part of another volume)" : strerror(errno));
+                             : *busy_out ? "in use by another (mounted, or part of another volume)" : strerror(errno));
     if (fd >= 0)
         close(fd);
     return -1;
@@ -53,27 +55,38 @@ static bool is_blank(int fd)
     return true;
 }
 
+enum asked { ASKED_OVER, ASKED_BUSY, ASKED_UNLOCKED, ASKED_LOCKED };
+
+static enum asked open_member(const struct pool_config *pool, struct members_open *m, uint32_t i)
+{
+    bool busy = false;
+    m->members[i].path = pool->members[i].path;
+    m->members[i].fd = open_one(pool->members[i].path, m->why[i], &busy);
+    if (m->members[i].fd < 0)
+        return busy ? ASKED_BUSY : ASKED_OVER;
+    if (!is_blank(m->members[i].fd))
+        return ASKED_UNLOCKED;
+    snprintf(m->why[i], sizeof m->why[i], "no superblock is there: spooltool member add %s", pool->members[i].name);
+    close(m->members[i].fd); /* not held: it is somebody else's to format */
+    m->members[i].fd = -1;
+    return ASKED_OVER;
+}
+
 void members_open(const struct pool_config *pool, struct members_open *m)
 {
-    bool locked[MEMBERS_MAX] = {false};
+    enum asked asked[MEMBERS_MAX];
     uint64_t until = now_ms() + MEMBERS_LOCK_MS;
     *m = (struct members_open){.count = pool->member_count};
-    for (uint32_t i = 0; i < m->count; i++) {
-        m->members[i].path = pool->members[i].path;
-        m->members[i].fd = open_one(pool->members[i].path, m->why[i]);
-        if (m->members[i].fd < 0 || !is_blank(m->members[i].fd))
-            continue;
-        snprintf(m->why[i], sizeof m->why[i], "no superblock is there: spooltool member add %s", pool->members[i].name);
-        close(m->members[i].fd); /* not held: it is somebody else's to format */
-        m->members[i].fd = -1;
-    }
+    for (uint32_t i = 0; i < m->count; i++)
+        asked[i] = open_member(pool, m, i);
     for (bool waiting = true; waiting;) {
         waiting = false;
         for (uint32_t i = 0; i < m->count; i++) {
-            if (m->members[i].fd < 0 || locked[i])
-                continue;
-            locked[i] = flock(m->members[i].fd, LOCK_EX | LOCK_NB) == 0;
-            waiting = waiting || !locked[i];
+            if (asked[i] == ASKED_BUSY)
+                asked[i] = open_member(pool, m, i);
+            if (asked[i] == ASKED_UNLOCKED && flock(m->members[i].fd, LOCK_EX | LOCK_NB) == 0)
+                asked[i] = ASKED_LOCKED;
+            waiting = waiting || asked[i] == ASKED_BUSY || asked[i] == ASKED_UNLOCKED;
         }
         if (waiting && now_ms() >= until)
             break;
@@ -81,7 +94,7 @@ void members_open(const struct pool_config *pool, struct members_open *m)
             usleep(ASK_AGAIN_MS * 1000);
     }
     for (uint32_t i = 0; i < m->count; i++) {
-        if (m->members[i].fd < 0 || locked[i])
+        if (asked[i] != ASKED_UNLOCKED)
             continue;
         close(m->members[i].fd);
         m->members[i].fd = -1;
@@ -93,7 +106,8 @@ void members_open(const struct pool_config *pool, struct members_open *m)
 bool members_could_open(const struct pool_member_config *member)
 {
     char why[160];
-    int fd = open_one(member->path, why);
+    bool busy = false;
+    int fd = open_one(member->path, why, &busy);
     if (fd < 0)
         return false;
     bool free_now = !is_blank(fd) && flock(fd, LOCK_EX | LOCK_NB) == 0;
