@@ -357,7 +357,7 @@ def restart_once(target, args, results, what, index_lost, sink):
     until_accepted()
     results.note(f"{what}: seconds until mail is accepted", target.name, time.monotonic() - begin)
     if sink:
-        sink_wait(sink, 1)
+        sink_wait(sink, 2)  # the new one, and one that was queued
         results.note(f"{what}: seconds until queued mail is delivered", target.name, time.monotonic() - begin)
         return
     while not target.status()["queue"]["index_ready"]:

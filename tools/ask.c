@@ -224,6 +224,23 @@ int ask_lines(struct ask *a, void *owner, void (*one)(void *owner, const struct 
     return a->forever ? TOOL_UNREACHABLE : ask_cut_short(a);
 }
 
+int ask_copy_lines(struct ask *a, FILE *to, struct doc **end_out)
+{
+    static const char last[] = "{\"end\":";
+    const char *line;
+    while ((line = ask_next_line(a))) {
+        struct doc *d = NULL;
+        if (strncmp(line, last, sizeof last - 1) == 0 && doc_parse(line, strlen(line), &d) == ERR_OK && doc_true(d, "end")) {
+            *end_out = d;
+            return TOOL_DONE;
+        }
+        doc_free(&d);
+        fputs(line, to);
+        fputc('\n', to);
+    }
+    return ask_cut_short(a);
+}
+
 int ask_for(struct tool *t, const char *command, struct doc *request, struct doc **doc_out)
 {
     struct ask *a;

@@ -26,6 +26,9 @@ int ask_bytes(struct ask *a, FILE *to) MUST_CHECK;
 int ask_lines(struct ask *a, void *owner, void (*one)(void *owner, const struct doc *line, const char *raw),
               struct doc **end_out) MUST_CHECK;
 
+/* The same lines unread, as they came: for programs, and five times as fast. */
+int ask_copy_lines(struct ask *a, FILE *to, struct doc **end_out) MUST_CHECK;
+
 /* open + document + close, for commands that need nothing else. */
 int ask_for(struct tool *t, const char *command, struct doc *request, struct doc **doc_out) MUST_CHECK;
 

@@ -99,11 +99,8 @@ static void list_one(void *owner, const struct doc *m, const char *raw)
 {
     struct queue *q = owner;
     char size[OUT_TEXT], when[OUT_TEXT];
+    (void)raw;
     q->shown++;
-    if (q->tool->json) {
-        puts(raw);
-        return;
-    }
     printf("%-21s  %-8s  %8s  %s  %s\n", doc_text(m, "queue_id"), doc_text(m, "queue_name"),
            out_bytes(doc_count(m, "message_size"), size), out_time(doc_count(m, "arrival_time") * 1000, when),
            *doc_text(m, "sender") ? doc_text(m, "sender") : "<>");
@@ -131,7 +128,7 @@ int cmd_queue_list(struct tool *t, int argc, char **argv)
     code = ask_open(t, "queue-list", request, &a);
     if (code != TOOL_DONE)
         return code;
-    code = ask_lines(a, &q, list_one, &end);
+    code = t->json ? ask_copy_lines(a, stdout, &end) : ask_lines(a, &q, list_one, &end);
     char text[OUT_TEXT];
     if (code == TOOL_DONE && !t->json)
         printf(q.shown ? "-- %s messages\n" : narrowed ? "No message matches.\n" : "The queue is empty.\n",

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <lmdb.h>
+#include <spoolfs/limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,6 +91,22 @@ static void env_close(struct store_lmdb *m)
     m->have_dbi = false;
 }
 
+/* Of an index up to this size (400,000 messages) the kernel is asked to read all at once, at opening and before a list:
+ * page by page as LMDB touches them a cold list of 100,000 takes seconds. A larger one must not push everything else
+ * out of memory. */
+#define SOON_BYTES_MAX (256 * MIB)
+#define SOON_STEP_BYTES (128 * KIB) /* of one call the kernel reads no more than the device's readahead, by default this */
+
+static void lmdb_soon(struct store *s)
+{
+    struct store_lmdb *m = lmdb(s);
+    struct stat st;
+    if (!m->env || fstat(m->witness, &st) != 0 || (uint64_t)st.st_size > SOON_BYTES_MAX)
+        return;
+    for (off_t at = 0; at < st.st_size; at += (off_t)SOON_STEP_BYTES)
+        (void)posix_fadvise(m->witness, at, (off_t)SOON_STEP_BYTES, POSIX_FADV_WILLNEED); /* a wish */
+}
+
 static int env_open(struct store_lmdb *m, unsigned extra)
 {
     struct stat st;
@@ -106,6 +123,8 @@ static int env_open(struct store_lmdb *m, unsigned extra)
         rc = errno;
     if (rc != MDB_SUCCESS)
         env_close(m);
+    else
+        lmdb_soon(&m->store);
     return rc;
 }
 
@@ -268,7 +287,7 @@ static void lmdb_close(struct store *s)
 static const struct store_ops lmdb_ops = {
     .begin = lmdb_begin, .commit = lmdb_commit, .abort = lmdb_abort, .get = lmdb_get, .put = lmdb_put,
     .del = lmdb_del, .seek = lmdb_seek, .next = lmdb_next, .clear = lmdb_clear, .sync = lmdb_sync, .grow = lmdb_grow,
-    .close = lmdb_close,
+    .soon = lmdb_soon, .close = lmdb_close,
 };
 
 static struct store_lmdb *lmdb_new(const char *directory)

@@ -95,6 +95,8 @@ static enum err answer_list(struct core *c, struct index_query *q)
     if (e != ERR_OK)
         return e;
     from = queue_id_is_none(q->qid) ? kind : key_after(&from);
+    if (queue_id_is_none(q->qid))
+        store_soon(c->store);
     for (e = store_seek(c->store, key_bytes(&from), &key, &value); e == ERR_OK && key_begins(key, &kind);
          e = store_next(c->store, &key, &value)) {
         struct message m;

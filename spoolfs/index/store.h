@@ -30,6 +30,7 @@ struct store_ops {
     enum err (*clear)(struct store *s);
     enum err (*sync)(struct store *s);    /* outside a transaction */
     enum err (*grow)(struct store *s);    /* outside a transaction, after ERR_FULL: more room, or why not */
+    void (*soon)(struct store *s);        /* most of it will be read now; NULL: nothing to prepare */
     void (*close)(struct store *s);
 };
 
@@ -50,6 +51,11 @@ static inline enum err store_next(struct store *s, struct bytes *k, struct bytes
 static inline enum err store_clear(struct store *s) { return s->ops->clear(s); }
 static inline enum err store_sync(struct store *s) { return s->ops->sync(s); }
 static inline enum err store_grow(struct store *s) { return s->ops->grow(s); }
+static inline void store_soon(struct store *s)
+{
+    if (s->ops->soon)
+        s->ops->soon(s);
+}
 static inline void store_close(struct store *s) { s->ops->close(s); }
 
 enum err store_mem_open(struct store **store_out) MUST_CHECK;
