@@ -12,7 +12,7 @@ Nothing is typed in by hand: every figure on the page comes from this run. It me
 import argparse, json, os, random, re, resource, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 
 from peers import PORT, SINK_PORT, Devices, Ironspool, MemoryGroup, Postfix, Sink, device_counters, machine_busy, memory_mib, \
-    run, wait_port
+    processes_cpu, run, wait_port
 
 HELD_IOPS, HELD_BYTES = 200, 150_000_000 # a disk drive's
 
@@ -64,6 +64,7 @@ TARGETS = [
     ("4 KiB, 50 senders: messages a second", "postfix-btrfs", ">=", 7),
     ("4 KiB, 50 senders: messages a second", "smtp-sink", ">=", 0.7),
     ("4 KiB, 50 senders: CPU microseconds a message, all but the driver", "postfix-ext4", "<=", 0.1),
+    ("4 KiB, 50 senders: CPU microseconds a message, the server's own processes", "postfix-ext4", "<=", 0.1),
     ("4 KiB, 50 senders: bytes written to each member per byte of mail", "value", "<=", 1.25),
     ("4 KiB, 50 senders: O_DSYNC writes and flushes a message and member", "value", "<=", 0.2),
     ("4 KiB, 1 sender: ms from end of data to 250, p50", "plain loop", "<=", 1.5),
@@ -130,12 +131,13 @@ def measure_accept(target, args, devices, results, label, sessions, messages, si
         loops = devices.loops + [devices.state_loop]
         counters = [device_counters(l) for l in loops]
         durable = target.durable_ops() if ours else 0
-        busy = machine_busy()
+        own, busy = processes_cpu(target.pids()), machine_busy()
         rate, driver = driver_source(sessions, messages, size)
-        cpu = machine_busy() - busy - driver
+        cpu, own = machine_busy() - busy - driver, processes_cpu(target.pids()) - own
         results.note(f"{label}: messages a second", target.name, rate)
         if not devices_held:
             results.note(f"{label}: CPU microseconds a message, all but the driver", target.name, cpu / messages * 1e6)
+            results.note(f"{label}: CPU microseconds a message, the server's own processes", target.name, own / messages * 1e6)
         if target.name == "smtp-sink":
             return
         if ours:
@@ -401,8 +403,37 @@ def bench_restart(targets, args, devices, results):
         target.stop()
 
 
+def bench_profile(targets, args, devices, results):
+    """Where the CPU goes in the daemon's processes: perf's samples, the first lines of its report."""
+    if not shutil.which("perf"):
+        print("perf is not here: apt-get install linux-perf")
+        return
+    target = next(t for t in targets if t.name == "ironspool")
+    for label, sessions, messages, size in (("4 KiB, 50 senders", 50, 40000, 4096), ("1 MiB, 10 senders", 10, 1000, 1 << 20)):
+        messages = max(sessions, int(messages * args.scale))
+        data = f"{target.directory}/perf.data"
+        target.start("hold")
+        try:
+            driver_source(min(sessions, 10), max(messages // 10, sessions), size)
+            command = ["perf", "record", "-F", "2999", "-g", "-p", ",".join(map(str, target.pids())), "-o", data, "-q"]
+            perf = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(0.5)
+            rate, _ = driver_source(sessions, messages, size)
+            perf.send_signal(signal.SIGINT)
+            perf.wait()
+            print(f"\n# {label}: {messages} messages, {rate:.0f} a second while being sampled")
+            print("# " + " ".join(command[:6]) + " PIDS")
+            for sort, count in (("comm,dso", 10), ("comm,dso,sym", 25)):
+                print(f"# perf report --no-children --sort {sort} -g none")
+                report = run("perf", "report", "-i", data, "--no-children", "--sort", sort, "-g", "none")
+                lines = [l.rstrip() for l in report.splitlines() if l.strip() and not l.startswith("#")]
+                print("\n".join(lines[:count]))
+        finally:
+            target.stop()
+
+
 BENCHES = {"accept": bench_accept, "single": bench_single, "held": bench_held, "ceiling": bench_ceiling, "relay": bench_relay,
-           "memory": bench_memory, "restart": bench_restart}
+           "memory": bench_memory, "restart": bench_restart, "profile": bench_profile}
 
 
 def main():

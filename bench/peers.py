@@ -38,6 +38,18 @@ def machine_busy():
     return (f[0] + f[1] + f[2] + f[5] + f[6]) / os.sysconf("SC_CLK_TCK")
 
 
+def processes_cpu(pids):
+    """CPU seconds of processes with all their threads, and of children they have waited for."""
+    total = 0
+    for pid in pids:
+        try:
+            fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        total += sum(int(x) for x in fields[11:15])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 def device_counters(device):
     f = open(f"/sys/block/{os.path.basename(device)}/stat").read().split()
     return {"writes": int(f[4]), "bytes": int(f[6]) * 512, "flushes": int(f[15]) if len(f) > 15 else 0}
