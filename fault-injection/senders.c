@@ -109,7 +109,7 @@ static void judge_refusal(struct world *w, enum err e, const char *what)
         w->counts.refused[e]++;
     bool excused = (e == ERR_FULL && (world_crashed(w) || pool_is_full(w))) || e == ERR_INDEX_LAG || e == ERR_STOPPING ||
                    world_crashed(w) ||
-                   w->plan.level == PLAN_BEYOND;
+                   w->plan.level == PLAN_BEYOND || (w->memory_short && (e == ERR_NO_MEMORY || e == ERR_TIMEOUT));
     if (!excused)
         world_fail(w, "P4: %s was answered %s while enough members are well", what, err_name(e));
 }
@@ -413,7 +413,8 @@ static void visit_lost(struct action *a, enum err e, const char *what)
 {
     struct world *w = a->w;
     a->reading = false;
-    if (!world_crashed(w) && w->plan.level != PLAN_BEYOND && model_must_be_there(a->msg))
+    bool excused = world_crashed(w) || w->plan.level == PLAN_BEYOND || (w->memory_short && e == ERR_NO_MEMORY);
+    if (!excused && model_must_be_there(a->msg))
         world_fail(w, "P1: %s of an acknowledged message: %s", what, err_name(e));
     if (!world_crashed(w) && e == ERR_LOST && w->plan.level == PLAN_BEYOND) {
         a->msg->lost_said = true;

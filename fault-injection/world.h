@@ -69,6 +69,7 @@ struct world {
     enum sim_fault scripted_fault;
     uint64_t scripted_fault_at, scripted_fault_target;
     bool scripted_fault_stays;
+    bool memory_short;        /* allocations are refused: saying so is an answer */
     struct { struct index_query query; bool done; enum err e; } asked; /* an audit's question: outlives a crash */
     struct slot_use slots[MEMBERS_MAX][WORLD_SLOTS_MAX];
     struct struck struck;

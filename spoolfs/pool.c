@@ -235,7 +235,7 @@ static enum err pool_mount_steps(struct pool *p, const char **text_out)
         p->epoch = newest.epoch;
         p->incarnation = newest.incarnation;
     } else {
-        *text_out = "the new incarnation could not be made durable (no free slot, or members fail)";
+        *text_out = "the new incarnation could not be made durable (no free slot, no memory, or members fail)";
         if ((e = pool_begin_incarnation(p, &newest)) != ERR_OK)
             return e;
         pool_plan_absent_wait(p);

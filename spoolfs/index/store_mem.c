@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: the store in memory, for the simulator and tests: a skip list whose heights come from the keys, so that equal
  * histories give equal structures. Invariants: MEM-1: level 0 holds every node in order of key. MEM-2: `undo` holds
- * what each change of the running transaction replaced, so that abort restores it. */
+ * what each change of the running transaction replaced, so that abort restores it, memory or not. */
 #include "store.h"
 
 #include <base/assert.h>
@@ -19,7 +19,14 @@ struct node {
     uint8_t key[STORE_KEY_BYTES_MAX];
 };
 
-struct undo { uint8_t key_len; uint8_t key[STORE_KEY_BYTES_MAX]; uint8_t *value; uint32_t value_len; };
+/* MEM-2; nothing is allocated to restore it. */
+struct undo {
+    uint8_t key_len;
+    uint8_t key[STORE_KEY_BYTES_MAX];
+    struct node *removed; /* the node that was there; else: */
+    uint8_t *value;       /* the value that was there, or NULL: nothing was */
+    uint32_t value_len;
+};
 
 struct store_mem {
     struct store store;
@@ -81,20 +88,23 @@ static uint8_t *copy_of(const void *bytes, size_t len)
     return copy;
 }
 
-/* Takes `value`. */
-static enum err mem_insert(struct store_mem *m, struct bytes key, uint8_t *value, uint32_t value_len)
+static void mem_link(struct store_mem *m, struct node *n)
 {
     struct node **path[LEVELS];
-    struct node *n = mem_find(m, key, path);
-    if (n && key_compare(n, key) == 0) {
-        free(n->value);
-        n->value = value;
-        n->value_len = value_len;
-        return ERR_OK;
-    }
+    struct bytes key = {n->key, n->key_len};
     uint32_t height = mem_height(key);
-    n = calloc(1, sizeof *n);
-    struct node **next = calloc(height, sizeof(struct node *));
+    (void)mem_find(m, key, path);
+    for (uint32_t l = 0; l < height; l++) {
+        n->next[l] = *path[l];
+        *path[l] = n;
+    }
+}
+
+/* Takes `value`. The key is not there yet. */
+static enum err mem_insert(struct store_mem *m, struct bytes key, uint8_t *value, uint32_t value_len)
+{
+    struct node *n = calloc(1, sizeof *n);
+    struct node **next = calloc(mem_height(key), sizeof(struct node *));
     if (!n || !next) {
         free(n);
         free(next);
@@ -106,24 +116,21 @@ static enum err mem_insert(struct store_mem *m, struct bytes key, uint8_t *value
     n->value_len = value_len;
     n->key_len = (uint8_t)key.len;
     memcpy(n->key, key.at, key.len);
-    for (uint32_t l = 0; l < height; l++) {
-        next[l] = *path[l];
-        *path[l] = n;
-    }
+    mem_link(m, n);
     return ERR_OK;
 }
 
-static bool mem_remove(struct store_mem *m, struct bytes key)
+/* Out of the lists, not freed; NULL: it is not there. */
+static struct node *mem_unlink(struct store_mem *m, struct bytes key)
 {
     struct node **path[LEVELS];
     struct node *n = mem_find(m, key, path);
     if (!n || key_compare(n, key) != 0)
-        return false;
+        return NULL;
     for (uint32_t l = 0; l < LEVELS; l++)
         if (*path[l] == n)
             *path[l] = n->next[l];
-    node_free(n);
-    return true;
+    return n;
 }
 
 static void mem_drop_all(struct store_mem *m)
@@ -138,25 +145,21 @@ static void mem_drop_all(struct store_mem *m)
 
 /* --- transactions --- */
 
-static enum err mem_note_undo(struct store_mem *m, struct bytes key, const struct node *old)
+/* Room for one undo more; what it says is the caller's to fill in. */
+static struct undo *mem_note_undo(struct store_mem *m, struct bytes key)
 {
     if (m->undo_count == m->undo_capacity) {
         uint32_t capacity = m->undo_capacity ? m->undo_capacity * 2 : 256;
         struct undo *bigger = realloc(m->undo, capacity * sizeof *bigger);
         if (!bigger)
-            return ERR_NO_MEMORY;
+            return NULL;
         m->undo = bigger;
         m->undo_capacity = capacity;
     }
-    struct undo *u = &m->undo[m->undo_count];
-    u->key_len = (uint8_t)key.len;
+    struct undo *u = &m->undo[m->undo_count++];
+    *u = (struct undo){.key_len = (uint8_t)key.len};
     memcpy(u->key, key.at, key.len);
-    u->value = old ? copy_of(old->value, old->value_len) : NULL;
-    u->value_len = old ? old->value_len : 0;
-    if (old && !u->value)
-        return ERR_NO_MEMORY;
-    m->undo_count++;
-    return ERR_OK;
+    return u;
 }
 
 static enum err mem_begin(struct store *s, bool write)
@@ -172,8 +175,11 @@ static enum err mem_commit(struct store *s)
 {
     struct store_mem *m = mem(s);
     ASSERT(m->in_txn && m->writing);
-    for (uint32_t i = 0; i < m->undo_count; i++)
+    for (uint32_t i = 0; i < m->undo_count; i++) {
         free(m->undo[i].value);
+        if (m->undo[i].removed)
+            node_free(m->undo[i].removed);
+    }
     m->undo_count = 0;
     m->in_txn = m->writing = false;
     return ERR_OK;
@@ -186,11 +192,17 @@ static void mem_abort(struct store *s)
     while (m->undo_count > 0) {
         struct undo *u = &m->undo[--m->undo_count];
         struct bytes key = {u->key, u->key_len};
-        if (u->value) {
-            enum err e = mem_insert(m, key, u->value, u->value_len);
-            ASSERT(e == ERR_OK); /* tests and simulator only: there, memory for a restore must be there */
+        if (u->removed) {
+            mem_link(m, u->removed);
+        } else if (u->value) {
+            struct node *n = mem_find(m, key, NULL);
+            free(n->value);
+            n->value = u->value;
+            n->value_len = u->value_len;
         } else {
-            mem_remove(m, key);
+            struct node *n = mem_unlink(m, key);
+            if (n) /* it was noted, and then there was no memory for it */
+                node_free(n);
         }
     }
     m->in_txn = m->writing = false;
@@ -212,13 +224,20 @@ static enum err mem_put(struct store *s, struct bytes key, struct bytes value)
     struct store_mem *m = mem(s);
     ASSERT(m->writing && key.len <= STORE_KEY_BYTES_MAX);
     m->cursor = NULL;
-    struct node *old = mem_find(m, key, NULL);
     uint8_t *copy = copy_of(value.at, value.len);
-    if (!copy || mem_note_undo(m, key, old && key_compare(old, key) == 0 ? old : NULL) != ERR_OK) {
+    struct undo *u = copy ? mem_note_undo(m, key) : NULL;
+    if (!u) {
         free(copy);
         return ERR_NO_MEMORY;
     }
-    return mem_insert(m, key, copy, (uint32_t)value.len);
+    struct node *n = mem_find(m, key, NULL);
+    if (!n || key_compare(n, key) != 0)
+        return mem_insert(m, key, copy, (uint32_t)value.len);
+    u->value = n->value;
+    u->value_len = n->value_len;
+    n->value = copy;
+    n->value_len = (uint32_t)value.len;
+    return ERR_OK;
 }
 
 static enum err mem_del(struct store *s, struct bytes key)
@@ -229,9 +248,10 @@ static enum err mem_del(struct store *s, struct bytes key)
     struct node *old = mem_find(m, key, NULL);
     if (!old || key_compare(old, key) != 0)
         return ERR_NOT_FOUND;
-    if (mem_note_undo(m, key, old) != ERR_OK)
+    struct undo *u = mem_note_undo(m, key);
+    if (!u)
         return ERR_NO_MEMORY;
-    mem_remove(m, key);
+    u->removed = mem_unlink(m, key);
     return ERR_OK;
 }
 
