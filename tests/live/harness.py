@@ -35,6 +35,7 @@ pool {{
     copies = {copies}
     min_copies = {min_copies}
     share_disk = yes
+    io_engine = "{io_engine}"
     absent_wait = "{absent_wait}"
 {members}
 }}
@@ -49,10 +50,16 @@ maximal_backoff_time = "2s"
 
 
 def free_port():
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below what the kernel gives to connections, so that none of those takes it before it is used."""
+    while True:
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            port = random.SystemRandom().randrange(20000, 32768)
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def wait_for(what, look, patience=PATIENCE):
@@ -76,7 +83,7 @@ class Ironspool:
         self.port, self.http_port = free_port(), free_port()
         self.paths = {m: os.path.join(self.dir, "disks", m + ".member") for m in MEMBERS}
         self.member_keys = {}  # more keys of single members
-        self.settings = {"copies": 2, "min_copies": 1, "absent_wait": "2s", "extra": "",
+        self.settings = {"copies": 2, "min_copies": 1, "absent_wait": "2s", "extra": "", "io_engine": "auto",
                          "transport": "maildir:%s/mail" % self.dir}
         self.settings.update(changes)
         self.config = os.path.join(self.dir, "ironspool.conf")

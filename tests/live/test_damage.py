@@ -76,6 +76,14 @@ class Damage(unittest.TestCase):
                     f.write(bytes(1 << 20))
         self.damaged(zero)
 
+    def test_a_member_is_overwritten_with_random_bytes(self):
+        def scribble():
+            dice = random.Random(4)
+            with open(self.path(), "r+b") as f:
+                for _ in range(os.path.getsize(self.path()) >> 20):
+                    f.write(dice.randbytes(1 << 20))
+        self.damaged(scribble)
+
     def test_a_member_rots_in_five_hundred_places(self):
         def rot():
             place = random.Random(5)
