@@ -15,6 +15,7 @@ struct export {
     FILE *list;                 /* lines of queue-list; a file, because ten million do not fit memory */
     struct archive archive;
     uint64_t listed, done;
+    uint64_t since_s, newest_s; /* arrival, seconds since 1970 of the pool's clock */
     struct doc *missing;        /* ids whose bytes did not verify */
     char cursor[64];
 };
@@ -23,11 +24,17 @@ static void set_since(void *owner, const char *value) { ((struct export *)owner)
 static void set_out(void *owner, const char *value) { ((struct export *)owner)->out = value; }
 static const struct tool_option export_options[] = {{"since", true, set_since}, {"out", true, set_out}, {NULL, false, NULL}};
 
+/* Arrival is when a transaction begins, and queue ids say nothing of time: a message that was being received while an
+ * earlier export was made is in the next one, and what lies in the overlap is in both. */
+#define OVERLAP_S 7200u /* longer than any transaction with smtpd_min_data_rate at its default */
+
 static void keep_line(void *owner, const struct doc *line, const char *raw)
 {
     struct export *x = owner;
-    if (x->since && strcmp(doc_text(line, "queue_id"), x->since) <= 0)
+    uint64_t arrival_s = doc_count(line, "arrival_time");
+    if (x->since_s ? arrival_s < x->since_s : x->since && strcmp(doc_text(line, "queue_id"), x->since) <= 0)
         return;
+    x->newest_s = arrival_s > x->newest_s ? arrival_s : x->newest_s;
     fprintf(x->list, "%s\n", raw);
     x->listed++;
 }
@@ -91,7 +98,6 @@ static int export_one(struct export *x, const char *line)
         if (!ok)
             code = tool_say(TOOL_FAILED, "the archive could not be written; is there room?");
         x->done++;
-        snprintf(x->cursor, sizeof x->cursor, "%s", qid);
     } else if (code == TOOL_LOSS) {
         doc_append_text(x->missing, qid);
         code = TOOL_DONE;
@@ -142,6 +148,20 @@ static int export_end(struct export *x)
     return lost ? TOOL_LOSS : TOOL_DONE;
 }
 
+/* What an export printed; queue ids, which earlier ones printed, are still understood. */
+static int read_cursor(struct tool *t, struct export *x)
+{
+    size_t len = x->since ? strlen(x->since) : 0;
+    if (len == 0)
+        return TOOL_DONE;
+    if (len <= 11 && strspn(x->since, "0123456789") == len)
+        x->since_s = strtoull(x->since, NULL, 10);
+    else if (len < 12 || strspn(x->since, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") != len)
+        return tool_usage(t, "--since takes the cursor that an export printed, not \"%s\"", x->since);
+    snprintf(x->cursor, sizeof x->cursor, "%s", x->since);
+    return TOOL_DONE;
+}
+
 int cmd_export(struct tool *t, int argc, char **argv)
 {
     struct export x = {.tool = t, .missing = NULL};
@@ -151,9 +171,11 @@ int cmd_export(struct tool *t, int argc, char **argv)
     if (!x.out && isatty(STDOUT_FILENO))
         return tool_usage(t, "an archive is not for a terminal: --out FILE");
     x.missing = doc_array();
-    if (x.since)
-        snprintf(x.cursor, sizeof x.cursor, "%s", x.since);
-    int code = export_list(&x);
+    int code = read_cursor(t, &x);
+    if (code == TOOL_DONE)
+        code = export_list(&x);
+    if (x.newest_s > x.since_s + OVERLAP_S)
+        snprintf(x.cursor, sizeof x.cursor, "%llu", (unsigned long long)(x.newest_s - OVERLAP_S));
     if (code == TOOL_DONE)
         code = archive_create(x.out, &x.archive);
     if (code == TOOL_DONE) {

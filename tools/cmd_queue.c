@@ -265,8 +265,11 @@ int cmd_queue_release(struct tool *t, int argc, char **argv)
 {
     return queue_change(t, argc, argv, "queue-release", "released");
 }
-/* Routes are looked up anew at every attempt, so that to requeue is to retry. */
 int cmd_queue_retry(struct tool *t, int argc, char **argv) { return queue_change(t, argc, argv, "queue-retry", "due now"); }
+int cmd_queue_requeue(struct tool *t, int argc, char **argv)
+{
+    return queue_change(t, argc, argv, "queue-requeue", "requeued");
+}
 int cmd_queue_delete(struct tool *t, int argc, char **argv)
 {
     return queue_change(t, argc, argv, "queue-delete", "deleted");

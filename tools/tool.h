@@ -32,7 +32,8 @@ struct tool {
 typedef int tool_command(struct tool *t, int argc, char **argv);
 
 tool_command cmd_pool_create, cmd_pool_check, cmd_status, cmd_members, cmd_events, cmd_diagnose, cmd_explain, cmd_doctor,
-    cmd_queue_list, cmd_queue_summary, cmd_queue_show, cmd_queue_hold, cmd_queue_release, cmd_queue_retry, cmd_queue_delete,
+    cmd_queue_list, cmd_queue_summary, cmd_queue_show, cmd_queue_hold, cmd_queue_release, cmd_queue_retry, cmd_queue_requeue,
+    cmd_queue_delete,
     cmd_queue_expire, cmd_check_nagios, cmd_metrics, cmd_scrub_start, cmd_scrub_pause, cmd_scrub_resume, cmd_scrub_status,
     cmd_scrub_report, cmd_rebuild_status, cmd_rebuild_pause, cmd_rebuild_resume, cmd_member_evacuate, cmd_member_clear,
     cmd_member_remove, cmd_member_locate, cmd_member_add, cmd_member_replace, cmd_export, cmd_import,

@@ -23,7 +23,7 @@
  *                                       "domains":[{"domain","messages","recipients","oldest_age_seconds"}]}
  *   queue-show    {"id": QID}   json   the entry and where its copies' record lies
  *   queue-body    {"id": QID}   bytes  header and body, verified; cut short when no good copy is left
- *   queue-hold | queue-release | queue-retry (or -requeue) | queue-expire | queue-delete   {SELECTOR, "dry_run": false}
+ *   queue-hold | queue-release | queue-retry | queue-requeue | queue-expire | queue-delete   {SELECTOR, "dry_run": false}
  *                               lines  {"queue_id","result"} each; end: {"end": true, "count": changed, "matched": n,
  *                                       "failed": n}
  *

@@ -14,11 +14,12 @@
 
 #define ACT_BATCH 128u /* records of one group: a frame's share that mail does not feel */
 
-enum act { ACT_HOLD, ACT_RELEASE, ACT_RETRY, ACT_EXPIRE, ACT_DELETE };
+enum act { ACT_HOLD, ACT_RELEASE, ACT_RETRY, ACT_REQUEUE, ACT_EXPIRE, ACT_DELETE };
 static const struct { const char *verb, *done; enum record_type type; enum record_state state; } acts[] = {
     [ACT_HOLD] = {"hold", "held", RECORD_STATE, RECORD_STATE_HOLD},
     [ACT_RELEASE] = {"release", "released", RECORD_STATE, RECORD_STATE_RELEASE},
     [ACT_RETRY] = {"retry", "due now", RECORD_STATE, RECORD_STATE_RETRY},
+    [ACT_REQUEUE] = {"requeue", "requeued", RECORD_STATE, RECORD_STATE_RETRY}, /* or released: choose */
     [ACT_EXPIRE] = {"expire", "expired", RECORD_STATE, RECORD_STATE_EXPIRE},
     [ACT_DELETE] = {"delete", "deleted", RECORD_RETIRE, 0},
 };
@@ -113,8 +114,10 @@ static void choose(struct act_job *job, const struct index_entry *e)
         say(job, e->qid, skip ? skip : text);
         return;
     }
+    bool release = job->act == ACT_REQUEUE && held;
     job->records[job->group.count++] = (struct spool_record){
-        .type = acts[job->act].type, .qid = e->qid, .message_segment = e->place.segment, .arg = (uint32_t)acts[job->act].state};
+        .type = acts[job->act].type, .qid = e->qid, .message_segment = e->place.segment,
+        .arg = (uint32_t)acts[release ? ACT_RELEASE : job->act].state};
 }
 
 static void act_came(struct index_query *q, enum err e)
@@ -157,7 +160,7 @@ static bool act_more(const struct act_job *job)
 
 static void act_end(struct admin_client *c, struct act_job *job)
 {
-    if (job->act == ACT_RETRY && job->select.all && !job->dry_run)
+    if ((job->act == ACT_RETRY || job->act == ACT_REQUEUE) && job->select.all && !job->dry_run)
         spool_wire_flush(job->spool->wire);
     log_line("spool", "control: queue %s%s: %llu matched, %llu changed, %llu failed", acts[job->act].verb,
              job->dry_run ? " (dry run)" : "", (unsigned long long)job->matched, (unsigned long long)job->changed,
@@ -201,7 +204,7 @@ static enum act act_named(const char *verb)
     for (unsigned i = 0; i < sizeof acts / sizeof acts[0]; i++)
         if (strcmp(acts[i].verb, verb) == 0)
             return (enum act)i;
-    return ACT_RETRY; /* "requeue" */
+    UNREACHABLE(); /* admin.c looked it up */
 }
 
 void admin_act(struct admin_client *c, const struct json_in *request, const char *verb)

@@ -14,12 +14,16 @@
 #include <string.h>
 #include <unistd.h>
 
+#define SET_MAX 512u /* values of one file whose lines are remembered: 16 members and listeners, and every key */
+
 /* libconfuse's callbacks carry no pointer of ours; parsing is not reentered (one thread, one file at a time). */
 static struct parse {
     struct config *config;
     const char *name;
     char *text;
     bool http_seen;
+    struct { const struct config_key *key; char title[32]; unsigned line; } set[SET_MAX]; /* where values came from */
+    unsigned set_count;
 } *g_parse;
 
 static void say(unsigned line, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -36,6 +40,39 @@ static void say(unsigned line, const char *format, ...)
         snprintf(g_parse->text, CONFIG_TEXT_BYTES, "%s:%u: %s", g_parse->name, line, what);
     else
         snprintf(g_parse->text, CONFIG_TEXT_BYTES, "%s: %s", g_parse->name, what);
+}
+
+static void remember(const struct config_key *key, const char *title, unsigned line)
+{
+    if (g_parse->set_count == SET_MAX)
+        return; /* then the file is named without a line */
+    unsigned n = g_parse->set_count++;
+    g_parse->set[n].key = key;
+    g_parse->set[n].line = line;
+    snprintf(g_parse->set[n].title, sizeof g_parse->set[n].title, "%s", title);
+}
+
+static bool names(const char *text, const char *word)
+{
+    size_t len = strlen(word);
+    for (const char *at = strstr(text, word); at; at = strstr(at + 1, word)) {
+        bool begins = at == text || !strchr("_abcdefghijklmnopqrstuvwxyz", at[-1]);
+        if (begins && (!at[len] || !strchr("_abcdefghijklmnopqrstuvwxyz", at[len])))
+            return true;
+    }
+    return false;
+}
+
+/* The line of what a check between keys complains about: the last value it names. 0: the file says none of it. */
+static unsigned line_of(const char *why)
+{
+    char title[40];
+    for (unsigned n = g_parse->set_count; n-- > 0;) {
+        snprintf(title, sizeof title, "\"%s\"", g_parse->set[n].title);
+        if (names(why, g_parse->set[n].key->name) && (!g_parse->set[n].title[0] || strstr(why, title)))
+            return g_parse->set[n].line;
+    }
+    return 0;
 }
 
 static enum config_section section_of(cfg_t *cfg)
@@ -107,6 +144,7 @@ static int on_value(cfg_t *cfg, cfg_opt_t *opt)
         config_clear(g_parse->config, key); /* what the file says replaces the default */
     if (count > 0)
         e = config_set(g_parse->config, key, title ? title : "", cfg_opt_getnstr(opt, count - 1), why);
+    remember(key, title ? title : "", (unsigned)cfg->line);
     if (e == ERR_OK)
         return 0;
     say((unsigned)cfg->line, "%s: %s", opt->name, e == ERR_NO_MEMORY ? err_text(e) : why);
@@ -326,7 +364,7 @@ static enum err parse_text(struct config *c, char *bytes, uint32_t len)
     char why[512];
     e = config_check(c, why);
     if (e != ERR_OK)
-        say(0, "%s", e == ERR_CONFIG ? why : err_text(e));
+        say(e == ERR_CONFIG ? line_of(why) : 0, "%s", e == ERR_CONFIG ? why : err_text(e));
     return e;
 }
 

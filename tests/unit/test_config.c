@@ -134,6 +134,23 @@ static void a_bad_value_is_named_with_its_line(void **state)
     refused("fault_injection = perhaps\n" POOL, "t.conf:1: fault_injection: \"perhaps\" is neither yes nor no");
     refused("state_directory = \"var\"\n" POOL, "is not an absolute path");
     refused("message_size_limit = 99999999999999999999\n" POOL, "is not a size");
+    static const char *const meaningless[] = { /* nothing, less than nothing, beyond all sense */
+        "message_size_limit = 0", "message_size_limit = -1", "message_size_limit = 2G", "header_size_limit = 0",
+        "line_length_limit = 1", "smtpd_recipient_limit = 0", "smtpd_recipient_limit = 1001", "hopcount_limit = 0",
+        "smtpd_timeout = 0", "smtpd_timeout = 2d", "smtpd_hard_error_limit = 0", "sessions_max = 0",
+        "default_destination_concurrency_limit = 0", "initial_destination_concurrency = 0", "deliveries_max = 0",
+        "default_destination_recipient_limit = 0", "minimal_backoff_time = 0", "minimal_backoff_time = 2d",
+        "maximal_backoff_time = 0", "maximal_queue_lifetime = 1000w", "bounce_queue_lifetime = -5d",
+        "smtp_connect_timeout = 0", "shutdown_grace = 1d", "fresh_bytes_max = 1T", "smtpd_min_data_rate = 2G",
+        "pool { copies = 0 }", "pool { min_copies = 0 }", "pool { scrub_interval = 1s }", "pool { scrub_interval = 100w }",
+        "pool { degrade_after = 0 }", "pool { degrade_after = 1h }", "pool { absent_wait = 2w }",
+        "listen \"a\" { port = 65536 }", "listen \"a\" { port = -1 }", "http { port = 70000 }",
+    };
+    for (size_t i = 0; i < sizeof meaningless / sizeof meaningless[0]; i++) {
+        char file[256];
+        snprintf(file, sizeof file, "\n%s\n", meaningless[i]);
+        refused(file, "t.conf:2: ");
+    }
 }
 
 static void a_missing_file_is_named(void **state)
@@ -169,6 +186,15 @@ static void keys_that_contradict_each_other_are_refused(void **state)
     refused("listen \"x\" { address = \"localhost\" }\n" POOL, "\"localhost\" is not a numeric address");
     refused("smtpd_tls_security_level = may\n" POOL, "needs smtpd_tls_cert_file");
     refused("default_transport = \"carrier-pigeon\"\n" POOL, "default_transport");
+    refused("\npool {\n copies = 3\n member \"a\" { path = \"/a\" } }", "t.conf:3: pool: copies = 3 needs");
+    refused("pool {\n copies = 1\n min_copies = 2\n member \"a\" { path = \"/a\" } }", "t.conf:3: pool: min_copies = 2 is more");
+    refused("pool { copies = 1\n member \"a\" { path = \"/a\" }\n member \"b\" { path = \"/a\" }\n member \"c\" { path = \"/c\" } }",
+            "t.conf:3: pool: members \"a\" and \"b\" have one path, /a");
+    refused("listen \"y\" { port = 1 }\nlisten \"x\" {\n address = \"localhost\" }\n" POOL, "t.conf:3: listen \"x\": address:");
+    refused("minimal_backoff_time = 2h\nmaximal_backoff_time = 1h\n" POOL, "t.conf:2: minimal_backoff_time is longer");
+    refused("initial_destination_concurrency = 30\n" POOL, "t.conf:1: initial_destination_concurrency is more");
+    refused("hostname = \"a b\"\n" POOL, "t.conf:1: hostname: \"a b\" is not a host name");
+    refused("\nsmtpd_tls_security_level = may\n" POOL, "t.conf:2: smtpd_tls_security_level");
 }
 
 static void a_list_in_the_file_replaces_the_default_and_may_be_empty(void **state)
