@@ -304,7 +304,8 @@ static void commit_on_image(struct member_op *mo)
     f->late_mask &= ~(1u << image);
     if (mo->op.result != ERR_OK)
         f->failed = f->failed || !PLANTED(ack_lost_image);
-    else if (mo->member->state == MEMBER_SUSPECT && mo->op.done_ns - mo->op.submitted_ns < COMMIT_DEADLINE_NS)
+    else if (mo->member->state == MEMBER_SUSPECT && !mo->member->watch.by_health &&
+             mo->op.done_ns - mo->op.submitted_ns < COMMIT_DEADLINE_NS)
         member_set_state(mo->member, MEMBER_HEALTHY, "writes are answered again");
     if (f->orphaned) {
         if (f->pending == 0)
@@ -543,6 +544,16 @@ static bool bulk_may_grow(const struct appender *a)
     return false;
 }
 
+/* On a member that is slow just now, though there is room for as many images elsewhere (WAT-2). */
+static bool segment_better_elsewhere(struct pool *p, const struct segment *s)
+{
+    uint32_t avoid = 0;
+    enum err why;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        avoid |= p->members[i].used && p->members[i].present && member_avoided(&p->members[i]) ? 1u << i : 0;
+    return (segment_members(s) & avoid) && !p->stopping && placement_possible(p, SPOOL_RESULT, avoid, &why);
+}
+
 void commit_step(struct pool *p)
 {
     for (uint32_t i = 0; i < p->appender_count; i++) {
@@ -555,7 +566,8 @@ void commit_step(struct pool *p)
             continue;
         if (a->kind == SEGMENT_TABLE && p->table_rewriting)
             continue;
-        if (a->kind == SEGMENT_MAIL && a->segment && (a->segment->close_soon || segment_could_have_more(p, a->segment)))
+        if (a->kind == SEGMENT_MAIL && a->segment && (a->segment->close_soon || segment_could_have_more(p, a->segment) ||
+                                                         segment_better_elsewhere(p, a->segment)))
             commit_close_segment(a);
         else if (a->next && a->next->state == SEGMENT_OPEN && a->next->close_soon)
             appender_close_next(a);

@@ -13,6 +13,7 @@
 
 #include "dispatch.h"
 #include "frame.h"
+#include "health.h"
 #include "throttle.h"
 #include "verify.h"
 
@@ -74,6 +75,20 @@ struct superblock {
     } members[MEMBERS_MAX];
 };
 
+/* watch.c: what is seen of one member. */
+#define WATCH_SLOW_PER_DAY 3u     /* then it stays out until cleared */
+struct member_watch {
+    struct latency window[HEALTH_KINDS];
+    uint64_t busy_ns, errors_seen;
+    uint32_t late_row, steers;    /* commits in a row that were late; how often mail was steered away */
+    uint64_t answered_ns, steer_until_ns;
+    bool by_health;               /* SUSPECT because of health.c: only that takes it back */
+    bool stays_out;
+    uint64_t slow_ns[WATCH_SLOW_PER_DAY], pause_from_ns, probe_ns;
+    uint32_t probes_good, pauses;
+    char smart[128];              /* why the drive itself says that it fails; "": it does not */
+};
+
 /* upkeep.c: what background work may do on one member. */
 struct upkeep_share {
     struct throttle throttle;
@@ -120,6 +135,7 @@ struct member {
     uint64_t heard_ns;            /* when an op was last answered */
     struct upkeep_share share;
     struct dispatch dispatch;
+    struct member_watch watch;
 };
 
 /* An op on a member: statistics, slot accounting, then done. */
@@ -371,6 +387,9 @@ struct pool {
     struct lost *lost;
     struct roster *roster;
     struct link rebuild_orphans;
+    struct health health;
+    uint64_t health_next_ns;
+    uint32_t domain_slow;         /* mask of members whose whole failure domain is slow */
     struct link discards;         /* of member_op.out: each frees itself when it is answered */
     struct scrub *scrub;
     struct scrub_saved scrub_saved;
@@ -419,6 +438,15 @@ uint32_t segment_images_readable(const struct pool *p, const struct segment *s);
 uint32_t segment_images_good(const struct pool *p, const struct segment *s);     /* that count as redundancy */
 uint32_t pool_domains_usable(const struct pool *p);
 bool members_share_domain(const struct member *a, const struct member *b);
+
+void member_probe(struct member *m, bool write, void (*done)(struct member_op *mo)); /* of the block nobody uses */
+
+/* watch.c */
+void watch_step(struct pool *p);
+void watch_answered(struct member *m, const struct member_op *mo);
+void watch_left_slow(struct member *m, const char *why);
+void watch_clear(struct member *m);
+bool member_avoided(const struct member *m);          /* in service, but new mail goes elsewhere if it can */
 
 /* dispatch.c */
 void dispatch_init(struct dispatch *d);

@@ -180,28 +180,9 @@ bool member_peers_answer(const struct member *m)
     return domains >= p->config.min_copies && domains > 0;
 }
 
-/* A member that was slow is tried again when nothing is outstanding on it, each time after twice the pause: what it
- * holds of sealed segments is whole, because every segment it was late for was closed. */
-#define SLOW_PAUSE_NS (10 * NS_PER_S)
-#define SLOW_DOUBLINGS_MAX 8u
-
-static void member_try_again(struct member *m)
-{
-    uint32_t doublings = m->slow_count < SLOW_DOUBLINGS_MAX ? m->slow_count : SLOW_DOUBLINGS_MAX;
-    if (m->ops > 0 || io_now_ns(m->pool->io) - m->left_ns < (SLOW_PAUSE_NS << doublings) / 2)
-        return;
-    m->suspect_late = true;
-    if (m->spare || m->plan != PLAN_STAYS)
-        member_set_state(m, m->spare ? MEMBER_SPARE : MEMBER_EVACUATING, "answers again");
-    else
-        member_set_state(m, MEMBER_SUSPECT, "answers again; on probation");
-    pool_update_state(m->pool);
-    superblock_update(m->pool, NULL);
-}
-
 /* --- heartbeat --- */
 
-#define HEARTBEAT_OFFSET (2 * SUPERBLOCK_BYTES) /* between superblocks and slots: never written after the format */
+#define HEARTBEAT_OFFSET (2 * SUPERBLOCK_BYTES) /* between superblocks and slots: only probes write there */
 #define HEARTBEAT_NS (5 * NS_PER_S) /* well within "a fail-slow disk within a minute" (P5) */
 
 static void member_on_heartbeat(struct member_op *mo)
@@ -209,21 +190,29 @@ static void member_on_heartbeat(struct member_op *mo)
     (void)mo; /* member_judge has seen the result */
 }
 
-static void member_heartbeat(struct member *m)
+void member_probe(struct member *m, bool write, void (*done)(struct member_op *mo))
 {
-    uint64_t now = io_now_ns(m->pool->io);
-    if (m->ops > 0 || now - m->heard_ns < HEARTBEAT_NS)
-        return;
+    ASSERT(m->ops == 0); /* the block and its op are free */
+    m->watch.probe_ns = io_now_ns(m->pool->io);
     if (!m->heartbeat) {
         m->heartbeat = calloc(1, sizeof *m->heartbeat);
         m->heartbeat_block = sync_buffer(BLOCK_BYTES);
     }
     if (!m->heartbeat || !m->heartbeat_block)
         return;
-    *m->heartbeat = (struct member_op){.done = member_on_heartbeat};
-    m->heartbeat->op = (struct io_op){.kind = IO_READ, .class = IO_CLASS_DELIVER, .length = BLOCK_BYTES,
+    if (write)
+        memset(m->heartbeat_block, 0, BLOCK_BYTES);
+    *m->heartbeat = (struct member_op){.done = done};
+    m->heartbeat->op = (struct io_op){.kind = write ? IO_WRITE : IO_READ, .durable = write, .length = BLOCK_BYTES,
+                                      .class = write ? IO_CLASS_COMMIT : IO_CLASS_DELIVER,
                                       .buffer = m->heartbeat_block, .offset = HEARTBEAT_OFFSET};
     member_submit(m, m->heartbeat);
+}
+
+static void member_heartbeat(struct member *m)
+{
+    if (m->ops == 0 && io_now_ns(m->pool->io) - m->heard_ns >= HEARTBEAT_NS)
+        member_probe(m, false, member_on_heartbeat);
 }
 
 void member_fini(struct member *m)
@@ -243,8 +232,6 @@ void members_watch(struct pool *p)
             continue;
         if (!p->stopping && p->mounted)
             member_heartbeat(m);
-        if (m->state == MEMBER_SLOW && !p->stopping)
-            member_try_again(m);
         if (!member_usable(m) || !member_late(m))
             continue;
         uint64_t age = member_commit_age(m);
@@ -254,10 +241,11 @@ void members_watch(struct pool *p)
             member_set_state(m, MEMBER_SUSPECT, "a write is out for %llu ms", (unsigned long long)(age / NS_PER_MS));
         }
         if (age >= p->config.degrade_after_ns && member_peers_answer(m)) {
-            m->slow_count++;
-            member_leave(m, MEMBER_SLOW, "a write is not answered within degrade_after while other members answer");
+            watch_left_slow(m, "a write is not answered within degrade_after while other members answer");
         }
     }
+    if (!p->read_only && p->mounted && !p->stopping)
+        watch_step(p);
 }
 
 static void member_on_done(struct io_op *op)
@@ -288,8 +276,9 @@ static void member_on_done(struct io_op *op)
     }
     if (mo->mail && op->result == ERR_OK)
         upkeep_note_mail(m, op);
+    watch_answered(m, mo);
     member_judge(m, op);
-    if (m->state == MEMBER_SUSPECT && m->suspect_late && op->kind == IO_WRITE && op->result == ERR_OK &&
+    if (m->state == MEMBER_SUSPECT && m->suspect_late && !m->watch.by_health && op->kind == IO_WRITE && op->result == ERR_OK &&
         ns < COMMIT_DEADLINE_NS && !member_late(m))
         member_set_state(m, MEMBER_HEALTHY, "writes are answered in time again");
     mo->done(mo);

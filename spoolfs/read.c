@@ -111,7 +111,7 @@ uint32_t read_choose_image(const struct pool *p, const struct segment *s, uint32
         if ((skip_mask & (1u << i)) || !image_readable(p, s, i))
             continue;
         uint64_t score = m->ops + (member_usable(m) ? 0 : 1000) + (s->images[i].unproved ? 100 : 0) +
-                         (m->state == MEMBER_SUSPECT ? 500 : 0);
+                         (m->state == MEMBER_SUSPECT || member_avoided(m) ? 500 : 0);
         if (score < best_score) {
             best = i;
             best_score = score;

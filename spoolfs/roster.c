@@ -389,7 +389,7 @@ enum err member_clear(struct pool *p, const char *name)
     bool late = m->ops > 0 && m->state != MEMBER_SPARE && m->state != MEMBER_EVACUATING;
     if (!m->present || m->state == MEMBER_FAILED || m->state == MEMBER_ABSENT || late)
         return ERR_INVALID; /* what failed a flush or a row of writes is whole again only after a mount */
-    m->slow_count = 0;
+    watch_clear(m);
     m->plan = PLAN_STAYS;
     p->epoch += m->spare;
     roster_serve(m, "cleared on request");

@@ -166,6 +166,12 @@ static void status_member(const struct member *m, struct pool_member_status *o)
     o->reads = m->reads;
     o->read_bytes = m->read_bytes;
     o->durable_by = m->durable_by;
+    const struct health_member *h = &m->pool->health.members[m->number];
+    o->health.score = health_score(h);
+    o->health.steers = m->watch.steers;
+    o->health.avoided = m->present && member_avoided(m);
+    o->health.stays_out = m->watch.stays_out && m->state == MEMBER_SLOW;
+    memcpy(o->health.evidence, h->evidence, sizeof o->health.evidence);
     status_throttle(&m->share.throttle, o);
     for (uint32_t c = 0; c < IO_CLASS_COUNT; c++) {
         o->io[c].waiting = m->dispatch.waits[c];

@@ -363,8 +363,7 @@ static void superblock_leave_stragglers(struct pool *p)
         struct member *m = &p->members[i];
         if (!((p->super.out_mask | p->super.deferred_mask) & (1u << i)) || !member_kept(m) || !member_peers_answer(m))
             continue;
-        m->slow_count++;
-        member_leave(m, MEMBER_SLOW, "its superblocks take longer than degrade_after while other members are done");
+        watch_left_slow(m, "its superblocks take longer than degrade_after while other members are done");
     }
 }
 

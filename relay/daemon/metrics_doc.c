@@ -85,6 +85,8 @@ static double member_reads(const struct pool_member_status *m) { return (double)
 static double member_read_bytes(const struct pool_member_status *m) { return (double)m->read_bytes; }
 static double member_flushes(const struct pool_member_status *m) { return (double)m->flushes; }
 
+static double member_score(const struct pool_member_status *m) { return m->health.score; }
+static double member_steers(const struct pool_member_status *m) { return m->health.steers; }
 static double member_throttle(const struct pool_member_status *m) { return (double)m->throttle.bytes_per_second; }
 static double member_cuts(const struct pool_member_status *m) { return (double)m->throttle.cuts; }
 
@@ -97,6 +99,8 @@ static const struct member_metric member_metrics[] = {
     {"member_reads_total", "counter", "Reads completed.", member_reads},
     {"member_read_bytes_total", "counter", "Bytes read.", member_read_bytes},
     {"member_flushes_total", "counter", "Flushes and durable writes completed.", member_flushes},
+    {"member_health_score", "gauge", "Against peers and past: 100 nothing, 0 to be taken out.", member_score},
+    {"member_steers_total", "counter", "How often new mail was steered away for a while.", member_steers},
     {"member_background_bytes_per_second", "gauge", "What background work may do while mail flows.", member_throttle},
     {"member_background_cuts_total", "counter", "How often background work was cut because mail got slower.", member_cuts},
 };

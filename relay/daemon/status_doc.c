@@ -32,6 +32,17 @@ static void member_io_json(const struct pool_member_status *m, struct json_out *
     json_object_end(j);
 }
 
+static void member_health_json(const struct pool_member_status *m, struct json_out *j)
+{
+    json_object_begin(j, "health");
+    json_count(j, "score", m->health.score);
+    json_text(j, "evidence", m->health.evidence);
+    json_bool(j, "avoided", m->health.avoided);
+    json_bool(j, "stays_out", m->health.stays_out);
+    json_count(j, "steers", m->health.steers);
+    json_object_end(j);
+}
+
 static void member_throttle_json(const struct pool_member_status *m, struct json_out *j)
 {
     json_object_begin(j, "throttle");
@@ -77,6 +88,7 @@ static void member_json(const struct status_view *v, const struct pool_member_st
     member_io_json(m, j);
     alarm_doc_member(v, m->name, j);
     member_throttle_json(m, j);
+    member_health_json(m, j);
     if (more) {
         json_text(j, "meaning", member_state_text(m->state));
         json_count(j, "writes", m->writes);

@@ -23,6 +23,8 @@ static struct status_view a_view(void)
     g_pool.members[1].state = MEMBER_FAILED;
     g_pool.members[1].since_ms = UINT64_C(1795560662003);
     g_pool.members[1].errors_write = 3;
+    g_pool.members[1].health.score = 42;
+    snprintf(g_pool.members[1].health.evidence, sizeof g_pool.members[1].health.evidence, "commits take long");
     g_pool.members[1].io[IO_CLASS_SCRUB].waiting = 4;
     g_pool.members[1].io[IO_CLASS_SCRUB].bytes = 8192;
     g_pool.members[1].write_p99_ns = 2500000;
@@ -85,6 +87,7 @@ static void members_carry_errors_times_and_text_that_stays_json(void **state)
     assert_non_null(strstr(j.bytes, "\"state\":\"failed\""));
     assert_non_null(strstr(j.bytes, "\"write_p99\":0.0025"));
     assert_non_null(strstr(j.bytes, "/srv/\\\"q\\\\\xef\xbf\xbd.member"));
+    assert_non_null(strstr(j.bytes, "\"health\":{\"score\":42,\"evidence\":\"commits take long\",\"avoided\":false,"));
     assert_non_null(strstr(j.bytes, "\"scrub\":{\"waiting\":4,\"in_flight\":0,\"operations\":0,\"bytes\":8192}"));
     json_free(&j);
 }
@@ -169,6 +172,7 @@ static void the_contracts_metrics_exist_before_anything_happened(void **state)
     assert_non_null(strstr(j.bytes, "ironspool_pool_state{state=\"at-risk\"} 1\n"));
     assert_non_null(strstr(j.bytes, "ironspool_pool_state{state=\"healthy\"} 0\n"));
     assert_non_null(strstr(j.bytes, "ironspool_member_errors_total{member=\"b\",kind=\"write\"} 3\n"));
+    assert_non_null(strstr(j.bytes, "ironspool_member_health_score{member=\"b\"} 42\n"));
     assert_non_null(strstr(j.bytes, "ironspool_member_io_waiting{member=\"b\",class=\"scrub\"} 4\n"));
     assert_non_null(strstr(j.bytes, "ironspool_member_io_bytes_total{member=\"b\",class=\"scrub\"} 8192\n"));
     assert_non_null(strstr(j.bytes, "ironspool_accept_refused_total{reason=\"full\"} 0\n"));

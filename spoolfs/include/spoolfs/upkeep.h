@@ -90,6 +90,9 @@ enum err member_clear(struct pool *pool, const char *name) MUST_CHECK;
 /* Takes a member out of the pool for good. ERR_BUSY: any segment has an image there; ERR_INVALID: it is in service.
  * when_empty: then it is emptied, and removed as soon as nothing is left there, over restarts. */
 enum err member_remove(struct pool *pool, const char *name, bool when_empty) MUST_CHECK;
+/* What the drive says of itself. `failing`: the member is emptied while `copies` failure domains stay in service without
+ * it, else it is suspect. ERR_NOT_FOUND: no such member. */
+enum err member_smart(struct pool *pool, const char *name, bool failing, const char *evidence) MUST_CHECK;
 /* The last change of membership is in the superblocks. */
 bool members_settled(const struct pool *pool);
 

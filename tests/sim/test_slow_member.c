@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One member gets slow under steady mail, in virtual time on simulated disks: mail does not feel it for long, the member is
+ * named and taken out with evidence, and comes back when it is as fast as its peers. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <sim_io.h>
+#include <spoolfs/pool.h>
+#include <spoolfs/spool.h>
+#include <spoolfs/upkeep.h>
+
+#define MS UINT64_C(1000000)
+#define SECOND (1000 * MS)
+#define SEGMENT (2 * MIB)
+#define MAILS_MAX 60000u
+#define AT_ONCE 8u
+
+struct mail {
+    struct spool_group group;
+    struct spool_record record;
+    uint64_t begun_ns;
+    bool out;
+};
+
+static struct {
+    struct sim_io *sim;
+    struct io *io;
+    struct pool_config config;
+    struct pool *pool;
+    struct mail mails[AT_ONCE];
+    struct { uint64_t end_ns, took_ns; } done[MAILS_MAX];
+    uint32_t count, refused;
+    uint64_t next_ns, every_ns;
+    char slow_evidence[256], events[64];
+    uint64_t slow_ns;
+    uint32_t flagged;
+} w;
+
+static uint8_t body[4096];
+
+static void on_event(void *owner, const struct event *e)
+{
+    (void)owner;
+    if (getenv("TRACE"))
+        fprintf(stderr, "%.3f %s %s: %s\n", (double)sim_io_now(w.sim) / 1e9, event_name(e->kind), e->member, e->evidence);
+    if (e->kind != EVENT_member_state)
+        return;
+    w.flagged++;
+    if (strstr(e->evidence, "-> slow") && w.slow_ns == 0) {
+        w.slow_ns = sim_io_now(w.sim);
+        snprintf(w.slow_evidence, sizeof w.slow_evidence, "%s: %s", e->member, e->evidence);
+    }
+}
+
+static int start(uint32_t members, uint32_t per_domain)
+{
+    memset(&w, 0, sizeof w);
+    w.every_ns = 20 * MS;
+    w.sim = sim_io_make(11);
+    w.io = sim_io_door(w.sim);
+    w.config = (struct pool_config){.copies = 2, .min_copies = 1, .degrade_after_ns = 2 * SECOND, .member_count = members,
+                                    .sink = {.emit = on_event}};
+    for (uint32_t i = 0; i < members; i++) {
+        struct sim_member_shape shape = {.latency = SIM_LATENCY_SSD,
+                                         .disk = {.bytes = 256 * SEGMENT + 256 * KIB, .is_file = true, .seed = i}};
+        snprintf(shape.domain, sizeof shape.domain, "shelf:%u", i / per_domain);
+        (void)sim_io_add_member(w.sim, &shape);
+        snprintf(w.config.members[i].name, sizeof w.config.members[i].name, "%c", 'a' + (int)i);
+        snprintf(w.config.members[i].domain, sizeof w.config.members[i].domain, "shelf:%u", i / per_domain);
+    }
+    struct pool_create_options o = {.segment_bytes = SEGMENT};
+    struct uuid id;
+    const char *text;
+    w.config.share_disk = per_domain > 1; /* two on one shelf: said at the creation only */
+    assert_int_equal(pool_create(w.io, &w.config, &o, &id, &text), ERR_OK);
+    w.config.share_disk = false;
+    assert_int_equal(pool_mount(w.io, &w.config, &w.pool, &text), ERR_OK);
+    return 0;
+}
+
+static int setup_four(void **state) { (void)state; return start(4, 1); }
+static int setup_shelves(void **state) { (void)state; return start(6, 2); }
+
+static int teardown(void **state)
+{
+    (void)state;
+    pool_unmount(&w.pool);
+    sim_io_free(&w.sim);
+    return 0;
+}
+
+static void on_answer(struct spool_group *g, enum err e)
+{
+    struct mail *m = g->owner;
+    m->out = false;
+    if (e != ERR_OK) {
+        w.refused++;
+        return;
+    }
+    if (w.count == MAILS_MAX)
+        return;
+    w.done[w.count].end_ns = sim_io_now(w.sim);
+    w.done[w.count++].took_ns = sim_io_now(w.sim) - m->begun_ns;
+}
+
+/* A mail now and then, as far as AT_ONCE are not out. */
+static void offer(void)
+{
+    if (sim_io_now(w.sim) < w.next_ns)
+        return;
+    for (uint32_t i = 0; i < AT_ONCE; i++) {
+        struct mail *m = &w.mails[i];
+        if (m->out)
+            continue;
+        *m = (struct mail){.begun_ns = sim_io_now(w.sim)};
+        m->record = (struct spool_record){.type = RECORD_MESSAGE, .qid = spool_lend_queue_ids(w.pool, 1), .envelope_bytes = 64,
+                                          .parts = {{body, 64}, {body, 1000}, {body, 1000}}};
+        m->group = (struct spool_group){.records = &m->record, .count = 1, .class = SPOOL_NEW_MAIL, .done = on_answer,
+                                        .owner = m};
+        m->out = spool_submit(w.pool, &m->group) == ERR_OK;
+        w.next_ns = sim_io_now(w.sim) + w.every_ns;
+        return;
+    }
+}
+
+static void mail_for(uint64_t seconds)
+{
+    uint64_t until = sim_io_now(w.sim) + seconds * SECOND;
+    while (sim_io_now(w.sim) < until) {
+        offer();
+        uint64_t now = sim_io_now(w.sim);
+        io_turn(w.io, now < w.next_ns ? w.next_ns - now : MS);
+        pool_step(w.pool);
+    }
+}
+
+static int by_size(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static uint64_t p99(uint64_t from, uint64_t to)
+{
+    static uint64_t sorted[MAILS_MAX];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < w.count; i++)
+        if (w.done[i].end_ns >= from && w.done[i].end_ns < to)
+            sorted[n++] = w.done[i].took_ns;
+    assert_true(n > 20);
+    qsort(sorted, n, sizeof sorted[0], by_size);
+    return sorted[(n * 99 + 99) / 100 - 1];
+}
+
+static enum member_state state_of(uint32_t member)
+{
+    static struct pool_status s;
+    pool_status(w.pool, &s);
+    return s.members[member].state;
+}
+
+static void a_member_a_hundred_times_slower_is_out_within_a_minute_and_mail_recovers_in_a_second(void **state)
+{
+    (void)state;
+    mail_for(30);
+    uint64_t t = sim_io_now(w.sim), normal = p99(t - 10 * SECOND, t);
+    assert_int_equal(w.flagged, 0);
+    sim_io_slow(w.sim, 1, 100);
+    mail_for(60);
+    assert_true(w.slow_ns > 0 && w.slow_ns - t < 60 * SECOND);
+    assert_non_null(strstr(w.slow_evidence, "b: "));
+    assert_non_null(strstr(w.slow_evidence, "times what"));
+    uint64_t after = p99(t + 1 * SECOND, t + 10 * SECOND);
+    print_message("p99 %.1f ms before, %.1f ms in the first second, %.1f ms after it; out after %.1f s: %s\n", (double)normal / 1e6,
+                  (double)p99(t, t + SECOND) / 1e6, (double)after / 1e6, (double)(w.slow_ns - t) / 1e9, w.slow_evidence);
+    assert_true(after < 2 * normal);
+    assert_true(p99(t + 10 * SECOND, t + 60 * SECOND) < 2 * normal);
+    assert_int_equal(w.refused, 0);
+    sim_io_slow(w.sim, 1, 1); /* it is well again: probes find out */
+    mail_for(120);
+    assert_int_equal(state_of(1), MEMBER_HEALTHY);
+}
+
+static void a_member_that_is_slow_again_and_again_stays_out_until_cleared(void **state)
+{
+    (void)state;
+    w.every_ns = 50 * MS;
+    mail_for(30);
+    for (uint32_t n = 0; n < 3; n++) {
+        sim_io_slow(w.sim, 2, 100);
+        mail_for(40);
+        assert_int_equal(state_of(2), MEMBER_SLOW);
+        sim_io_slow(w.sim, 2, 1);
+        mail_for(n < 2 ? 100 : 1);
+        if (n < 2)
+            assert_int_equal(state_of(2), MEMBER_HEALTHY);
+    }
+    mail_for(200);
+    static struct pool_status s;
+    pool_status(w.pool, &s);
+    assert_int_equal(s.members[2].state, MEMBER_SLOW);
+    assert_true(s.members[2].health.stays_out);
+    assert_non_null(strstr(s.members[2].evidence, "until cleared"));
+    assert_int_equal(member_clear(w.pool, "c"), ERR_OK);
+    mail_for(20);
+    assert_int_equal(state_of(2), MEMBER_HEALTHY);
+}
+
+static void when_all_are_slow_nobody_is(void **state)
+{
+    (void)state;
+    mail_for(30);
+    for (uint16_t i = 0; i < 4; i++)
+        sim_io_slow(w.sim, i, 10);
+    mail_for(120);
+    assert_int_equal(w.flagged, 0);
+    assert_int_equal(w.refused, 0);
+}
+
+static void a_shelf_that_is_slow_is_named_and_its_members_stay(void **state)
+{
+    (void)state;
+    mail_for(60);
+    sim_io_slow(w.sim, 2, 60);
+    sim_io_slow(w.sim, 3, 60);
+    mail_for(120);
+    assert_int_not_equal(state_of(2), MEMBER_SLOW);
+    assert_int_not_equal(state_of(3), MEMBER_SLOW);
+    assert_int_equal(w.slow_ns, 0);
+}
+
+static void what_a_drive_says_of_itself_empties_it_while_there_is_enough(void **state)
+{
+    (void)state;
+    mail_for(5);
+    assert_int_equal(member_smart(w.pool, "nobody", true, "x"), ERR_NOT_FOUND);
+    assert_int_equal(member_smart(w.pool, "a", false, "passed"), ERR_OK);
+    assert_int_equal(state_of(0), MEMBER_HEALTHY);
+    assert_int_equal(member_smart(w.pool, "a", true, "the drive says it is failing"), ERR_OK);
+    assert_int_equal(state_of(0), MEMBER_FAILING);
+    assert_int_equal(member_smart(w.pool, "b", true, "the drive says it is failing"), ERR_OK);
+    assert_int_equal(state_of(1), MEMBER_FAILING);
+    assert_int_equal(member_smart(w.pool, "c", true, "the drive says it is failing"), ERR_OK);
+    assert_int_equal(state_of(2), MEMBER_SUSPECT); /* WAT-1 */
+    mail_for(10);
+    assert_int_equal(state_of(2), MEMBER_SUSPECT);
+    assert_int_equal(member_clear(w.pool, "b"), ERR_OK); /* it was a mistake: now c can be spared */
+    mail_for(10);
+    assert_int_equal(state_of(1), MEMBER_HEALTHY);
+    assert_int_equal(state_of(2), MEMBER_FAILING);
+    assert_int_equal(w.refused, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(
+            a_member_a_hundred_times_slower_is_out_within_a_minute_and_mail_recovers_in_a_second, setup_four, teardown),
+        cmocka_unit_test_setup_teardown(a_member_that_is_slow_again_and_again_stays_out_until_cleared, setup_four, teardown),
+        cmocka_unit_test_setup_teardown(when_all_are_slow_nobody_is, setup_four, teardown),
+        cmocka_unit_test_setup_teardown(a_shelf_that_is_slow_is_named_and_its_members_stay, setup_shelves, teardown),
+        cmocka_unit_test_setup_teardown(what_a_drive_says_of_itself_empties_it_while_there_is_enough, setup_four, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
