@@ -11,7 +11,8 @@ scrub, rebuild   steady mail at half of what the pool takes (--rate sets it), wi
 slow             one member made 100 times slower under load: p99 by second, when the member left, and its evidence.
 loss             4 members under load, one killed, a second killed during the rebuild, a third with read errors on 1 % of
                  its reads: failed transactions, time to full redundancy, and what was reported lost.
---one-arm F      every member behind an arm that does one thing at a time, F percent of a 7200 rpm disk's speed (100).
+--one-arm F      every member behind an arm that does one thing at a time, in F percent of the time a 7200 rpm disk takes
+                 (100); made by `spooltool fault add one-arm`.
 
 Nothing is typed in by hand, nothing fails a build. The issue's figures: --pairs 30 --window 10 --size 20G --fill 2G.
 """

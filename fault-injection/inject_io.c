@@ -11,6 +11,8 @@
  * one turn's time (timers that are due now fire in the next turn). */
 #include "inject_io.h"
 
+#include "inject_arm.h"
+
 #include <base/assert.h>
 #include <spoolfs/limits.h>
 #include <stdlib.h>
@@ -32,6 +34,7 @@ struct inject_io {
     struct link held;                 /* of struct held */
     struct io_timer timer;            /* the next end of a fault */
     struct io_target targets[MEMBERS_MAX];
+    struct inject_arm arms[MEMBERS_MAX];
     struct stale_block stale[INJECT_STALE_BLOCKS]; /* a ring */
     uint8_t *stale_bytes;
     uint32_t stale_next;
@@ -49,6 +52,7 @@ struct carrier {
     enum inject_kind kind;            /* INJECT_KIND_COUNT: only slow */
     uint32_t fault_id;
     uint32_t factor;                  /* 0: not slow */
+    uint64_t arm_done_ns;             /* no answer before; 0: no arm */
     enum err answer;
     uint64_t seed;                    /* of its own decisions */
     uint8_t *memory;                  /* as long as the operation; NULL when not needed */
@@ -112,6 +116,7 @@ static bool kind_hits(enum inject_kind kind, const struct io_op *op)
     case INJECT_FLUSH_LIE:
         return durable;
     case INJECT_SLOW:
+    case INJECT_ONE_ARM:
     case INJECT_STALL:
     case INJECT_VANISH:
         return true;
@@ -149,7 +154,8 @@ static struct inject_fault *fault_that_changes(struct inject_io *j, const struct
 {
     for (uint32_t i = 0; i < j->count; i++) {
         struct inject_fault *f = &j->faults[i];
-        if (f->kind != INJECT_SLOW && f->kind != INJECT_STALL && kind_hits(f->kind, op) && fault_covers(j, f, op) &&
+        bool only_late = f->kind == INJECT_SLOW || f->kind == INJECT_ONE_ARM || f->kind == INJECT_STALL;
+        if (!only_late && kind_hits(f->kind, op) && fault_covers(j, f, op) &&
             fault_chooses(f))
             return f;
     }
@@ -226,16 +232,24 @@ static void answer_in(struct carrier *c, uint64_t ns)
     io_timer_set(c->inject->under, &c->timer, io_now_ns(c->inject->under) + ns);
 }
 
-static void carrier_finish(struct carrier *c)
+/* When what was ready at `now` is answered: the arm comes first, and all of it is made slow. */
+static uint64_t late_until(const struct carrier *c, uint64_t now)
 {
-    uint64_t took = io_now_ns(c->inject->under) - c->user->submitted_ns;
-    if (!c->factor) {
-        carrier_answer(c);
-        return;
-    }
+    uint64_t ready = now > c->arm_done_ns ? now : c->arm_done_ns, took = ready - c->user->submitted_ns;
+    if (!c->factor)
+        return ready;
     if (took < INJECT_LATENCY_MIN_NS)
         took = INJECT_LATENCY_MIN_NS;
-    answer_in(c, took * (c->factor - 1) + 1);
+    return c->user->submitted_ns + took * c->factor;
+}
+
+static void carrier_finish(struct carrier *c)
+{
+    uint64_t now = io_now_ns(c->inject->under), end = late_until(c, now);
+    if (end > now)
+        answer_in(c, end - now);
+    else
+        carrier_answer(c);
 }
 
 /* --- what a fault does to an operation --- */
@@ -370,7 +384,8 @@ static void carrier_start(struct carrier *c)
     if (c->kind != INJECT_KIND_COUNT && !later)
         count_one(c->inject, c->fault_id);
     if (answers_itself(c)) {
-        answer_in(c, c->factor ? INJECT_LATENCY_MIN_NS * c->factor : ANSWER_NS);
+        uint64_t now = io_now_ns(c->inject->under), end = late_until(c, now);
+        answer_in(c, end > now ? end - now : ANSWER_NS);
         return;
     }
     if (needs_old(c)) {
@@ -428,23 +443,29 @@ static struct carrier *carry(struct inject_io *j, struct io_op *user, struct inj
 static void inject_submit(struct io *io, struct io_op *op)
 {
     struct inject_io *j = inject_of(io);
-    struct inject_fault stale = {.kind = INJECT_STALE_READ}, *f = NULL, *slow = NULL;
+    struct inject_fault stale = {.kind = INJECT_STALE_READ}, *f = NULL, *slow = NULL, *arm = NULL;
     op->submitted_ns = io_now_ns(j->under);
     if (j->count) {
         if (hold(j, op))
             return;
         f = fault_that_changes(j, op);
         slow = fault_of_kind(j, op, INJECT_SLOW);
+        arm = fault_of_kind(j, op, INJECT_ONE_ARM);
         if (!f && stale_wanted(j, op))
             f = &stale; /* nothing is injected yet: what is overwritten is remembered */
     }
-    struct carrier *c = f || slow ? carry(j, op, f, slow) : NULL;
+    struct carrier *c = f || slow || arm ? carry(j, op, f, slow) : NULL;
     if (!c) {
         io_submit(j->under, op);
         return;
     }
     if (slow)
         count_one(j, slow->id);
+    if (arm) {
+        c->arm_done_ns = inject_arm_done(&j->arms[op->target], op, io_target(j->under, op->target)->bytes, arm->factor,
+                                         op->submitted_ns);
+        count_one(j, arm->id);
+    }
     carrier_start(c);
 }
 
@@ -496,10 +517,10 @@ static uint32_t inject_target_count(struct io *io)
     return io_target_count(inject_of(io)->under);
 }
 
-static bool vanished(const struct inject_io *j, uint16_t target)
+static bool has_fault(const struct inject_io *j, uint16_t target, enum inject_kind kind)
 {
     for (uint32_t i = 0; i < j->count; i++)
-        if (j->faults[i].kind == INJECT_VANISH && j->faults[i].target == target)
+        if (j->faults[i].kind == kind && j->faults[i].target == target)
             return true;
     return false;
 }
@@ -508,10 +529,12 @@ static const struct io_target *inject_target(struct io *io, uint16_t target)
 {
     struct inject_io *j = inject_of(io);
     const struct io_target *real = io_target(j->under, target);
-    if (!vanished(j, target))
+    bool vanished = has_fault(j, target, INJECT_VANISH), arm = has_fault(j, target, INJECT_ONE_ARM);
+    if (!vanished && !arm)
         return real;
     j->targets[target] = *real;
-    j->targets[target].present = false;
+    j->targets[target].present = real->present && !vanished;
+    j->targets[target].rotational = real->rotational || arm;
     return &j->targets[target];
 }
 
@@ -590,7 +613,8 @@ static enum err check_wanted(const struct inject_io *j, const struct inject_faul
     uint64_t now = io_now_ns(j->under), longest = INJECT_SECONDS_MAX * UINT64_C(1000000000);
     bool sane = w->kind < INJECT_KIND_COUNT && w->target < io_target_count(j->under) && w->rate > 0 && w->rate <= 1 &&
                 w->from < w->to && w->until_ns > now && w->until_ns - now <= longest &&
-                (w->kind != INJECT_SLOW || (w->factor >= 2 && w->factor <= INJECT_FACTOR_MAX));
+                (w->kind != INJECT_SLOW || (w->factor >= 2 && w->factor <= INJECT_FACTOR_MAX)) &&
+                (w->kind != INJECT_ONE_ARM || (w->factor >= 1 && w->factor <= INJECT_FACTOR_MAX));
     return sane ? ERR_OK : ERR_INVALID;
 }
 
@@ -624,6 +648,8 @@ enum err inject_add(struct inject_io *j, const struct inject_fault *wanted, uint
     f->id = *id_out;
     f->injected = 0;
     f->prng.state = f->seed;
+    if (f->kind == INJECT_ONE_ARM)
+        j->arms[f->target] = (struct inject_arm){.read_end = UINT64_MAX};
     if (f->kind == INJECT_VANISH) { /* there is no half of it */
         f->rate = 1;
         f->from = 0;

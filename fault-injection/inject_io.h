@@ -28,6 +28,7 @@
     X(FLUSH_ERROR, "flush-error", "a flush or a durable write ends in an input/output error")                         \
     X(FLUSH_LIE, "flush-lie", "a flush says it succeeded and nothing was flushed")                                    \
     X(SLOW, "slow", "every operation takes `factor` times as long")                                                   \
+    X(ONE_ARM, "one-arm", "a disk with one arm: each operation seeks, waits for the platter and takes its turn")      \
     X(STALL, "stall", "operations are not answered while it lasts")                                                   \
     X(VANISH, "vanish", "the member is pulled")                                                                       \
     X(RETURN, "return", "a member that vanished is back as it was")                                                   \
@@ -53,7 +54,7 @@ struct inject_fault {
     enum inject_kind kind;
     uint16_t target;
     double rate;            /* of the operations it could hit: above 0, at most 1 */
-    uint32_t factor;        /* INJECT_SLOW */
+    uint32_t factor;        /* INJECT_SLOW: times; INJECT_ONE_ARM: percent of the time a 7200 rpm disk takes */
     uint64_t from, to;      /* bytes of the member; to is exclusive */
     uint64_t seed;
     uint64_t until_ns;      /* io_now_ns when it ends */

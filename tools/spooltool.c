@@ -62,7 +62,8 @@ static const struct command {
     {"fault add", cmd_fault_add,
      "KIND --member NAME [--rate 0.1] [--factor 100] [--range 0-64M] [--queue-id Q] [--for 60s] [--seed N]",
      "hurt a member on purpose, where fault_injection = yes: bit-rot torn-write lost-write misdirected-write\n"
-     "      misdirected-read stale-read read-error write-error flush-error flush-lie slow stall vanish return full"},
+     "      misdirected-read stale-read read-error write-error flush-error flush-lie slow one-arm stall vanish return\n"
+     "      full; --factor: times as slow, or for one-arm the percentage of a 7200 rpm disk's time"},
     {"fault list", cmd_fault_list, "", "what is injected now"},
     {"fault clear", cmd_fault_clear, "[--member NAME] [--id N]", "end all, those of one member, or one"},
     {"demo", cmd_demo, "[--pull-disk NAME]", "mail with every disk, without one, and whole again; where fault_injection = yes"},

@@ -109,7 +109,7 @@ static void fault_add(struct admin_client *c, const struct json_in *request)
         wanted.factor = 0; /* refused, not cut */
     if (inject_kind_parse(json_in_text(request, "kind"), &wanted.kind) != ERR_OK) {
         admin_fail(c, ERR_INVALID, "that is not a kind of fault: bit-rot torn-write lost-write misdirected-write "
-                                   "misdirected-read stale-read read-error write-error flush-error flush-lie slow stall "
+                                   "misdirected-read stale-read read-error write-error flush-error flush-lie slow one-arm stall "
                                    "vanish return full");
         return;
     }

@@ -60,8 +60,9 @@ void fault_live_row(struct spool_process *sp, const struct inject_fault *f, stru
 {
     uint64_t now = io_now_ns(sp->io);
     *row_out = (struct fault_row){.id = f->id, .kind = inject_kind_word(f->kind), .text = inject_kind_text(f->kind),
-                                  .rate = f->rate, .factor = f->kind == INJECT_SLOW ? f->factor : 0, .from = f->from,
-                                  .to = f->to, .seed = f->seed, .injected = f->injected,
+                                  .rate = f->rate,
+                                  .factor = f->kind == INJECT_SLOW || f->kind == INJECT_ONE_ARM ? f->factor : 0,
+                                  .from = f->from, .to = f->to, .seed = f->seed, .injected = f->injected,
                                   .seconds_left = f->until_ns > now && f->kind != INJECT_RETURN ? (double)(f->until_ns - now) / 1e9 : 0};
     snprintf(row_out->member, sizeof row_out->member, "%s", sp->pool ? pool_name_of(sp->pool, f->target) : "");
 }
@@ -85,6 +86,8 @@ static const char *refusal(const struct inject_fault *wanted, enum err e)
         return "that member has not vanished";
     if (wanted->kind == INJECT_SLOW && (wanted->factor < 2 || wanted->factor > INJECT_FACTOR_MAX))
         return "factor is a number from 2 to 1000000";
+    if (wanted->kind == INJECT_ONE_ARM && (wanted->factor < 1 || wanted->factor > INJECT_FACTOR_MAX))
+        return "factor is the percentage of a 7200 rpm disk's time: a number from 1 to 1000000";
     if (wanted->from >= wanted->to)
         return "a range is FIRST-LAST in bytes, and FIRST comes first";
     return wanted->rate > 0 && wanted->rate <= 1 ? "a fault lasts from a second to a day"

@@ -245,6 +245,33 @@ static void a_slow_member_answers_right_but_late(void **state)
     assert_true(op.done_ns > op.submitted_ns);
 }
 
+static void an_arm_does_one_thing_at_a_time(void **state)
+{
+    (void)state;
+    bool answered[4] = {0};
+    struct io_op ops[4];
+    struct inject_fault arm = {.kind = INJECT_ONE_ARM, .rate = 1, .to = UINT64_MAX, .factor = 100, .seed = 1,
+                               .until_ns = io_now_ns(io) + 3600 * SECOND};
+    uint32_t id;
+    assert_false(io_target(io, 0)->rotational);
+    assert_int_equal(inject_add(inject, &arm, &id), ERR_OK);
+    assert_true(io_target(io, 0)->rotational);
+    assert_false(io_target(io, 1)->rotational);
+    uint64_t begun = io_now_ns(io);
+    for (uint32_t i = 0; i < 4; i++) {
+        ops[i] = (struct io_op){.kind = IO_READ, .offset = (i % 2) * 64 * OP_BYTES, .length = OP_BYTES, .buffer = in,
+                                .owner = &answered[i]};
+        submit(&ops[i]);
+    }
+    for (uint32_t i = 0; i < 4; i++)
+        assert_int_equal(finish(&ops[i], &answered[i], 10), ERR_OK);
+    for (uint32_t i = 1; i < 4; i++)
+        assert_true(ops[i].done_ns > ops[i - 1].done_ns);
+    assert_true(io_now_ns(io) - begun > 3 * 4000000); /* three times back and forth, half a turn each */
+    inject_clear(inject, 0, id);
+    assert_false(io_target(io, 0)->rotational);
+}
+
 static void a_stall_holds_operations_until_it_ends(void **state)
 {
     (void)state;
@@ -315,6 +342,7 @@ static void nonsense_and_too_many_are_refused(void **state)
         {.kind = INJECT_FULL, .rate = 1, .to = 1, .until_ns = 0},
         {.kind = INJECT_FULL, .rate = 1, .to = 1, .until_ns = soon + (INJECT_SECONDS_MAX + 1) * SECOND},
         {.kind = INJECT_SLOW, .rate = 1, .to = 1, .until_ns = soon, .factor = 1},
+        {.kind = INJECT_ONE_ARM, .rate = 1, .to = 1, .until_ns = soon, .factor = 0},
         {.kind = INJECT_KIND_COUNT, .rate = 1, .to = 1, .until_ns = soon},
     };
     for (unsigned i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
@@ -371,6 +399,7 @@ int main(void)
         T(errors_end_what_they_name_and_nothing_else),
         T(a_durable_write_meets_a_flush_error_and_a_lie),
         T(a_slow_member_answers_right_but_late),
+        T(an_arm_does_one_thing_at_a_time),
         T(a_stall_holds_operations_until_it_ends),
         T(a_vanished_member_shows_as_absent_until_it_returns),
         T(a_range_and_a_rate_bound_what_is_hit),
