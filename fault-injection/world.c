@@ -344,7 +344,7 @@ static void world_final_check(struct world *w)
 }
 
 /* One scrub pass from now on; how many errors it found. */
-static uint64_t world_scrub(struct world *w, uint64_t until)
+uint64_t world_scrub(struct world *w, uint64_t until)
 {
     struct upkeep_status before, now;
     upkeep_status(w->pool, &before);
@@ -358,32 +358,37 @@ static uint64_t world_scrub(struct world *w, uint64_t until)
     return now.scrub.errors_found - before.scrub.errors_found;
 }
 
-/* With the faults stopped and nothing healed, the pool finds the damage and gets whole by itself. */
-static void world_restores(struct world *w)
+void world_restored(struct world *w, uint64_t until)
 {
     static struct pool_status s;
-    uint64_t until = io_now_ns(w->io) + RESTORE_NS;
-    for (uint32_t n = 0; n < RESTORE_PASSES_MAX && !world_failed(w); n++) {
-        uint64_t found = world_scrub(w, until);
-        do {
-            if (world_failed(w))
-                return;
-            world_turn(w);
-            pool_status(w->pool, &s);
-            if (io_now_ns(w->io) > until)
-                world_fail(w, "redundancy is not restored in %u s: %llu messages and %u segments below copies",
-                           (uint32_t)(RESTORE_NS / 1000000000), (unsigned long long)s.messages_below_copies,
-                           s.segments_degraded);
-        } while (s.messages_below_copies > 0 || s.segments_degraded > 0);
-        world_say(w, "pass %u found %llu errors", n + 1, (unsigned long long)found);
-        uint64_t quiet = io_now_ns(w->io) + RESTORE_QUIET_NS; /* what is being freed is gone before the next pass */
-        while (!world_failed(w) && io_now_ns(w->io) < quiet)
-            world_turn(w);
-        if (found == 0 && n > 0)
+    do {
+        if (world_failed(w))
             return;
+        world_turn(w);
+        pool_status(w->pool, &s);
+        if (io_now_ns(w->io) > until)
+            world_fail(w, "redundancy is not restored in %u s: %llu messages and %u segments below copies",
+                       (uint32_t)(RESTORE_NS / 1000000000), (unsigned long long)s.messages_below_copies, s.segments_degraded);
+    } while (s.messages_below_copies > 0 || s.segments_degraded > 0);
+    uint64_t quiet = io_now_ns(w->io) + RESTORE_QUIET_NS; /* what is being freed is gone before the next pass */
+    while (!world_failed(w) && io_now_ns(w->io) < quiet)
+        world_turn(w);
+}
+
+/* With the faults stopped and nothing healed, the pool finds the damage and gets whole by itself; then damage at rest is
+ * found by one pass. */
+static void world_restores(struct world *w)
+{
+    uint64_t until = io_now_ns(w->io) + RESTORE_NS, found = 1;
+    for (uint32_t n = 0; n < RESTORE_PASSES_MAX && found > 0 && !world_failed(w); n++) {
+        found = world_scrub(w, until) + (n == 0);
+        world_restored(w, until);
+        world_say(w, "pass %u found %llu errors", n + 1, (unsigned long long)found - (n == 0));
     }
-    if (!world_failed(w))
+    if (found > 0)
         world_fail(w, "P5: scrub still finds errors in its pass %u though nothing fails any more", RESTORE_PASSES_MAX);
+    if (!world_failed(w))
+        rested_run(w, io_now_ns(w->io) + RESTORE_NS);
 }
 
 /* Any one member can be lost now. */

@@ -91,6 +91,8 @@ void world_turn(struct world *w);         /* io_turn, pool_step, limits */
 bool world_settle(struct world *w);       /* until no action is under way */
 bool world_run(struct world *w);          /* the whole plan; false: failed */
 bool world_failed(const struct world *w);
+uint64_t world_scrub(struct world *w, uint64_t until);  /* one whole pass from now on; how many errors it found */
+void world_restored(struct world *w, uint64_t until);   /* until nothing is below copies, and some quiet after */
 void world_fail(struct world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void world_say(const struct world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -124,6 +126,9 @@ bool changes_before_mount(struct world *w); /* false: the power went */
 void changes_after_mount(struct world *w);
 void changes_step(struct world *w);
 bool changes_can_restore(struct world *w);  /* enough members are here that an image more has a place */
+
+/* --- rested.c --- */
+void rested_run(struct world *w, uint64_t until); /* damage at rest on one member of a whole pool: one pass finds all */
 
 /* --- witness.c: what members have said about a MESSAGE when it is acknowledged --- */
 void witness_write(struct world *w, const struct io_op *op);

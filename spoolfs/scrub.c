@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: the pass over everything the members hold, what it remembers over restarts, and who looks when.
  *
- *   due or asked for -> superblocks, canary, segment table -> segments, longest unverified first [pass_choose]
+ *   due or asked for -> superblocks, canary, segment table -> segments, longest unverified first [scrub_choose]
  *        -> what was missed once more -> repairs over -> report
  *   beside it: evidence [evidence_step], read-back of new frames, surface of free slots
  *
@@ -80,7 +80,7 @@ bool scrub_may(struct scrub *c, uint32_t members_mask)
     return upkeep_may(c->pool, members_mask, IO_CLASS_SCRUB);
 }
 
-static uint16_t pass_mark(const struct scrub *c)
+uint16_t scrub_mark(const struct scrub *c)
 {
     return (uint16_t)c->pass; /* 0: never; pass_begin leaves out the numbers that end so */
 }
@@ -108,7 +108,7 @@ bool scrub_image_answers(const struct pool *p, const struct segment *s, uint32_t
     return member_readable(m) && (!missed || io_now_ns(p->io) >= s->look_again_ns) && !look_owed_by(p->scrub, m);
 }
 
-static bool segment_counts(const struct scrub *c, const struct segment *s)
+bool scrub_counts(const struct scrub *c, const struct segment *s)
 {
     return s->kind == SEGMENT_MAIL && (s->state == SEGMENT_OPEN || s->state == SEGMENT_CLOSED || s->state == SEGMENT_SEALED) &&
            (s->id.incarnation != c->pool->incarnation || s->id.counter <= c->newest_segment);
@@ -117,7 +117,7 @@ static bool segment_counts(const struct scrub *c, const struct segment *s)
 static bool segment_covered(const struct scrub *c, const struct segment *s)
 {
     for (uint32_t i = 0; i < s->image_count; i++)
-        if (s->images[i].verified != pass_mark(c))
+        if (s->images[i].verified != scrub_mark(c))
             return false;
     return true;
 }
@@ -146,7 +146,7 @@ void scrub_look_over(struct look *l)
                 s->look_again_ns = io_now_ns(c->pool->io) + (missed ? LOOK_AGAIN_NS : NS_PER_S);
                 continue;
             }
-            s->images[k].verified = pass_mark(c);
+            s->images[k].verified = scrub_mark(c);
             c->unsaved = true;
             if (c->in_pass)
                 report_image(c, &c->pool->members[s->images[k].member], l->end);
@@ -161,57 +161,10 @@ static uint64_t pass_bytes_left(const struct scrub *c)
     uint64_t left = 0;
     for (uint32_t i = 0; i < c->pool->segment_used; i++) {
         const struct segment *s = &c->pool->segments[i];
-        if (s->state != SEGMENT_UNUSED && segment_counts(c, s) && !segment_covered(c, s))
+        if (s->state != SEGMENT_UNUSED && scrub_counts(c, s) && !segment_covered(c, s))
             left += s->length;
     }
     return left;
-}
-
-struct pass_rank { bool seen; uint32_t age; uint64_t turn; };
-
-/* Missed before comes last; then the longest unverified; of equals the one whose members were read least recently: they
- * take turns. */
-static bool pass_sooner(const struct pass_rank *a, const struct pass_rank *b)
-{
-    if (a->seen != b->seen)
-        return b->seen;
-    return a->age != b->age ? a->age > b->age : a->turn < b->turn;
-}
-
-/* age 0: there is nothing to look at. */
-static struct pass_rank pass_rank(const struct scrub *c, const struct segment *s)
-{
-    struct pass_rank r = {.seen = s->missed_members != 0};
-    for (uint32_t k = 0; k < s->image_count; k++) {
-        uint64_t last = c->member_turn[s->images[k].member];
-        r.turn = last > r.turn ? last : r.turn;
-        uint16_t verified = s->images[k].verified;
-        if (verified == pass_mark(c) || !scrub_image_answers(c->pool, s, k))
-            continue;
-        uint32_t age = verified ? (uint16_t)(pass_mark(c) - verified) : UINT16_MAX + 1u;
-        r.age = age > r.age ? age : r.age;
-    }
-    return r;
-}
-
-static struct segment *pass_choose(struct scrub *c)
-{
-    struct segment *best = NULL;
-    struct pass_rank best_rank = {0};
-    uint64_t now = io_now_ns(c->pool->io);
-    for (uint32_t i = 0; i < c->pool->segment_used; i++) {
-        struct segment *s = &c->pool->segments[i];
-        if (s->state == SEGMENT_UNUSED || !segment_counts(c, s) || !scrub_can_look_at(s) ||
-            (s->state == SEGMENT_OPEN && now < s->look_again_ns) ||
-            (c->evidence_look.running && c->evidence_look.segment == s))
-            continue;
-        struct pass_rank r = pass_rank(c, s);
-        if (r.age && (!best || pass_sooner(&r, &best_rank))) {
-            best = s;
-            best_rank = r;
-        }
-    }
-    return best;
 }
 
 /* What is left of the interval for what is left to read; a fifth is reserve. */
@@ -258,11 +211,12 @@ static void pass_look_over(struct look *l)
 static void pass_begin(struct scrub *c)
 {
     c->pass++;
-    c->pass += pass_mark(c) == 0;
+    c->pass += scrub_mark(c) == 0;
     c->in_pass = true;
     c->table_done = c->supers_done = false;
     c->table_missed = 0;
     c->table_again_ns = c->choose_ns = 0;
+    c->scan_at = c->next_count = 0;
     c->newest_segment = c->pool->next_segment;
     c->pass_bytes = pass_bytes_left(c);
     c->pass_done = 0;
@@ -275,11 +229,11 @@ static void pass_begin(struct scrub *c)
 
 static void segment_report_missed(struct scrub *c, const struct segment *s)
 {
-    if (s->state == SEGMENT_UNUSED || !segment_counts(c, s) || segment_covered(c, s))
+    if (s->state == SEGMENT_UNUSED || !scrub_counts(c, s) || segment_covered(c, s))
         return;
     for (uint32_t i = 0; i < s->image_count; i++) {
         const struct member *m = &c->pool->members[s->images[i].member];
-        if (s->images[i].verified == pass_mark(c))
+        if (s->images[i].verified == scrub_mark(c))
             continue;
         report_missed(c, s->id, m, !member_readable(m) ? "member away" : scrub_can_look_at(s) ? "no answer" : "busy");
     }
@@ -387,14 +341,15 @@ static void pass_step(struct scrub *c)
     }
     if (pass_prepares(c) || io_now_ns(c->pool->io) < c->choose_ns)
         return;
-    struct segment *s = pass_choose(c);
-    if (!s)
+    bool none;
+    struct segment *s = scrub_choose(c, &none);
+    if (none)
         c->choose_ns = io_now_ns(c->pool->io) + CHOOSE_PAUSE_NS;
     if (s) {
         c->idle_since_ns = c->settle_since_ns = 0;
         c->pass_look.pace = pass_pace(c);
         look_begin(&c->pass_look, s, 0, s->length);
-    } else if (pass_waited_long_enough(c)) {
+    } else if (none && pass_waited_long_enough(c)) {
         pass_end(c);
     }
 }

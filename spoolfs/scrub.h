@@ -68,7 +68,8 @@ void look_free_windows(struct look *l);
 void look_forget_orphans(struct scrub *c);
 
 /* scrub_evidence.c */
-#define CHOOSE_PAUSE_NS (50 * NS_PER_MS) /* between looks over all segments that find nothing to do */
+#define CHOOSE_PAUSE_NS (200 * NS_PER_MS) /* between looks over all segments that find nothing to do */
+#define SCAN_AT_ONCE 2048u                /* segments looked over in one step: well below a millisecond */
 void evidence_step(struct scrub *c);
 void evidence_over(struct look *l);
 void evidence_around(struct scrub *c, const struct image *image);
@@ -133,6 +134,8 @@ void report_outcome(struct scrub *c, enum scrub_kind kind, const struct member *
 bool report_open(const struct scrub *c, enum scrub_kind kind);
 void report_settle(struct scrub *c); /* the pass is over: what is open is gone, or comes later */
 
+#define PASS_NEXT_MAX 64u
+
 struct scrub {
     struct pool *pool;
     struct look pass_look, evidence_look;
@@ -144,11 +147,13 @@ struct scrub {
     struct link super_reads;       /* of struct super_read, late ones too: no update may overlap them */
     struct link late_canaries;     /* of struct canary: their writes are still out */
     struct link late_surfaces;     /* of struct surface_read */
-    bool paused, forced, in_pass, evidence, table_done, table_open, supers_done, supers_new, unsaved;
+    bool paused, forced, in_pass, evidence, evidence_left, table_done, table_open, supers_done, supers_new, unsaved;
     uint32_t table_missed;         /* members whose table image was not read */
     uint64_t table_again_ns, super_again_ns, choose_ns, evidence_choose_ns;
     uint64_t pass, pass_bytes, pass_done, pass_started_ns, pass_started_ms, next_ns, saved_ns;
     uint64_t newest_segment;       /* of this incarnation when the pass began: younger ones are the next pass's */
+    uint32_t scan_at, evidence_at; /* in pool.segments: where the next part of a look over all of them begins */
+    uint32_t next[PASS_NEXT_MAX], next_count; /* what the pass looks at next, in no order */
     uint64_t idle_since_ns;        /* nothing left but what was missed */
     uint64_t settle_since_ns;      /* everything looked at; repairs are under way */
     uint64_t last_completed_ms, passes, bytes_verified, errors_found, errors_repaired;
@@ -167,6 +172,9 @@ bool scrub_may(struct scrub *c, uint32_t members_mask); /* SCR-4; the one place 
 uint64_t scrub_interval_ns(const struct pool *p);
 bool scrub_image_answers(const struct pool *p, const struct segment *s, uint32_t image);
 bool scrub_can_look_at(const struct segment *s);
+bool scrub_counts(const struct scrub *c, const struct segment *s); /* the pass covers it */
+uint16_t scrub_mark(const struct scrub *c);                        /* of an image that was verified in this pass */
+struct segment *scrub_choose(struct scrub *c, bool *none_out);     /* scrub_choose.c */
 void scrub_look_over(struct look *l); /* marks what was verified, and what was not */
 
 #endif

@@ -17,7 +17,7 @@ static void evidence_at(struct scrub *c, struct segment *s)
     if (s->evidence_ns && now - s->evidence_ns < EVIDENCE_AGAIN_NS)
         return;
     s->suspicious = true;
-    c->evidence = true;
+    c->evidence = c->evidence_left = true; /* wherever the round is */
 }
 
 /* What lies beside it on that member: damage seldom comes alone. */
@@ -37,7 +37,8 @@ void scrub_note_fault(struct pool *p, struct segment *s, uint32_t image)
     struct scrub *c = scrub_of(p);
     if (!c)
         return;
-    c->evidence = true;
+    c->evidence = c->evidence_left = true;
+    c->evidence_choose_ns = 0;
     if (image < s->image_count)
         evidence_around(c, &s->images[image]);
 }
@@ -78,17 +79,20 @@ void evidence_step(struct scrub *c)
     uint64_t now = io_now_ns(c->pool->io);
     if (c->evidence_look.running || !c->evidence || c->paused || c->pool->stopping || now < c->evidence_choose_ns)
         return;
-    c->evidence = false;
-    c->evidence_choose_ns = now + CHOOSE_PAUSE_NS;
-    for (uint32_t i = 0; i < c->pool->segment_used; i++) {
-        struct segment *s = &c->pool->segments[i];
+    for (uint32_t n = 0; n < SCAN_AT_ONCE && c->evidence_at < c->pool->segment_used; n++) {
+        struct segment *s = &c->pool->segments[c->evidence_at++];
         if (s->state == SEGMENT_UNUSED || !s->suspicious)
             continue;
-        c->evidence = true;
+        c->evidence_left = true;
         if (!evidence_wants(c, s) || (c->pass_look.running && c->pass_look.segment == s))
             continue;
         look_begin(&c->evidence_look, s, 0, s->length);
-        c->evidence_choose_ns = 0;
         return;
     }
+    if (c->evidence_at < c->pool->segment_used)
+        return;
+    c->evidence = c->evidence_left; /* a round is over */
+    c->evidence_left = false;
+    c->evidence_at = 0;
+    c->evidence_choose_ns = now + CHOOSE_PAUSE_NS;
 }

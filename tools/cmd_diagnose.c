@@ -51,6 +51,21 @@ static void diagnose_pool(const struct doc *s, struct doc *findings)
                 "docs/runbooks/pool-at-risk.md");
 }
 
+static void diagnose_scrub(const struct doc *s, struct doc *findings)
+{
+    char why[160];
+    if (doc_true(s, "scrub.blind"))
+        finding(findings, "the scrub does not find damage that was put there to be found",
+                "the last canary was read back damaged, and the scrub called it good", "spooltool scrub start",
+                "docs/runbooks/event-scrub_blind.md");
+    if (doc_count(s, "scrub.slots_retired")) {
+        snprintf(why, sizeof why, "%llu free slots have a place that stays bad; they are not used any more",
+                 (unsigned long long)doc_count(s, "scrub.slots_retired"));
+        finding(findings, "a disk has places that cannot be used", why, "spooltool scrub report",
+                "docs/runbooks/event-slot_retired.md");
+    }
+}
+
 static void diagnose_member(const struct doc *m, struct doc *findings)
 {
     const char *word = doc_text(m, "state"), *serial = doc_text(m, "serial"), *evidence = doc_text(m, "evidence");
@@ -126,6 +141,7 @@ int cmd_diagnose(struct tool *t, int argc, char **argv)
     if (code != TOOL_DONE)
         return code;
     struct doc *findings = doc_array();
+    diagnose_scrub(s, findings);
     diagnose_pool(s, findings);
     for (size_t i = 0; i < doc_length(s, "members"); i++)
         diagnose_member(doc_item(s, "members", i), findings);

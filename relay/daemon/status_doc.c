@@ -157,6 +157,13 @@ static void upkeep_json(const struct status_view *v, struct json_out *j)
     json_count(j, "errors_repaired", u->scrub.errors_repaired);
     json_count(j, "eta_seconds", u->scrub.eta_seconds);
     json_count(j, "passes", u->scrub.passes);
+    json_count(j, "canaries", u->scrub.canaries);
+    json_count(j, "canaries_missed", u->scrub.canaries_missed);
+    json_bool(j, "blind", u->scrub.blind);
+    json_count(j, "readback_bytes", u->scrub.readback_bytes);
+    json_count(j, "readback_skipped_bytes", u->scrub.readback_skipped_bytes);
+    json_count(j, "surface_bytes", u->scrub.surface_bytes);
+    json_count(j, "slots_retired", u->scrub.slots_retired);
     json_object_end(j);
     json_object_begin(j, "rebuild");
     json_text(j, "state", upkeep_state_word(u->rebuild.state));
@@ -329,9 +336,9 @@ static void upkeep_text(const struct status_view *v, struct json_out *j)
     char left[24], last[TIME_TEXT] = "never since the start";
     if (u->scrub.last_completed_ms)
         time_print(u->scrub.last_completed_ms, last);
-    text_add(j, "scrub      %s, %.0f %% of this pass; last completed %s; %llu errors found, %llu repaired\n",
+    text_add(j, "scrub      %s, %.0f %% of this pass; last completed %s; %llu errors found, %llu repaired%s\n",
              upkeep_state_word(u->scrub.state), u->scrub.progress * 100, last, (unsigned long long)u->scrub.errors_found,
-             (unsigned long long)u->scrub.errors_repaired);
+             (unsigned long long)u->scrub.errors_repaired, u->scrub.blind ? "; BLIND: it did not find its canary" : "");
     bytes_print(u->rebuild.bytes_remaining, left);
     text_add(j, "rebuild    %s, %s and %llu messages remain%s\n", upkeep_state_word(u->rebuild.state), left,
              (unsigned long long)u->rebuild.messages_remaining, u->rebuild.behind ? "; BEHIND its deadline" : "");
