@@ -42,7 +42,7 @@
 #define FRAME_SLOTS (APPENDERS_MAX * 2 + 4) /* building and in flight, and some pinned under late writes */
 /* What a compaction packed is not packed again at once: it holds only what is needed, until segments it is about die. */
 #define COMPACT_AGAIN_NS (60 * NS_PER_S)
-#define SLOT_RETIRED UINT32_MAX      /* in member.slot_owner: a place in it is bad; until the next mount */
+#define SLOT_RETIRED UINT32_MAX      /* in member.slot_owner: a place in it stays bad, or it is under trial */
 #define READS_IN_FLIGHT_MAX 16u
 #define REPAIRS_MAX 64u              /* waiting at one time; what is not taken is found again by the next read or scrub */
 #define LATENCY_BUCKETS 64u          /* quarter powers of two from 1 us: 64 reach 65 s */
@@ -65,6 +65,7 @@ struct superblock {
     struct segment_id table;
     struct { uint16_t member; uint32_t slot; } table_images[COPIES_MAX];
     struct scrub_saved scrub;
+    uint32_t retired_count, retired[SLOTS_RETIRED_MAX];
     struct {
         struct uuid uuid;
         char name[MEMBER_NAME_BYTES];
@@ -118,6 +119,7 @@ struct member {
     uint32_t slot_count, slots_free, slot_cursor;
     uint32_t *slot_owner;         /* segment index + 1; 0: free */
     uint8_t *slot_busy;           /* ops outstanding */
+    uint32_t retired_count, retired[SLOTS_RETIRED_MAX]; /* as in its superblocks */
     uint8_t *slot_writes;         /* of these, writes a mount gave up on: MEM-3 */
     enum io_durable_by durable_by;
     uint32_t write_errors_in_row;
@@ -502,6 +504,9 @@ void segment_forget_discards(struct pool *p); /* the io is gone */
 bool placement_possible(struct pool *p, enum spool_class class, uint32_t avoid_mask, enum err *why_out);
 bool slot_take(struct member *m, uint32_t slot, struct segment *s);
 bool slot_find(struct member *m, uint32_t *slot_out);
+/* Owned by nobody from here on, and after the next mounts. The caller has taken it out of slots_free. */
+void slot_retire(struct member *m, uint32_t slot);
+void slots_stay_retired(struct member *m);             /* at mount, when every segment has its slots */
 /* The table says so already. `image` == image_count: one is added. The old place is given up. */
 void segment_replace_image(struct pool *p, struct segment *s, uint32_t image, struct image by);
 void segment_drop_image(struct pool *p, struct segment *s, uint8_t member); /* the table says so already; no refs */

@@ -227,6 +227,9 @@ static enum err pool_mount_steps(struct pool *p, const char **text_out)
     *text_out = "the segment table could not be read or rebuilt";
     if ((e = recover_table(p, &newest)) != ERR_OK || (e = recover_tails(p)) != ERR_OK)
         return e;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        if (p->members[i].slot_owner)
+            slots_stay_retired(&p->members[i]);
     p->clean_start = newest.clean;
     pool_start_clock(p, newest.clock_ms);
     if ((e = read_init(p)) != ERR_OK)

@@ -103,6 +103,8 @@ static void recover_attach(struct pool *p, uint16_t target, const struct found *
     m->member_bytes = f->s.member_bytes;
     m->durable_by = f->s.durable_by;
     m->superblock_good = f->good;
+    m->retired_count = f->s.retired_count;
+    memcpy(m->retired, f->s.retired, sizeof m->retired);
     m->loaded_incarnation = f->s.incarnation;
     m->behind = newer(newest, &f->s) && !m->joined;
     p->io->ops->target_set_durable_by(p->io, target, m->durable_by);

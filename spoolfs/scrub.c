@@ -486,7 +486,8 @@ void scrub_status(struct pool *p, struct upkeep_status *o)
     o->scrub.readback_bytes = c->readback_bytes;
     o->scrub.readback_skipped_bytes = c->readback_skipped;
     o->scrub.surface_bytes = c->surface_bytes;
-    o->scrub.slots_retired = c->slots_retired;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        o->scrub.slots_retired += p->members[i].retired_count;
     uint64_t pace = pass_pace(c);
     if (c->in_pass && pace && c->pass_bytes > c->pass_done)
         o->scrub.eta_seconds = (c->pass_bytes - c->pass_done) / pace;

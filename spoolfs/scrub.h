@@ -162,7 +162,6 @@ struct scrub {
     uint64_t canaries, canaries_missed;
     bool blind;
     uint64_t readback_bytes, readback_skipped, surface_bytes;
-    uint32_t slots_retired;
     struct scrub_report *report, *last_report;
 };
 

@@ -72,7 +72,7 @@ static void surface_over(struct surface_read *r)
         enum scrub_outcome o = r->failed ? SCRUB_STAYS_BAD : SCRUB_REPAIRED;
         report_outcome(c, SCRUB_FREE_SLOT, r->member, (struct segment_id){0}, r->at, o);
         if (r->failed) {
-            c->slots_retired++;
+            slot_retire(r->member, r->slot);
             pool_event(c->pool, EVENT_slot_retired, r->member, "free slot %u: a place near %llu stays bad; the slot is not used",
                        r->slot, (unsigned long long)r->at);
         } else {

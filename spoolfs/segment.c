@@ -171,6 +171,29 @@ bool slot_find(struct member *m, uint32_t *slot_out)
     return false;
 }
 
+void slot_retire(struct member *m, uint32_t slot)
+{
+    m->slot_owner[slot] = SLOT_RETIRED;
+    for (uint32_t i = 0; i < m->retired_count; i++)
+        if (m->retired[i] == slot)
+            return;
+    if (m->retired_count == SLOTS_RETIRED_MAX)
+        return; /* until the next mount, then it shows again */
+    m->retired[m->retired_count++] = slot;
+    superblock_update(m->pool, NULL);
+}
+
+/* What a segment has is its own: a slot is retired only after the table gave its image another place. */
+void slots_stay_retired(struct member *m)
+{
+    for (uint32_t i = 0; i < m->retired_count; i++) {
+        if (m->slot_owner[m->retired[i]] != 0)
+            continue;
+        m->slot_owner[m->retired[i]] = SLOT_RETIRED;
+        m->slots_free--;
+    }
+}
+
 void segment_replace_image(struct pool *p, struct segment *s, uint32_t image, struct image by)
 {
     ASSERT(image <= s->image_count && image < COPIES_MAX);
@@ -180,7 +203,8 @@ void segment_replace_image(struct pool *p, struct segment *s, uint32_t image, st
         struct member *m = &p->members[s->images[image].member];
         uint32_t slot = s->images[image].slot;
         if (m->slot_owner[slot] == segment_index(p, s) + 1 && s->images[image].bad) {
-            m->slot_owner[slot] = SLOT_RETIRED;
+            slot_retire(m, slot);
+            pool_event(p, EVENT_slot_retired, m, "slot %u: a place stays bad; its image was made again elsewhere", slot);
         } else if (m->slot_owner[slot] == segment_index(p, s) + 1) {
             m->slot_owner[slot] = 0;
             m->slots_free++;

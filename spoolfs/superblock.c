@@ -46,6 +46,9 @@ void superblock_encode(const struct superblock *s, uint8_t bytes[SUPERBLOCK_BYTE
     d->scrub_started_ms = le64_of(s->scrub.started_ms);
     d->scrub_completed_ms = le64_of(s->scrub.completed_ms);
     d->scrub_flags = le32_of((s->scrub.paused ? SCRUB_FLAG_PAUSED : 0u) | (s->scrub.running ? SCRUB_FLAG_RUNNING : 0u));
+    d->retired_count = le32_of(s->retired_count);
+    for (uint32_t i = 0; i < s->retired_count; i++)
+        d->retired[i] = le32_of(s->retired[i]);
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         struct superblock_member_disk *m = &d->members[i];
         if (!s->members[i].used)
@@ -91,6 +94,11 @@ static bool superblock_sane(const struct superblock *s)
     uint64_t slots_end = s->slots_offset + (uint64_t)s->slot_count * s->slot_bytes;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++)
         if (s->members[i].slot_count > SLOTS_PER_MEMBER_MAX)
+            return false;
+    if (s->retired_count > SLOTS_RETIRED_MAX)
+        return false;
+    for (uint32_t i = 0; i < s->retired_count; i++)
+        if (s->retired[i] >= s->slot_count)
             return false;
     return s->member_number < MEMBERS_MAX && s->slot_count >= 1 && s->slot_count <= SLOTS_PER_MEMBER_MAX &&
            s->slot_bytes >= SEGMENT_BYTES_MIN && s->slot_bytes <= SEGMENT_BYTES_MAX &&
@@ -140,6 +148,9 @@ enum err superblock_decode(const uint8_t bytes[SUPERBLOCK_BYTES], struct superbl
         s.table_images[i].slot = le32_get(d.table_images[i].slot);
     }
     superblock_decode_members(&d, &s);
+    s.retired_count = le32_get(d.retired_count);
+    for (uint32_t i = 0; i < s.retired_count && i < SLOTS_RETIRED_MAX; i++)
+        s.retired[i] = le32_get(d.retired[i]);
     if (!superblock_sane(&s))
         return ERR_CORRUPT;
     *s_out = s;
@@ -216,8 +227,9 @@ static void superblock_of_pool(struct pool *p, const struct member *m, uint32_t 
         .copies = p->config.copies, .slot_bytes = m->slot_bytes, .slots_offset = m->slots_offset,
         .member_bytes = m->member_bytes, .durable_by = m->durable_by, .epoch = p->epoch, .update = p->update,
         .incarnation = p->incarnation, .clock_ms = pool_clock_ms(p), .clean = p->clean_flag != 0, .table = p->table_id,
-        .scrub = p->scrub_saved,
+        .scrub = p->scrub_saved, .retired_count = m->retired_count,
     };
+    memcpy(s->retired, m->retired, sizeof s->retired);
     for (uint32_t i = 0; i < COPIES_MAX; i++) {
         s->table_images[i].member = i < p->table_image_count ? p->table_images[i].member : UINT16_MAX;
         s->table_images[i].slot = i < p->table_image_count ? p->table_images[i].slot : 0;

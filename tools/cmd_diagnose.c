@@ -59,7 +59,7 @@ static void diagnose_scrub(const struct doc *s, struct doc *findings)
                 "the last canary was read back damaged, and the scrub called it good", "spooltool scrub start",
                 "docs/runbooks/event-scrub_blind.md");
     if (doc_count(s, "scrub.slots_retired")) {
-        snprintf(why, sizeof why, "%llu free slots have a place that stays bad; they are not used any more",
+        snprintf(why, sizeof why, "%llu slots have a place that stays bad; they are not used any more",
                  (unsigned long long)doc_count(s, "scrub.slots_retired"));
         finding(findings, "a disk has places that cannot be used", why, "spooltool scrub report",
                 "docs/runbooks/event-slot_retired.md");

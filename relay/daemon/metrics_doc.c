@@ -206,7 +206,7 @@ static void upkeep_metrics(const struct status_view *v, struct json_out *j)
     counter(j, "scrub_readback_skipped_bytes_total", "New bytes not read back in time; the next pass reads them.",
             u->scrub.readback_skipped_bytes);
     counter(j, "scrub_surface_bytes_total", "Bytes of free slots read.", u->scrub.surface_bytes);
-    counter(j, "scrub_slots_retired_total", "Free slots given up because a place stays bad.", u->scrub.slots_retired);
+    gauge(j, "slots_retired", "Slots that are not used because a place there stays bad.", (double)u->scrub.slots_retired);
     gauge(j, "rebuild_running", "1 while images are made again.", u->rebuild.state == UPKEEP_RUNNING);
     gauge(j, "rebuild_remaining_bytes", "Bytes of images still to be made again.", (double)u->rebuild.bytes_remaining);
     gauge(j, "rebuild_remaining_messages", "Messages with fewer images than copies that the rebuild still sees.",

@@ -247,6 +247,17 @@ static void a_free_slot_with_a_place_that_stays_bad_is_retired(void **state)
     for (uint32_t s = 0; s < m->slot_count; s++)
         used += m->slot_owner[s] != 0;
     assert_int_equal(used + m->slots_free, m->slot_count);
+    turns(200);
+    for (uint32_t round = 0; round < 3; round++) { /* for good: the superblocks remember it */
+        crash_and_mount();
+        m = &w.pool->members[1];
+        assert_int_equal(m->slot_owner[stays], SLOT_RETIRED);
+        assert_int_equal(upkeep().scrub.slots_retired, 1);
+        used = 0;
+        for (uint32_t s = 0; s < m->slot_count; s++)
+            used += m->slot_owner[s] != 0;
+        assert_int_equal(used + m->slots_free, m->slot_count);
+    }
     all_readable();
 }
 
@@ -295,8 +306,12 @@ static void a_place_that_stays_bad_gets_its_image_made_again_elsewhere_and_its_s
     assert_true(upkeep().rebuild.segments_rebuilt > 0);
     assert_int_equal(w.pool->members[was.member].slot_owner[was.slot], SLOT_RETIRED);
     assert_false(s->images[0].member == was.member && s->images[0].slot == was.slot);
+    assert_int_equal(seen[EVENT_slot_retired], 1);
     one_pass();
     assert_int_equal(scrub_report(w.pool, true)->places_found, 0);
+    turns(200);
+    crash_and_mount();
+    assert_int_equal(w.pool->members[was.member].slot_owner[was.slot], SLOT_RETIRED);
     all_readable();
 }
 

@@ -99,6 +99,8 @@ struct superblock_disk {
     struct le64 scrub_pass;     /* number of the pass under way or of the last one; 0: none yet */
     struct le64 scrub_started_ms, scrub_completed_ms; /* wall clock; completed: of the last that missed nothing */
     struct le32 scrub_flags;    /* SCRUB_FLAG_* */
+    struct le32 retired_count;  /* of this member: slots with a place that stays bad */
+    struct le32 retired[SLOTS_RETIRED_MAX];
 };
 #define SCRUB_FLAG_PAUSED 1u
 #define SCRUB_FLAG_RUNNING 2u

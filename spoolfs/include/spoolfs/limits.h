@@ -31,6 +31,7 @@
 #define SLOTS_PER_MEMBER_MAX 262144u           /* 16 TiB of 64 MiB slots */
 #define MEMBERS_MAX 16u                        /* present and removed together in one member table */
 #define COPIES_MAX 4u
+#define SLOTS_RETIRED_MAX 256u                 /* remembered for each member; a drive with more bad places is replaced */
 #define SUPERBLOCK_COPIES 4u                   /* two at each end of the member */
 #define SUPERBLOCK_BYTES (4u * BLOCK_BYTES)
 #define SEGMENTS_OPEN_MAX 8u                   /* segments open for new mail at one time */
