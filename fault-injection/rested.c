@@ -52,7 +52,7 @@ void rested_run(struct world *w, uint64_t until)
     if (world_failed(w))
         return;
     const struct scrub_report *r = scrub_report(w->pool, true);
-    world_say(w, "at rest: %u written places hurt on member %d, %llu findings", hurt, target, (unsigned long long)found);
+    world_say(w, "at rest: %u written places hurt on member %d, %llu places found", hurt, target, (unsigned long long)found);
     if (r->places_left > 0)
         world_fail(w, "P5: of what rotted at rest on one member %llu places are left", (unsigned long long)r->places_left);
     world_restored(w, until); /* what is being freed is gone before the next pass */

@@ -343,7 +343,7 @@ static void world_final_check(struct world *w)
     w->config.read_only = false;
 }
 
-/* One scrub pass from now on; how many errors it found. */
+/* One scrub pass from now on; how many places it found bad. Free slots are read beside the passes, at a pace of their own. */
 uint64_t world_scrub(struct world *w, uint64_t until)
 {
     struct upkeep_status before, now;
@@ -355,7 +355,12 @@ uint64_t world_scrub(struct world *w, uint64_t until)
         if (io_now_ns(w->io) > until)
             world_fail(w, "P5: a scrub pass does not end");
     } while (now.scrub.passes == before.scrub.passes && !world_failed(w));
-    return now.scrub.errors_found - before.scrub.errors_found;
+    const struct scrub_report *r = scrub_report(w->pool, true);
+    uint64_t found = 0;
+    for (uint32_t i = 0; r && i < MEMBERS_MAX; i++)
+        for (int k = 0; k < SCRUB_KIND_COUNT; k++)
+            found += k == SCRUB_FREE_SLOT ? 0 : r->members[i].found[k];
+    return found;
 }
 
 void world_restored(struct world *w, uint64_t until)

@@ -140,7 +140,7 @@ void scrub_look_over(struct look *l)
             if (s->images[k].member != l->images[i].member || s->images[k].slot != l->images[i].slot)
                 continue;
             bool missed = (l->missed >> i) & 1;
-            bool again = ((l->bad >> i) & 1) && s->state != SEGMENT_SEALED; /* it is repaired once it is sealed */
+            bool again = (l->unsealed >> i) & 1; /* it is found again, and repaired, once it is sealed */
             if (missed || again) {
                 s->missed_members |= missed ? 1u << s->images[k].member : 0;
                 s->look_again_ns = io_now_ns(c->pool->io) + (missed ? LOOK_AGAIN_NS : NS_PER_S);

@@ -48,6 +48,7 @@ struct look {
     uint32_t missed;               /* mask: images not read in this look */
     uint32_t undecided;            /* mask: bad here, and what was missed may have it: counts as missed in the end */
     uint32_t bad;                  /* mask: images something was found on */
+    uint32_t unsealed;             /* mask: of these, where the segment was not sealed yet: nothing is repaired there before */
     uint32_t bad_blocks;
     bool waits;                    /* for room in the repairs' queue */
     uint64_t waits_since_ns, read_ns, next_ns;

@@ -52,7 +52,7 @@ void evidence_over(struct look *l)
     if (l->dropped)
         return;
     s->evidence_ns = io_now_ns(c->pool->io);
-    s->suspicious = l->missed || (l->bad && s->state != SEGMENT_SEALED); /* SCR-3: all of it was not seen, or repaired */
+    s->suspicious = l->missed || l->unsealed; /* SCR-3: all of it was not seen, or repaired */
     for (uint32_t i = 0; i < l->count; i++)
         if (l->bad & (1u << i))
             evidence_around(c, &l->images[i]);

@@ -100,7 +100,7 @@ static void look_reset(struct look *l, enum look_what what, struct segment_id id
     l->id = id;
     l->kind = what == LOOK_TABLE ? SEGMENT_TABLE : SEGMENT_MAIL;
     l->end = end;
-    l->window_bytes = l->missed = l->undecided = l->bad = l->bad_blocks = 0;
+    l->window_bytes = l->missed = l->undecided = l->bad = l->unsealed = l->bad_blocks = 0;
     l->waits = l->stopped = l->dropped = false;
     l->waits_since_ns = 0;
     l->segment = NULL;
@@ -177,6 +177,8 @@ static void look_found(struct look *l, uint32_t i, struct scrub_found f, const s
         report_outcome(l->scrub, f.kind, look_member(l, i), l->id, f.offset, SCRUB_GONE);
     else if (source)
         repair_frame(p, l->segment, source, 1u << now);
+    if (source && l->segment->state != SEGMENT_SEALED)
+        l->unsealed |= 1u << i;
 }
 
 static void look_headers(struct look *l)

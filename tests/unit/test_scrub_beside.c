@@ -315,6 +315,24 @@ static void a_place_that_stays_bad_gets_its_image_made_again_elsewhere_and_its_s
     all_readable();
 }
 
+/* Found while it was open, in the first of two windows; sealed because of that before the look was over. */
+static void what_is_found_in_a_segment_that_is_sealed_meanwhile_is_repaired(void **state)
+{
+    (void)state;
+    fill(15, 9000);
+    struct segment *s = segment_find(w.pool, w.sent[0].record.place.segment);
+    for (uint32_t i = 0; i < 60 && s->length < FRAME_BYTES_MAX + 64 * KIB; i++)
+        fill(4, 9000);
+    assert_int_equal(s->state, SEGMENT_OPEN);
+    assert_true(s->length > FRAME_BYTES_MAX);
+    *bytes_of(&s->images[1], w.sent[0].record.place.frame + 300) ^= 2;
+    one_pass();
+    const struct scrub_report *r = scrub_report(w.pool, true);
+    assert_int_equal(r->places_found, 1);
+    assert_int_equal(r->places_repaired, 1);
+    assert_true(r->complete);
+}
+
 static void what_no_image_can_prove_is_never_written(void **state)
 {
     (void)state;
@@ -394,6 +412,7 @@ int main(void)
         TEST(a_free_slot_with_a_place_that_stays_bad_is_retired),
         TEST(each_pass_finds_its_canary_outside_all_slots),
         TEST_FOUR(a_place_that_stays_bad_gets_its_image_made_again_elsewhere_and_its_slot_is_retired),
+        TEST(what_is_found_in_a_segment_that_is_sealed_meanwhile_is_repaired),
         TEST(what_no_image_can_prove_is_never_written),
         TEST(a_good_frame_that_does_not_follow_the_one_before_repairs_nothing),
     };
