@@ -59,6 +59,7 @@ static const struct command {
     {"rebuild resume", cmd_rebuild_resume, "", "go on"},
     {"export", cmd_export, "[--since CURSOR] [--out FILE]", "undelivered mail, verified, as a tar.zst of .eml and .json"},
     {"import", cmd_import, "[--from FILE]", "the mail of an export into the running relay, while it serves"},
+    {"alarm test", cmd_alarm_test, "", "send a test by hook and webhook, and see whether it arrives"},
     {"fault add", cmd_fault_add,
      "KIND --member NAME [--rate 0.1] [--factor 100] [--range 0-64M] [--queue-id Q] [--for 60s] [--seed N]",
      "hurt a member on purpose, where fault_injection = yes: bit-rot torn-write lost-write misdirected-write\n"

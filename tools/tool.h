@@ -37,7 +37,7 @@ tool_command cmd_pool_create, cmd_pool_check, cmd_status, cmd_members, cmd_event
     cmd_queue_expire, cmd_check_nagios, cmd_metrics, cmd_scrub_start, cmd_scrub_pause, cmd_scrub_resume, cmd_scrub_status,
     cmd_scrub_report, cmd_rebuild_status, cmd_rebuild_pause, cmd_rebuild_resume, cmd_member_evacuate, cmd_member_clear,
     cmd_member_remove, cmd_member_locate, cmd_member_add, cmd_member_replace, cmd_export, cmd_import,
-    cmd_fault_add, cmd_fault_list, cmd_fault_clear, cmd_demo;
+    cmd_alarm_test, cmd_fault_add, cmd_fault_list, cmd_fault_clear, cmd_demo;
 
 struct doc;
 int status_exit(const struct doc *status); /* the exit code that a status document stands for; cmd_status.c */

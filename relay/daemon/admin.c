@@ -4,6 +4,7 @@
  *
  *   reading [a whole line] -> answering [pump until finished] -> flushing [all sent] -> closed */
 #include "admin_client.h"
+#include "alarm_wire.h"
 
 #include <base/assert.h>
 #include <errno.h>
@@ -283,6 +284,15 @@ static void run_command(struct admin_client *c, const struct json_in *request)
     }
     if (strcmp(command, "events") == 0) {
         events_begin(c, request);
+        return;
+    }
+    if (strcmp(command, "alarm-test") == 0) {
+        enum err e = alarm_wire_test(c->spool->alarm);
+        log_line("spool", "control: alarm-test: %s", e == ERR_OK ? "done" : err_text(e));
+        if (e == ERR_OK)
+            admin_done(c);
+        else
+            admin_fail(c, ERR_BUSY, e == ERR_NOT_FOUND ? "the alarm process is not connected" : err_text(e));
         return;
     }
     if (!c->spool->wire) {

@@ -38,6 +38,7 @@
  *   member-join      {"name": MEMBER}
  *                               json   {"done": true}: it is formatted; the pool is mounted again with it at once
  *
+ *   alarm-test                  json   {"done": true}: a test is on its way by every channel
  *   fault-add   {"kind", "name": MEMBER, "rate", "factor", "from", "to", "queue_id", "seconds", "seed"}
  *                               json   the fault, as in status' faults_injected; all but kind and name may be left out
  *   fault-list                  json   {"faults": [...]}

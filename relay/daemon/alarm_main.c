@@ -308,6 +308,8 @@ static void take(struct alarm *a, const struct json_in *in)
     if (json_in_has(in, "state")) {
         alarm_view_read(in, &view);
         alarm_state_saw(&a->state, &view, now);
+    } else if (json_in_true(in, "test")) {
+        alarm_state_test(&a->state, loop_wall_ms(a->loop));
     } else if (alarm_event_read(in, &event) == ERR_OK) {
         alarm_state_happened(&a->state, &event, now);
     }

@@ -235,6 +235,14 @@ void alarm_state_happened(struct alarm_state *s, const struct alarm_event *e, ui
         say_event(s, one, now_ms);
 }
 
+void alarm_state_test(struct alarm_state *s, uint64_t wall_ms)
+{
+    struct alarm_note n = {.what = ALARM_HAPPENED, .kind = EVENT_alarm_test, .severity = "info", .at_ms = wall_ms,
+                           .since_ms = wall_ms, .count = 1, .evidence = "spooltool alarm test"};
+    name_member(s, &n, "");
+    s->emit(s->owner, &n);
+}
+
 void alarm_state_step(struct alarm_state *s, uint64_t now_ms, uint64_t wall_ms)
 {
     char text[256];

@@ -61,6 +61,7 @@ struct alarm_state {
 void alarm_state_init(struct alarm_state *s, const struct alarm_limits *limits, uint64_t now_ms);
 void alarm_state_saw(struct alarm_state *s, const struct alarm_view *view, uint64_t now_ms);
 void alarm_state_happened(struct alarm_state *s, const struct alarm_event *event, uint64_t now_ms);
+void alarm_state_test(struct alarm_state *s, uint64_t wall_ms); /* says that it is only a test */
 /* A member's SMART verdict is bad, or is not any more. */
 void alarm_state_smart(struct alarm_state *s, const char *member, bool failing, const char *evidence, uint64_t now_ms);
 /* Says what is to be said. Call at least once a second. */

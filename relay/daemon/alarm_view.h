@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What spool and alarm process tell each other, as JSON objects, one a packet of a SOCK_SEQPACKET pair:
  *
- *   spool -> alarm  {"state": {...}} once a second; {"event": "frame_corrupt", ...} as `spooltool events` shows them
+ *   spool -> alarm  {"state": {...}} once a second; {"event": "frame_corrupt", ...} as `spooltool events` shows them;
+ *                   {"test": true}
  *   alarm -> spool  {"report": {...}, "smart": [one a configured member, in order]} once a second;
  *                   {"say": "queue_delayed", "member", "evidence"} for the spool's log of events
  *

@@ -190,6 +190,17 @@ void alarm_wire_attach(struct alarm_wire *w, int fd)
     }
 }
 
+enum err alarm_wire_test(struct alarm_wire *w)
+{
+    if (w->watch.fd < 0)
+        return ERR_NOT_FOUND;
+    json_reset(&w->out);
+    json_object_begin(&w->out, NULL);
+    json_bool(&w->out, "test", true);
+    json_object_end(&w->out);
+    return say(w) ? ERR_OK : ERR_BUSY;
+}
+
 void alarm_wire_view(const struct alarm_wire *w, struct status_view *view)
 {
     view->alarm_connected = w && w->watch.fd >= 0;

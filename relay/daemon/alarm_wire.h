@@ -17,6 +17,7 @@ struct alarm_wire;
 enum err alarm_wire_open(struct spool_process *sp, struct alarm_wire **wire_out) MUST_CHECK;
 void alarm_wire_attach(struct alarm_wire *w, int fd); /* takes the descriptor; the one before is closed */
 void alarm_wire_step(struct alarm_wire *w);           /* after each turn: events that came */
+enum err alarm_wire_test(struct alarm_wire *w) MUST_CHECK; /* a test alarm, please. ERR_NOT_FOUND: it is away; ERR_BUSY */
 void alarm_wire_close(struct alarm_wire **wire);
 void alarm_wire_view(const struct alarm_wire *w, struct status_view *view); /* view->alarm, alarm_connected */
 

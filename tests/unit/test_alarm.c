@@ -328,6 +328,19 @@ static void a_failing_disk_is_a_condition(void **state)
     assert_int_equal(told(EVENT_smart_failing, ALARM_CLEARED), 1);
 }
 
+static void a_test_is_said_at_once_and_is_no_alarm(void **state)
+{
+    struct json_out j = {0};
+    (void)state;
+    alarm_state_test(&w.s, WALL);
+    assert_int_equal(w.count, 1);
+    assert_string_equal(last()->severity, "info");
+    alarm_note_json(last(), "mx.example.org", &j);
+    assert_non_null(strstr(j.bytes, "\"event\":\"alarm_test\""));
+    assert_non_null(strstr(j.bytes, "\"runbook\":\"\""));
+    json_free(&j);
+}
+
 static void every_condition_of_the_largest_pool_has_a_place(void **state)
 {
     (void)state;
@@ -577,6 +590,7 @@ int main(void)
         T(a_crowd_of_events_is_one_a_minute_with_its_number),
         T(more_kinds_of_events_than_are_remembered_lose_none),
         T(a_failing_disk_is_a_condition),
+        T(a_test_is_said_at_once_and_is_no_alarm),
         T(every_condition_of_the_largest_pool_has_a_place),
         T(a_note_is_tried_again_with_pauses_and_given_up),
         T(of_one_condition_the_latest_word_waits),
