@@ -140,7 +140,7 @@ void witness_acknowledged(struct world *w, const struct model_message *msg, stru
 #define MEASURE_REUSES 5u
 #define MEASURE_VICTIM 3u          /* times plan.ops, then the member that is hurt does not count: it may be out for good */
 #define MEASURE_EVERY 50u          /* actions */
-#define MEASURE_ACTIONS_MAX 20000u /* a plan that has not met it all by then is a bad plan */
+#define MEASURE_ACTIONS_MAX 40000u /* a plan that has not met it all by then is a bad plan */
 void measure_slot(struct world *w, const struct io_op *op);
 void measure_swap(struct world *w, uint16_t a, uint16_t b);
 void measure_crash(struct world *w, const struct io_op *op);

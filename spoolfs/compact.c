@@ -17,6 +17,7 @@
 #define COMPACT_COPIES_IN_FLIGHT_MAX 64u
 #define COMPACT_NEARLY_EMPTY 16u /* below a sixteenth live: at once, so that hedges and crash loops cannot burn slots */
 #define COMPACT_PRESSURE 4u      /* below a quarter of the slots free: anything less than half live */
+#define COMPACT_MARGIN 2u         /* ... or as many above those that new mail leaves: few slots have no quarter above them */
 #define COMPACT_HURRY_NS (20 * NS_PER_MS)
 #define COMPACT_PAUSE_NS (200 * NS_PER_MS) /* between looks for a victim: leaves time for retirement to do the work */
 
@@ -44,7 +45,8 @@ static bool compact_pressure(const struct pool *p)
 {
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         const struct member *m = &p->members[i];
-        if (member_usable(m) && m->slots_free < m->slot_count / COMPACT_PRESSURE)
+        if (member_usable(m) && (m->slots_free < m->slot_count / COMPACT_PRESSURE ||
+                                 m->slots_free <= slot_reserve(m, SPOOL_NEW_MAIL) + COMPACT_MARGIN))
             return true;
     }
     return false;

@@ -138,6 +138,7 @@ bool slot_take(struct member *m, uint32_t slot, struct segment *s)
     m->slot_owner[slot] = segment_index(m->pool, s) + 1;
     ASSERT(m->slots_free > 0);
     m->slots_free--;
+    m->slot_cursor = (slot + 1) % m->slot_count; /* also as the table is read at mount: slots go on being used in turn */
     return true;
 }
 
@@ -149,9 +150,9 @@ uint32_t slot_reserve(const struct member *m, enum spool_class class)
     uint32_t percent = m->slot_count * 3 / 100, kept = table && segment_on_member(table, m->number) ? 1 : 2;
     switch (class) {
     case SPOOL_NEW_MAIL:
-        return percent > kept + 4 ? percent : kept + 4;
+        return percent > kept + 6 ? percent : kept + 6;
     case SPOOL_RESULT:
-        return kept + 2;
+        return kept + 4;
     case SPOOL_COMPACTION:
         return kept;
     }

@@ -12,9 +12,9 @@
 #include <spoolfs/record.h>
 
 enum spool_class {
-    SPOOL_NEW_MAIL,  /* may not take the last max(4 slots, 3 %) */
-    SPOOL_RESULT,    /* marks, retires, states, bounces: may not take the last 2 slots */
-    SPOOL_COMPACTION /* may take all */
+    SPOOL_NEW_MAIL,  /* leaves each member the most slots: docs/design/0016 */
+    SPOOL_RESULT,    /* marks, retires, states, bounces: leaves four to compaction */
+    SPOOL_COMPACTION /* leaves the segment table's */
 };
 
 struct spool_record {
