@@ -299,6 +299,7 @@ struct walk {
     uint32_t late_mask;        /* images that did not answer in time */
     uint32_t image, pending;
     bool all, running, resting, stopped, ended;
+    uint32_t refused;          /* rounds in which every image refused this place */
     bool unreadable;           /* no image could be read at all: walk_retry, or give up */
 };
 
@@ -361,6 +362,7 @@ struct pool {
     struct image table_images[COPIES_MAX];
     uint32_t table_image_count;
     struct segment *table_segment, *table_candidate;
+    bool compact_stuck;           /* a compaction found no slot, and nothing was freed since */
     struct append_frame *table_frame;
     uint32_t table_cursor, table_part;
     struct superblock_wait table_wait;

@@ -13,6 +13,9 @@
 
 static void walk_run(struct walk *w);
 
+/* A drive that gave a sector up says so for good. One that answers EIO may be in trouble: it is asked again so often before what it
+ * holds there counts as gone. Nobody waits for a few bad sectors for ever: the index of all mail does. */
+#define WALK_REFUSED_MAX 20u
 /* Longer than READ_LATE_NS: nobody waits for a walk but the backlog. */
 #define WALK_LATE_NS (1 * NS_PER_S)
 
@@ -58,7 +61,10 @@ static void walk_on_read(struct block_read *r)
         return;
     }
     w->window[i] = o->window;
-    w->window_bytes[i] = r->result == ERR_OK ? o->kept + r->length : 0;
+    bool gone = r->result == ERR_MEDIA || (r->result == ERR_IO && w->refused >= WALK_REFUSED_MAX);
+    if (gone)
+        memset(o->window + o->kept, 0, r->length); /* zeros never verify */
+    w->window_bytes[i] = r->result == ERR_OK || gone ? o->kept + r->length : 0;
     w->out[i] = NULL;
     if (PLANTED(short_read_is_end) && r->result == ERR_SHORT)
         w->offset = w->end;
@@ -134,6 +140,7 @@ static void walk_read(struct walk *w, bool all)
 static void walk_give(struct walk *w, const struct frame_view *v)
 {
     w->resting = true;
+    w->refused = 0;
     w->offset += (uint64_t)v->blocks * BLOCK_BYTES;
     w->on_frame(w, v);
 }
@@ -192,9 +199,11 @@ static void walk_salvage(struct walk *w)
         return;
     }
     if (e == ERR_NO_MEMORY || !any || (e != ERR_OK && w->late_mask)) { /* says nothing about what is on the members */
+        w->refused += !any;
         w->unreadable = true;
         return;
     }
+    w->refused = 0;
     if (e != ERR_OK || w->offset + (uint64_t)v.blocks * BLOCK_BYTES > w->end) {
         uint64_t from = w->offset, to = walk_resync(w);
         w->offset = to;
