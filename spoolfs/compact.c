@@ -111,6 +111,7 @@ static void compact_on_copied(struct spool_group *g, enum err e)
     copy->used = false;
     c->in_flight--;
     c->failed = c->failed || e != ERR_OK;
+    c->pool->compact_stuck = c->pool->compact_stuck || e == ERR_FULL; /* until a segment is freed: slot_reserve */
 }
 
 static struct copy *compact_take(struct compaction *c)

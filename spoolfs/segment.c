@@ -89,6 +89,7 @@ void segment_forget_discards(struct pool *p)
 
 void segment_drop(struct pool *p, struct segment *s)
 {
+    p->compact_stuck = false;
     ASSERT(s->refs == 0 && s->state != SEGMENT_UNUSED);
     for (uint32_t i = 0; i < s->image_count; i++) {
         struct member *m = &p->members[s->images[i].member];
@@ -143,7 +144,9 @@ bool slot_take(struct member *m, uint32_t slot, struct segment *s)
 }
 
 /* Slots a class leaves untouched (docs/design/0016). A member keeps one for the segment table's next place, and another
- * while the table is not on it: wherever the table goes, the mount after that finds a slot, whichever members are here. */
+ * while the table is not on it: wherever the table goes, the mount after that finds a slot, whichever members are here. A
+ * compaction that finds no slot takes that other one: a pool that can free nothing is worse off than one whose next mount may
+ * have to wait for a member. */
 uint32_t slot_reserve(const struct member *m, enum spool_class class)
 {
     const struct segment *table = m->pool->table_segment;
@@ -154,7 +157,7 @@ uint32_t slot_reserve(const struct member *m, enum spool_class class)
     case SPOOL_RESULT:
         return kept + 4;
     case SPOOL_COMPACTION:
-        return kept;
+        return m->pool->compact_stuck ? 1 : kept;
     }
     return 0; /* SPOOL_TABLE */
 }
