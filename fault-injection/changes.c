@@ -8,6 +8,7 @@
 #include <spoolfs/upkeep.h>
 #include <string.h>
 
+#define TAKEN_OUT_MAX 2u /* a long run would end with a pool too small for its mail */
 #define SPARE_AFTER_NS (UINT64_C(20) * 1000000000)
 
 void changes_init(struct world *w)
@@ -71,13 +72,23 @@ static void changes_format(struct world *w, uint16_t t)
     world_say(w, "member %u is put in%s", t, replaces ? ", in the place of the victim" : "");
 }
 
+/* A format that the power cut short, or that seemed to be: it may be a member in service by now. */
+static bool changes_unfinished(struct world *w, uint16_t t)
+{
+    struct uuid pool;
+    bool candidate;
+    if (!(w->formatted_mask & (1u << t)) && pool_probe_member(w->io, t, &pool, &candidate) == ERR_OK && !candidate)
+        w->formatted_mask |= 1u << t;
+    return !(w->formatted_mask & (1u << t));
+}
+
 bool changes_before_mount(struct world *w)
 {
     if (w->faults_off || w->counts.mounts == 0)
         return true;
     uint16_t next = (uint16_t)w->config.member_count;
-    if (next > w->plan.first_members && !(w->formatted_mask & (1u << (next - 1u))))
-        next--; /* the last one was not finished */
+    if (next > w->plan.first_members && changes_unfinished(w, (uint16_t)(next - 1u)))
+        next--;
     if (next < w->plan.members && prng_below(&w->change, 100) < w->plan.change_percent && sim_io_present(w->sim, next)) {
         w->config.member_count = next + 1u;
         changes_format(w, next);
@@ -93,7 +104,8 @@ static void changes_take_out(struct world *w)
     for (uint32_t i = 0; i < s->member_count; i++)
         healthy += s->members[i].state == MEMBER_HEALTHY;
     uint32_t i = (uint32_t)prng_below(&w->change, s->member_count);
-    if (s->members[i].state != MEMBER_HEALTHY || healthy <= w->plan.copies + 1 || w->serving <= w->plan.copies + 1)
+    if (s->members[i].state != MEMBER_HEALTHY || healthy <= w->plan.copies + 1 || w->serving <= w->plan.copies + 1 ||
+        w->counts.taken_out >= TAKEN_OUT_MAX)
         return;
     if (member_remove(w->pool, s->members[i].name, true) != ERR_OK)
         return;

@@ -195,6 +195,8 @@ const char *model_audit_entry(struct model *m, const struct index_entry *e, stru
         return "MOD-3: a message is listed twice";
     msg->seen = m->audits;
     msg->segment = e->place.segment;
+    msg->place = e->place;
+    msg->envelope_bytes = e->envelope_bytes;
     if (msg->retired == MODEL_YES)
         return "MOD-4: a retired message is back";
     if (e->chunk_count != msg->chunk_count)

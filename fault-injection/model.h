@@ -38,6 +38,10 @@ struct model_message {
     struct segment_id written_in; /* where the world saw it written last, and mask of the members that said so */
     uint32_t written_to;
     bool lost_said;              /* the pool has reported it lost */
+    struct place place;          /* of its MESSAGE, and the bytes of its envelope, when last listed */
+    uint32_t envelope_bytes;
+    bool doomed, lost_told;      /* losses.c: a block of it is bad everywhere; an event named it */
+    bool frame_lost, spoilt;     /* one of its frame is; its frame was chosen */
     uint64_t seen, verified;     /* number of the audit that saw it, that compared every byte */
     uint32_t next;               /* hash chain, index + 1 */
 };

@@ -413,10 +413,11 @@ static void visit_lost(struct action *a, enum err e, const char *what)
 {
     struct world *w = a->w;
     a->reading = false;
-    bool excused = world_crashed(w) || w->plan.level == PLAN_BEYOND || (w->memory_short && e == ERR_NO_MEMORY);
+    bool borne = w->losing ? a->msg->doomed && e == ERR_LOST : w->plan.level == PLAN_BEYOND;
+    bool excused = world_crashed(w) || borne || (w->memory_short && e == ERR_NO_MEMORY);
     if (!excused && model_must_be_there(a->msg))
         world_fail(w, "P1: %s of an acknowledged message: %s", what, err_name(e));
-    if (!world_crashed(w) && e == ERR_LOST && w->plan.level == PLAN_BEYOND) {
+    if (!world_crashed(w) && e == ERR_LOST && borne) {
         a->msg->lost_said = true;
         w->counts.lost_said++;
     }
@@ -477,6 +478,8 @@ static void visit_on_chunks(struct index_query *q, enum err e)
     }
     struct place place = q->chunks[0].place;
     struct digest digest = q->chunks[0].digest;
+    if (a->w->config.read_only && !a->w->losing)
+        losses_chunk(a->msg, place, model_part_bytes(a->msg, a->chunk_next, WORLD_CHUNK_BYTES));
     index_query_fini(q);
     visit_read(a, place, digest, RECORD_CHUNK);
 }

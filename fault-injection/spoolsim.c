@@ -169,6 +169,8 @@ static void print_counts(const struct totals *t)
            N(c->slots_reused), N(c->given_up));
     printf("members put in %llu, replaced %llu, taken out %llu, spares called up %llu\n", N(c->joined), N(c->replaced),
            N(c->taken_out), N(c->spares));
+    printf("blocks spoilt on every image: messages reported lost by id %llu; on one image here and another there: records read "
+           "all the same %llu\n", N(c->lost_by_id), N(c->salvaged));
     printf("met:");
 #define X(counter, text) printf(" " #counter " %llu", N(c->counter));
 #include "measure.def"

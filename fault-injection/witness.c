@@ -7,6 +7,8 @@
 #include <spoolfs/format.h>
 #include <string.h>
 
+#define CALLED_UP_NS (UINT64_C(30) * 1000000000) /* longer than a frame waits for its place */
+
 /* Each MESSAGE of a frame that was just written to `target`. */
 void witness_write(struct world *w, const struct io_op *op)
 {
@@ -35,13 +37,28 @@ void witness_write(struct world *w, const struct io_op *op)
     }
 }
 
-/* Of the members that are here only the victim may refuse writes: the others are enough for all images but one at most. */
+/* Of the members that are here and take mail only the victim may refuse it: the others are enough for all images but one at
+ * most. Spares do not count, and one that was called up just now takes the next segment. */
+static uint32_t members_that_must(struct world *w)
+{
+    static struct pool_status s; /* large; one thread */
+    uint32_t count = 0;
+    pool_status(w->pool, &s);
+    for (uint16_t t = 0; t < w->config.member_count; t++) {
+        const struct pool_member_status *at = NULL; /* who is there; an absent one may be said to be, too */
+        for (uint32_t i = 0; i < s.member_count; i++)
+            if (strcmp(s.members[i].path, w->config.members[t].path) == 0 && (!at || at->state == MEMBER_ABSENT))
+                at = &s.members[i];
+        count += at && t != w->atlas.victim && sim_io_present(w->sim, t) && at->state != MEMBER_SPARE &&
+                 at->state != MEMBER_REMOVED && at->state != MEMBER_EVACUATING;
+    }
+    bool called_up = w->called_up_ns && io_now_ns(w->io) - w->called_up_ns < CALLED_UP_NS;
+    return count - (called_up && count > 0);
+}
+
 void witness_acknowledged(struct world *w, const struct model_message *msg, struct segment_id segment)
 {
-    uint32_t others = w->serving - 1;
-    for (uint16_t t = 0; t < w->plan.members; t++)
-        others -= t != w->atlas.victim && !sim_io_present(w->sim, t);
-    uint32_t need = w->plan.copies < others ? w->plan.copies : others;
+    uint32_t others = members_that_must(w), need = w->plan.copies < others ? w->plan.copies : others;
     uint32_t have = segment_id_equal(msg->written_in, segment) ? (uint32_t)__builtin_popcount(msg->written_to) : 0;
     if (have < need && w->plan.level != PLAN_BEYOND)
         world_fail(w, "P1: queue id %llu is acknowledged, and %u members have said they hold it: %u must",

@@ -27,8 +27,8 @@ bool world_failed(const struct world *w) { return w->failure[0] != 0 || w->given
 /* Beyond redundancy only two things are promised: nothing wrong is returned, and nothing that nobody sent appears. */
 static bool world_bears(struct world *w, const char *format)
 {
-    static const char *const kept[] = {"P2", "MOD-3", "promise broken", "seam", "the index answers"};
-    if (w->plan.level != PLAN_BEYOND)
+    static const char *const kept[] = {"P2", "MOD-3", "promise broken", "seam", "the index answers", "the check"};
+    if (w->plan.level != PLAN_BEYOND || w->losing)
         return false;
     for (uint32_t i = 0; i < sizeof kept / sizeof kept[0]; i++)
         if (strncmp(format, kept[i], strlen(kept[i])) == 0)
@@ -67,8 +67,12 @@ static void on_event(void *owner, const struct event *e)
 {
     struct world *w = owner;
     w->counts.events[e->kind]++;
-    w->counts.spares += e->kind == EVENT_member_state && strncmp(e->evidence, "spare -> healthy: takes", 23) == 0;
+    bool called_up = e->kind == EVENT_member_state && strncmp(e->evidence, "spare -> healthy: takes", 23) == 0;
+    w->counts.spares += called_up;
+    w->called_up_ns = called_up ? sim_io_now(w->sim) : w->called_up_ns;
     sim_io_note(w->sim, 1000u + e->kind);
+    if (w->losing && e->kind == EVENT_record_lost)
+        losses_told(w, e->evidence);
     world_say(w, "event %s %s: %s", event_name(e->kind), e->member, e->evidence);
     if (e->kind == EVENT_scrub_blind)
         world_fail(w, "P5: the scrub is blind: %s", e->evidence);
@@ -314,35 +318,6 @@ static void world_stop_now_and_then(struct world *w)
         changes_step(w);
 }
 
-struct check_found { struct world *w; uint64_t lost; };
-
-static void on_finding(void *owner, const struct pool_check_finding *f)
-{
-    struct check_found *found = owner;
-    found->lost += f->lost;
-    world_say(found->w, "check: %s at %llu on \"%s\": %s%s", f->text, (unsigned long long)f->offset, f->member,
-              err_name(f->fault), f->lost ? ", lost" : "");
-}
-
-/* The offline check agrees that nothing is lost. */
-static void world_final_check(struct world *w)
-{
-    struct pool_check_totals totals;
-    struct check_found found = {.w = w};
-    const char *text;
-    w->config.read_only = true;
-    enum err e = pool_mount(w->io, &w->config, &w->pool, &text);
-    if (e != ERR_OK) {
-        world_fail(w, "the read-only mount: %s: %s", err_name(e), text);
-        return;
-    }
-    e = pool_check(w->pool, &found, on_finding, &totals);
-    if (e == ERR_LOST && w->plan.level != PLAN_BEYOND)
-        world_fail(w, "pool check says %llu lost", (unsigned long long)totals.lost);
-    pool_unmount(&w->pool);
-    w->config.read_only = false;
-}
-
 /* One scrub pass from now on; how many places it found bad. Free slots are read beside the passes, at a pace of their own. */
 uint64_t world_scrub(struct world *w, uint64_t until)
 {
@@ -428,7 +403,7 @@ static void world_end(struct world *w)
         return;
     world_unmount(w);
     if (!world_failed(w))
-        world_final_check(w);
+        losses_run(w);
 }
 
 bool world_run(struct world *w)

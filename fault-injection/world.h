@@ -20,7 +20,7 @@
 
 struct world_counts {
     uint64_t appends, acked, refused[ERR_COUNT], visits, reads, read_bytes, retires, marks, states, bounces, large;
-    uint64_t crashes, crashes_in_mount, mounts, unmounts, audits, messages_audited, eras, lost_said;
+    uint64_t crashes, crashes_in_mount, lost_by_id, salvaged, mounts, unmounts, audits, messages_audited, eras, lost_said;
     uint64_t slots_used, slots_reused, given_up;
 #define X(counter, text) uint64_t counter;
 #include "measure.def"
@@ -60,8 +60,10 @@ struct world {
     uint32_t begun;           /* of plan.ops */
     bool enough;              /* the measure is reached; asked again from measure_next on */
     uint32_t measure_next;
+    uint64_t called_up_ns;    /* when a spare took another's place; 0: never */
     uint64_t resume_ns;       /* no new action before this */
     bool paused, mounting, faults_off;
+    bool losing;              /* losses.c: what is doomed is to be reported lost, and nothing else */
     bool given_up;            /* PLAN_BEYOND: more is broken than the pool can bear; the run ends, nothing wrong was shown */
     bool era_due;             /* all is well: the next stop may change the victim */
     uint64_t scripted_cut;    /* op index at which the power goes; UINT64_MAX: none */
@@ -117,6 +119,7 @@ void script_after_cut(struct world *w);   /* power is back: mount and audit */
 bool audit_run(struct world *w);
 /* A copy of the disks as they are now, without the members of `absent_mask`, is mounted elsewhere and audited. */
 bool audit_copy(struct world *w, uint32_t absent_mask);
+bool audit_strict(struct world *w);       /* PLAN_BEYOND or not: all that is promised is there */
 /* Nothing may appear later that an audit with every member did not see. Only where no fault is. */
 void audit_is_final(struct world *w);
 
@@ -133,6 +136,11 @@ void rested_run(struct world *w, uint64_t until); /* damage at rest on one membe
 /* --- witness.c: what members have said about a MESSAGE when it is acknowledged --- */
 void witness_write(struct world *w, const struct io_op *op);
 void witness_acknowledged(struct world *w, const struct model_message *msg, struct segment_id segment);
+
+/* --- losses.c: blocks bad on every image, and what the pool then says --- */
+void losses_chunk(struct model_message *msg, struct place place, uint32_t bytes); /* where it lies */
+void losses_told(struct world *w, const char *evidence); /* of an event `record_lost` */
+void losses_run(struct world *w);         /* after the last stop; what it spoils stays so */
 
 /* --- measure.c: how much a run has met --- */
 #define MEASURE_APPENDS 1000u

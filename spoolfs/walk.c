@@ -105,9 +105,7 @@ static uint32_t walk_keep(struct walk *w)
     if (w->all || !w->want || i >= w->segment->image_count || !w->window[i] || w->offset < w->window_at)
         return 0;
     uint64_t at = w->offset - w->window_at;
-    const struct member *m = &w->pool->members[w->segment->images[i].member];
-    if (at == 0 || at >= w->window_bytes[i] || !member_readable(m) || image_repairing(w->segment, i) ||
-        (w->late_mask & (1u << i)))
+    if (at == 0 || at >= w->window_bytes[i] || !image_readable(w->pool, w->segment, i) || (w->late_mask & (1u << i)))
         return 0;
     uint32_t kept = w->window_bytes[i] - (uint32_t)at;
     memmove(w->window[i], w->window[i] + at, kept);
