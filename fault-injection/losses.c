@@ -181,6 +181,14 @@ static void spoil_some(struct losses *l)
 
 /* --- verdicts --- */
 
+static bool losses_untold(const struct world *w)
+{
+    for (uint32_t i = 0; i < w->model.count; i++)
+        if (w->model.messages[i].doomed && !w->model.messages[i].lost_told)
+            return true;
+    return false;
+}
+
 /* LOS-1. `visit_lost` in senders.c notes what was answered, world.c's sink what events said. */
 static void losses_read(struct losses *l)
 {
@@ -203,6 +211,8 @@ static void losses_read(struct losses *l)
         if (io_now_ns(w->io) > until && left)
             world_fail(w, "liveness: reads of spoilt mail do not end");
     }
+    while (losses_untold(w) && !world_failed(w) && io_now_ns(w->io) < until)
+        world_turn(w); /* the event follows the read: the index is asked for sender and recipients */
     w->losing = false;
     for (uint32_t i = 0; i < w->model.count && !world_failed(w); i++) {
         struct model_message *msg = &w->model.messages[i];
@@ -223,9 +233,8 @@ void losses_chunk(struct model_message *msg, struct place place, uint32_t bytes)
 void losses_told(struct world *w, const char *evidence)
 {
     struct queue_id qid;
-    const char *colon = strchr(evidence, ':');
     struct model_message *msg = NULL;
-    if (colon && queue_id_parse(evidence, (size_t)(colon - evidence), &qid) == ERR_OK)
+    if (queue_id_parse(evidence, strcspn(evidence, ": "), &qid) == ERR_OK) /* the id comes first */
         msg = model_find(&w->model, qid);
     if (msg && msg->doomed)
         msg->lost_told = true;

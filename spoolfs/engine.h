@@ -166,7 +166,7 @@ struct block_read {
     enum err result;              /* ERR_OK: at least one block is there */
     uint32_t bad_blocks;          /* zeros in the buffer */
     /* private */
-    uint32_t at, piece;           /* piece: bytes of the part that is read block by block; 0: none is */
+    uint32_t at, piece;           /* piece: bytes asked for at once after something failed; 0: nothing has */
     struct member_op op;
 };
 void block_read_start(struct block_read *r);

@@ -80,9 +80,13 @@ static void lost_say(struct lost *l, const struct index_entry *e)
     struct envelope_cursor c;
     const char *address;
     uint32_t len, used = 0;
-    if (!lost_is_new(l, e->qid) || envelope_decode(e->envelope, e->envelope_bytes, &v) != ERR_OK)
+    if (!lost_is_new(l, e->qid))
         return;
     queue_id_print(e->qid, id);
+    if (envelope_decode(e->envelope, e->envelope_bytes, &v) != ERR_OK) {
+        pool_event(l->pool, EVENT_record_lost, NULL, "%s: its envelope does not tell from whom and to whom", id);
+        return;
+    }
     envelope_recipients(&v, &c);
     bool more = envelope_recipient_next(&c, &address, &len);
     while (more) {
@@ -101,8 +105,13 @@ static void lost_on_lookup(struct index_query *q, enum err e)
 {
     struct lost *l = q->owner;
     l->looking = false;
-    if (e == ERR_OK && q->entry_count == 1) /* else it was retired meanwhile */
+    if (e == ERR_OK && q->entry_count == 1) { /* else it was retired meanwhile */
         lost_say(l, &q->entries[0]);
+    } else if (e != ERR_OK && e != ERR_NOT_FOUND && lost_is_new(l, l->messages[0])) { /* LST-2 */
+        char id[QUEUE_ID_TEXT];
+        queue_id_print(l->messages[0], id);
+        pool_event(l->pool, EVENT_record_lost, NULL, "%s: the index cannot tell from whom and to whom: %s", id, err_text(e));
+    }
     index_query_fini(q);
     l->message_count--;
     memmove(&l->messages[0], &l->messages[1], l->message_count * sizeof l->messages[0]);

@@ -186,12 +186,12 @@ static void upkeep_grant(struct pool *p)
 
 void upkeep_step(struct pool *p)
 {
+    lost_step(p); /* it only reads */
     if (p->read_only)
         return;
     upkeep_grant(p);
     roster_step(p);
     headroom_step(p);
-    lost_step(p);
     rebuild_step(p);
     scrub_step(p);
 }

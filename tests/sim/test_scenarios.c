@@ -144,6 +144,7 @@ static void seeds_that_found_something_hold(void **state)
         struct plan plan;
         plan_make(&plan, found[i].seed, found[i].level, 1000);
         world_make(w, &plan);
+        w->verbose = getenv("SIM_VERBOSE") != NULL;
         world_run(w);
         story_close(w, found[i].what, found[i].seed);
     }
