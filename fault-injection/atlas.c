@@ -14,6 +14,9 @@
 #define LATE_NS_MIN UINT64_C(200000000)
 #define LATE_NS_MAX UINT64_C(8000000000)
 #define SUPERBLOCK_SAYS_BYTES 200u /* every byte of them says something; behind them is the member table, mostly empty */
+/* A crash costs slots, and a pool that is full has few to free others with (docs/design/0016): there it comes seldom. */
+#define FULL_NS UINT64_C(10000000000)
+#define FULL_CRASHES_LESS 10u
 #define CALM_NS UINT64_C(40000000000) /* between two stalls: a member that never answers is the fault `vanish` */
 
 /* Of those that are put in. */
@@ -96,6 +99,8 @@ static void decide(struct world *w, const struct io_op *op, uint64_t index, stru
     if (scripted(w, op, index, fate) || w->faults_off || w->plan.level == PLAN_NONE)
         return;
     uint32_t crash = w->mounting ? w->plan.mount_crash_one_in : w->plan.crash_one_in;
+    if (w->full_ns && sim_io_now(w->sim) - w->full_ns < FULL_NS)
+        crash *= FULL_CRASHES_LESS;
     if (crash && prng_below(&w->hurt, crash) == 0) {
         fate->fault = prng_below(&w->hurt, 4) ? SIM_FAULT_power_cut : SIM_FAULT_kill;
         if (fate->fault == SIM_FAULT_power_cut)

@@ -95,6 +95,7 @@ static bool pool_is_full(struct world *w)
 static void refused_full(struct world *w)
 {
     w->counts.refused[ERR_FULL]++;
+    w->full_ns = io_now_ns(w->io);
     if (io_now_ns(w->io) + FULL_PAUSE_NS > w->resume_ns)
         w->resume_ns = io_now_ns(w->io) + FULL_PAUSE_NS;
 }

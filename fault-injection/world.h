@@ -62,6 +62,7 @@ struct world {
     uint32_t measure_next;
     uint64_t called_up_ns;    /* when a spare took another's place; 0: never */
     uint64_t resume_ns;       /* no new action before this */
+    uint64_t full_ns;         /* when something was refused for want of room; 0: never */
     bool paused, mounting, faults_off;
     bool losing;              /* losses.c: what is doomed is to be reported lost, and nothing else */
     bool given_up;            /* PLAN_BEYOND: more is broken than the pool can bear; the run ends, nothing wrong was shown */
@@ -148,7 +149,7 @@ void losses_run(struct world *w);         /* after the last stop; what it spoils
 #define MEASURE_REUSES 5u
 #define MEASURE_VICTIM 3u          /* times plan.ops, then the member that is hurt does not count: it may be out for good */
 #define MEASURE_EVERY 50u          /* actions */
-#define MEASURE_ACTIONS_MAX 40000u /* a plan that has not met it all by then is a bad plan */
+#define MEASURE_ACTIONS_MAX 100000u /* a plan that has not met it all by then is a bad plan */
 void measure_slot(struct world *w, const struct io_op *op);
 void measure_swap(struct world *w, uint16_t a, uint16_t b);
 void measure_crash(struct world *w, const struct io_op *op);
