@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,6 +25,49 @@ static int run_seeds(const char *level, const char *first_seed)
     fflush(stdout);
     int status = system(command);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* Everything the program prints, into a buffer; its exit code. */
+static int run_small(const char *options, char *out, size_t max)
+{
+    const char *bin = getenv("IRONSPOOL_BIN");
+    char command[1024];
+    snprintf(command, sizeof command, "%s/spoolsim %s 2>&1", bin ? bin : "bin", options);
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    size_t n = fread(out, 1, max - 1, f);
+    out[n] = 0;
+    int status = pclose(f);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void the_summary_does_not_depend_on_how_many_work_at_it(void **state)
+{
+    (void)state;
+    static char alone[16384], many[16384];
+    assert_int_equal(run_small("--faults mixed --seed 11 --seeds 6 --ops 300 --once", alone, sizeof alone), 0);
+    assert_int_equal(run_small("--faults mixed --seed 11 --seeds 6 --ops 300 --once --jobs 3", many, sizeof many), 0);
+    assert_string_equal(alone, many);
+}
+
+static void what_a_run_had_to_meet_and_did_not_fails_it(void **state)
+{
+    (void)state;
+    static char out[16384];
+    assert_int_equal(run_small("--faults none --ops 50 --once", out, sizeof out), 0);
+    assert_int_equal(run_small("--faults none --ops 50 --once --require", out, sizeof out), 1);
+    assert_non_null(strstr(out, "MISSING: a crash in compaction (crashes_in_compaction)"));
+    assert_non_null(strstr(out, "MISSING: the fault bit-rot"));
+}
+
+static void a_seed_goes_on_until_it_has_met_the_measure(void **state)
+{
+    (void)state;
+    static char out[16384];
+    assert_int_equal(run_small("--faults realistic --seed 3 --once", out, sizeof out), 0);
+    const char *acked = strstr(out, "acknowledged ");
+    assert_non_null(acked);
+    assert_true(strtoull(acked + strlen("acknowledged "), NULL, 10) >= 1000);
 }
 
 static void seeds_with_realistic_faults_keep_every_promise(void **state)
@@ -47,6 +91,9 @@ static void seeds_beyond_redundancy_return_nothing_wrong(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_summary_does_not_depend_on_how_many_work_at_it),
+        cmocka_unit_test(what_a_run_had_to_meet_and_did_not_fails_it),
+        cmocka_unit_test(a_seed_goes_on_until_it_has_met_the_measure),
         cmocka_unit_test(seeds_with_realistic_faults_keep_every_promise),
         cmocka_unit_test(seeds_with_cruel_faults_keep_every_promise),
         cmocka_unit_test(seeds_beyond_redundancy_return_nothing_wrong),
