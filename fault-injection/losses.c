@@ -38,33 +38,35 @@ struct losses {
 
 /* --- places --- */
 
-/* By its image header, or by any frame head of the segment: damage of before may have taken either. */
-static bool slot_holds(struct world *w, uint16_t target, uint64_t slot_at, struct segment_id segment)
+/* By its image header, or by the head of the frame: damage of before may have taken either. Other frames of it may lie behind what
+ * a new segment has written there. */
+static bool slot_holds(struct world *w, uint16_t target, uint64_t slot_at, const struct place *place)
 {
     static uint8_t block[BLOCK_BYTES];
+    struct sim_disk *disk = sim_io_disk(w->sim, target);
     struct image_head_disk image;
     struct frame_head_disk frame;
-    for (uint64_t at = 0; at < w->plan.segment_bytes; at += BLOCK_BYTES) {
-        if (sim_disk_read(sim_io_disk(w->sim, target), slot_at + at, BLOCK_BYTES, block) != ERR_OK)
-            continue;
+    if (sim_disk_read(disk, slot_at, BLOCK_BYTES, block) == ERR_OK) {
         memcpy(&image, block, sizeof image);
-        memcpy(&frame, block, sizeof frame);
-        if ((at == 0 && le64_get(image.magic) == IMAGE_MAGIC && segment_id_equal(segment_id_disk_get(image.segment), segment)) ||
-            (le64_get(frame.magic) == FRAME_MAGIC && segment_id_equal(segment_id_disk_get(frame.segment), segment)))
+        if (le64_get(image.magic) == IMAGE_MAGIC && segment_id_equal(segment_id_disk_get(image.segment), place->segment))
             return true;
     }
-    return false;
+    if (sim_disk_read(disk, slot_at + place->frame, BLOCK_BYTES, block) != ERR_OK)
+        return false;
+    memcpy(&frame, block, sizeof frame);
+    return le64_get(frame.magic) == FRAME_MAGIC && le64_get(frame.offset) == place->frame &&
+           segment_id_equal(segment_id_disk_get(frame.segment), place->segment);
 }
 
 /* Every slot that holds something of the segment, old images among them: at[] on member[]. */
-static uint32_t images_of(struct world *w, struct segment_id segment, uint16_t *member, uint64_t *at, uint32_t max)
+static uint32_t images_of(struct world *w, const struct place *place, uint16_t *member, uint64_t *at, uint32_t max)
 {
     uint32_t count = 0;
     for (uint16_t t = 0; t < w->config.member_count; t++) {
         uint64_t end = sim_disk_bytes(sim_io_disk(w->sim, t)) - PLAN_ENDS_BYTES;
         for (uint64_t slot = 0; (slot + 1) * w->plan.segment_bytes <= end && count < max; slot++) {
             uint64_t offset = PLAN_SLOTS_OFFSET + slot * w->plan.segment_bytes;
-            if (!slot_holds(w, t, offset, segment))
+            if (!slot_holds(w, t, offset, place))
                 continue;
             member[count] = t;
             at[count++] = offset;
@@ -136,7 +138,7 @@ static void spoil_everywhere(struct losses *l, struct model_message *victim)
 {
     uint16_t member[IMAGES_MAX];
     uint64_t at[IMAGES_MAX], byte = victim->place.record + RECORD_HEAD_BYTES, block = byte - byte % BLOCK_BYTES;
-    uint32_t count = images_of(l->w, victim->place.segment, member, at, IMAGES_MAX);
+    uint32_t count = images_of(l->w, &victim->place, member, at, IMAGES_MAX);
     bool whole = true;
     for (uint32_t i = 0; i < count; i++)
         whole &= spoil(l, member[i], at[i] + victim->place.frame + block, (uint32_t)(byte - block));
@@ -150,7 +152,7 @@ static void spoil_in_halves(struct losses *l, struct model_message *victim)
     uint16_t member[IMAGES_MAX];
     uint64_t at[IMAGES_MAX], first = victim->place.record + RECORD_HEAD_BYTES;
     uint64_t last = victim->place.record + record_bytes(victim) - 1;
-    uint32_t count = images_of(l->w, victim->place.segment, member, at, IMAGES_MAX);
+    uint32_t count = images_of(l->w, &victim->place, member, at, IMAGES_MAX);
     if (first / BLOCK_BYTES == last / BLOCK_BYTES)
         return;
     for (uint32_t i = 0; i < count; i++) {
@@ -169,7 +171,7 @@ static void spoil_some(struct losses *l)
         struct model_message *msg = &w->model.messages[prng_below(&l->prng, w->model.count)];
         if (!shown(w, msg) || msg->frame_lost || msg->spoilt)
             continue;
-        bool everywhere = n++ % 2 == 0;
+        bool everywhere = n++ % 2 == 0 || w->plan.level == PLAN_BEYOND; /* there an image may be hollow for good already */
         for (uint32_t i = 0; i < w->model.count; i++) /* one damage a segment: the check names a bad place once */
             w->model.messages[i].spoilt |= segment_id_equal(w->model.messages[i].place.segment, msg->place.segment);
         if (everywhere)
