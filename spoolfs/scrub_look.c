@@ -121,7 +121,7 @@ void look_begin(struct look *l, struct segment *s, uint64_t from, uint64_t end)
     l->offset = from;
     l->chained = from == 0;
     l->previous = 0;
-    if (l->what == LOOK_MAIL) { /* the table's segment may be dropped at any time: slot_busy alone guards its slots */
+    if (l->what == LOOK_MAIL) { /* the table's segment may be dropped at any time: look_step sees it, and slot_busy guards what is out */
         l->segment = s;
         s->refs++;
     }
@@ -520,7 +520,8 @@ void look_step(struct look *l)
         look_lose_patience(l);
         return;
     }
-    if (c->pool->stopping || c->paused) {
+    bool rewritten = l->what == LOOK_TABLE && !segment_find(c->pool, l->id); /* its slots are others' by now */
+    if (c->pool->stopping || c->paused || rewritten) {
         look_drop(l);
         return;
     }
