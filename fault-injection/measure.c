@@ -131,18 +131,24 @@ void measure_index_lost(struct world *w)
 
 /* --- enough --- */
 
-/* Of the least used slot of a member. */
+/* Of the least used slot of a member, but for those that a bad place keeps from use. */
 static uint32_t reuses_of(struct world *w, uint16_t member)
 {
     bool away = w->atlas.aside && member == w->atlas.victim;
     const struct sim_disk *disk = away ? w->atlas.aside : sim_io_disk(w->sim, member);
     uint64_t slots = (sim_disk_bytes(disk) - PLAN_ENDS_BYTES) / w->plan.segment_bytes;
-    uint32_t least = UINT32_MAX;
+    uint32_t least[MEASURE_HELD + 1]; /* rising */
+    for (uint32_t i = 0; i <= MEASURE_HELD; i++)
+        least[i] = UINT32_MAX;
     for (uint64_t slot = 0; slot < slots && slot < WORLD_SLOTS_MAX; slot++) {
         uint32_t times = w->slots[member][slot].times, reuses = times ? times - 1 : 0;
-        least = reuses < least ? reuses : least;
+        for (uint32_t i = 0; i <= MEASURE_HELD; i++) {
+            uint32_t kept = least[i];
+            least[i] = reuses < kept ? reuses : kept;
+            reuses = reuses < kept ? kept : reuses;
+        }
     }
-    return least;
+    return least[MEASURE_HELD];
 }
 
 /* Members of the first hour that are in service now: others came late or went early. */

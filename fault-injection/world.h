@@ -147,6 +147,7 @@ void losses_run(struct world *w);         /* after the last stop; what it spoils
 #define MEASURE_APPENDS 1000u
 #define MEASURE_CRASHES 3u
 #define MEASURE_REUSES 5u
+#define MEASURE_HELD 2u            /* slots of a member that nobody waits for */
 #define MEASURE_VICTIM 3u          /* times plan.ops, then the member that is hurt does not count: it may be out for good */
 #define MEASURE_EVERY 50u          /* actions */
 #define MEASURE_ACTIONS_MAX 100000u /* a plan that has not met it all by then is a bad plan */
