@@ -200,6 +200,35 @@ static struct index_query *port_next(struct index *x)
     return l ? CONTAINER_OF(l, struct index_query, link) : NULL;
 }
 
+static void port_answered(struct index *x, struct index_query *q)
+{
+    pthread_mutex_lock(&x->out.lock);
+    link_remove(&q->link);
+    link_push(&x->answered, &q->link);
+    pthread_mutex_unlock(&x->out.lock);
+}
+
+void port_answer_summaries(struct index *x)
+{
+    struct index_query *found;
+    do {
+        found = NULL;
+        pthread_mutex_lock(&x->out.lock);
+        LINK_EACH (l, &x->asked) {
+            struct index_query *q = CONTAINER_OF(l, struct index_query, link);
+            if (q->kind == INDEX_SUMMARY) {
+                found = q;
+                break;
+            }
+        }
+        pthread_mutex_unlock(&x->out.lock);
+        if (found) { /* nobody else takes from `asked` */
+            found->answer = core_answer(&x->core, found);
+            port_answered(x, found);
+        }
+    } while (found);
+}
+
 enum err port_answer(struct index *x)
 {
     for (struct index_query *q; (q = port_next(x));) {
@@ -209,10 +238,7 @@ enum err port_answer(struct index *x)
         if (e != ERR_OK)
             return e;
         q->answer = core_answer(&x->core, q);
-        pthread_mutex_lock(&x->out.lock);
-        link_remove(&q->link);
-        link_push(&x->answered, &q->link);
-        pthread_mutex_unlock(&x->out.lock);
+        port_answered(x, q);
     }
     return ERR_OK;
 }

@@ -317,6 +317,8 @@ static void thread_turn(struct lmdb_index *l)
         e = core_flush(c);
     if (e == ERR_OK)
         e = port_answer(&l->x);
+    if (e != ERR_OK)
+        port_answer_summaries(&l->x); /* a full file system silences nobody */
     thread_note(l, now);
     if (e == ERR_OK && l->dirty && now >= l->sync_at_ns) {
         l->dirty = false;

@@ -28,6 +28,7 @@ void port_fini(struct index *x);
 enum err port_drain(struct index *x) MUST_CHECK;
 /* Answers what was asked; ERR_OK also when nothing was. Anything else: the store is not able to now, they wait. */
 enum err port_answer(struct index *x) MUST_CHECK;
+void port_answer_summaries(struct index *x); /* while nothing can be stored: what is stored is still counted */
 void port_opened(struct index *x, enum err e);
 bool port_asked(struct index *x);    /* a query waits */
 bool port_has_news(struct index *x); /* index_dispatch would call back */

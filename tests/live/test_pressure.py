@@ -11,8 +11,9 @@ import unittest
 import harness
 from harness import message, wait_for
 
-MESSAGES_MAX = 400
+MESSAGES = 150
 RECIPIENTS = 300
+DOMAIN = b".".join([b"x" * 60] * 3 + [b"example"])  # long: the index holds envelopes
 
 
 class Descriptors(unittest.TestCase):
@@ -25,7 +26,6 @@ class Descriptors(unittest.TestCase):
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 8, usual[1]))
             held = [socket.create_connection(("127.0.0.1", relay.port), 10) for _ in range(30)]
             wait_for("the pause in the log", lambda: "accept: Too many open files; pausing" in relay.log())
-            self.assertGreater(relay.status()["relay"]["accept_pauses"], 0)
             for s in held:
                 s.close()
             relay.send("s@test.example", "next@test.example", message("next"))  # waits in the listen queue until then
@@ -50,7 +50,7 @@ class StateDirectory(unittest.TestCase):
         with self.relay.raw() as c:
             c.ask(b"EHLO client.test.example")
             commands = [b"MAIL FROM:<s@test.example>"]
-            commands += [b"RCPT TO:<r%d.%s@test.example>" % (i, b"x" * 50) for i in range(RECIPIENTS)]
+            commands += [b"RCPT TO:<r%d@%s>" % (i, DOMAIN) for i in range(RECIPIENTS)]
             c.say(b"\r\n".join(commands + [b"DATA", b""]))
             codes = [c.reply()[0] for _ in range(len(commands) + 1)]
             if codes[-1] != 354:
@@ -58,21 +58,28 @@ class StateDirectory(unittest.TestCase):
             c.say(message("full-%d" % number) + b".\r\n")
             return c.reply()[0]
 
-    def test_a_full_state_directory_refuses_mail_and_loses_none(self):
+    def test_a_full_state_directory_loses_nothing_and_is_caught_up_with(self):
+        """The commit path does not wait for the index: mail is taken while it lags, up to its limit."""
         relay = self.relay.start()
-        taken, refused = 0, None
-        while taken < MESSAGES_MAX and not refused:
-            code = self.try_to_send(taken)
+        taken = 0
+        for number in range(MESSAGES):
+            code = self.try_to_send(number)
+            self.assertIn(code, (250, 451))
             taken += code == 250
-            refused = code if code != 250 else None
-        self.assertEqual(refused, 451, "after %d messages" % taken)
         self.assertGreater(taken, 0)
-        self.assertNotEqual(relay.status()["pool"]["accepting"], "yes")
+        wait_for("a full file system", lambda: self.free() < 65536)
+        report = relay.tool("doctor")[1]
+        self.assertRegex(report, r"(?m)^state_directory +attention ")
+        self.assertRegex(report, r"(?m)^daemon +ok ")
         subprocess.run(["mount", "-o", "remount,size=256m", self.state], check=True)
-        wait_for("mail to be accepted again", lambda: self.try_to_send(taken) == 250)
-        wait_for("all of it in the queue", lambda: relay.status()["queue"]["index_ready"] and relay.queued() == taken + 1)
+        wait_for("all of it in the queue", lambda: relay.status()["queue"]["index_ready"] and relay.queued() == taken)
+        self.assertEqual(self.try_to_send(MESSAGES), 250)
+        wait_for("one more", lambda: relay.queued() == taken + 1)
         self.assertEqual(relay.stop(), 0)
         self.assertEqual(relay.check()[0], 0)
+
+    def free(self):
+        return os.statvfs(self.state).f_bavail * os.statvfs(self.state).f_frsize
 
 
 if __name__ == "__main__":
