@@ -370,7 +370,7 @@ static void appender_on_opened(struct segment *s, enum err e)
     ASSERT(a->next == s);
     if (e != ERR_OK) {
         a->next = NULL; /* at once elsewhere: a late member is suspect by now and comes last */
-        a->retry_ns = e == ERR_TIMEOUT ? 0 : io_now_ns(p->io) + PLACEMENT_RETRY_NS;
+        a->retry_ns = e == ERR_TIMEOUT || e == ERR_BUSY ? 0 : io_now_ns(p->io) + PLACEMENT_RETRY_NS;
         return;
     }
     for (uint32_t i = 0; i < s->image_count; i++) { /* a member may have left while OPEN was on its way */

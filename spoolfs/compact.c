@@ -186,6 +186,8 @@ static void compact_ask(struct compaction *c, enum index_query_kind kind)
 /* Results about messages that lie in other live segments. Those about messages here went along as marks (CMP-1). */
 static bool compact_result_needed(struct compaction *c)
 {
+    if (c->victim->chunks_only)
+        return false; /* MRG-1 */
     struct segment *about = segment_find(c->pool, c->record.message_segment);
     return about && about != c->victim && !(PLANTED(compact_drops_retire) && c->record.type == RECORD_RETIRE);
 }

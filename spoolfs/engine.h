@@ -194,6 +194,7 @@ struct segment {
     enum segment_state state;
     bool table_known;             /* its OPEN is durable, or is in the next TABLE (adopted) */
     bool adopted;                 /* image headers told of it, at this mount (REC-5) */
+    bool chunks_only;             /* another half has freed it: of its records only CHUNKs count (MRG-1) */
     bool by_recovery;
     bool compacting;
     uint8_t repairing;            /* mask of images a repair writes to: not read meanwhile */
@@ -324,10 +325,12 @@ struct pool {
     struct uuid uuid;
     uint64_t epoch, update, incarnation, slot_bytes;
     uint64_t next_queue, next_segment, next_sequence, next_table;
+    uint64_t open_submitted;      /* counter of the newest OPEN: TAB-4 */
     uint64_t clock_base_ms, clock_base_ns;
     bool mounted, stopping, read_only, clean_start;
     struct member members[MEMBERS_MAX];
     uint8_t member_of_target[MEMBERS_MAX];
+    struct superblock *superblocks; /* by target, as they were at this mount */
 
     struct segment *segments;
     uint32_t segment_capacity, segment_used; /* segment_used: high-water of the array */
@@ -365,6 +368,7 @@ struct pool {
     bool compact_stuck;           /* a compaction found no slot, and nothing was freed since */
     struct append_frame *table_frame;
     uint32_t table_cursor, table_part;
+    uint32_t table_parts_read, table_parts_missing; /* while one is loaded */
     struct superblock_wait table_wait;
     struct link table_queue;         /* of struct table_group, not yet in a frame */
     uint64_t table_retry_ns;
@@ -567,9 +571,17 @@ enum err reader_frame(struct reader *r, uint64_t offset, struct frame_view *view
 enum err reader_resync(struct reader *r, uint64_t offset, uint64_t *next_out) MUST_CHECK;
 
 /* recover.c */
+/* Reads one table segment, through the members of `p`, from its TABLE on. The last frame may be torn; anything else that is
+ * bad fails. What it says goes into `into`. */
+enum err table_load(struct pool *p, struct pool *into, struct segment_id id, const struct image *images,
+                    uint32_t count) MUST_CHECK;
 enum err recover_superblocks(struct pool *p, struct superblock *newest_out) MUST_CHECK;
 enum err recover_table(struct pool *p, const struct superblock *newest) MUST_CHECK;
 enum err recover_tails(struct pool *p) MUST_CHECK;
+
+/* merge.c: the half this member speaks for, when it knows of something that we do not. */
+enum err merge_half(struct pool *p, struct member *m) MUST_CHECK;
+enum err pool_alloc_slots(struct pool *p) MUST_CHECK; /* pool.c: slots and segments as the members say */
 
 /* read.c and walk.c */
 enum err read_init(struct pool *p) MUST_CHECK;

@@ -52,6 +52,7 @@ static void pool_free(struct pool *p)
     free(p->segments);
     free(p->segment_hash);
     free(p->incarnations);
+    free(p->superblocks);
     free(p->super.memory);
     free(p);
 }
@@ -108,7 +109,7 @@ static enum err pool_alloc(struct io *io, const struct pool_config *config, stru
     return ERR_OK;
 }
 
-static enum err pool_alloc_slots(struct pool *p)
+enum err pool_alloc_slots(struct pool *p)
 {
     uint64_t slots = 0;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {

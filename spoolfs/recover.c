@@ -106,6 +106,7 @@ static void recover_attach(struct pool *p, uint16_t target, const struct found *
     m->retired_count = f->s.retired_count;
     memcpy(m->retired, f->s.retired, sizeof m->retired);
     m->loaded_incarnation = f->s.incarnation;
+    p->superblocks[target] = f->s;
     m->behind = newer(newest, &f->s) && !m->joined;
     p->io->ops->target_set_durable_by(p->io, target, m->durable_by);
     p->member_of_target[target] = m->number;
@@ -147,8 +148,11 @@ static void recover_absent(struct pool *p, const struct found *found, uint32_t c
 enum err recover_superblocks(struct pool *p, struct superblock *newest_out)
 {
     struct found *found = calloc(MEMBERS_MAX, sizeof *found);
-    if (!found)
+    p->superblocks = calloc(MEMBERS_MAX, sizeof *p->superblocks);
+    if (!found || !p->superblocks) {
+        free(found);
         return ERR_NO_MEMORY;
+    }
     uint32_t count = p->config.member_count;
     for (uint32_t t = 0; t < count; t++)
         found[t].e = io_target(p->io, (uint16_t)t)->present
@@ -208,8 +212,7 @@ static void recover_forget_segments(struct pool *p)
     p->incarnation_count = 0;
 }
 
-/* Reads one table segment from its TABLE on. The last frame may be torn; anything else that is bad fails. */
-static enum err table_load(struct pool *p, struct segment_id id, const struct image *images, uint32_t count)
+enum err table_load(struct pool *p, struct pool *into, struct segment_id id, const struct image *images, uint32_t count)
 {
     struct reader r;
     enum err e = reader_open(&r, p, id, images, count);
@@ -224,18 +227,20 @@ static enum err table_load(struct pool *p, struct segment_id id, const struct im
         for (uint32_t n = 0; n < view.record_count && e == ERR_OK; n++) {
             e = verify_record(view.bytes, at, view.records_end, &record);
             if (e == ERR_OK)
-                e = table_apply(p, &record, &begun);
+                e = table_apply(into, &record, &begun);
             at = (at + record.length + RECORD_ALIGN - 1) / RECORD_ALIGN * RECORD_ALIGN;
         }
-        p->next_sequence = view.sequence + view.record_count > p->next_sequence ? view.sequence + view.record_count
-                                                                                : p->next_sequence;
-        p->clock_base_ms = view.stamp_ms > p->clock_base_ms ? view.stamp_ms : p->clock_base_ms;
+        uint64_t after = view.sequence + view.record_count;
+        into->next_sequence = after > into->next_sequence ? after : into->next_sequence;
+        into->clock_base_ms = view.stamp_ms > into->clock_base_ms ? view.stamp_ms : into->clock_base_ms;
         offset += (uint64_t)view.blocks * BLOCK_BYTES;
     }
     if (e == ERR_NOT_FOUND || e == ERR_CORRUPT) {
         enum err behind = begun ? reader_resync(&r, offset, &next) : ERR_OK;
         e = behind == ERR_NOT_FOUND ? ERR_OK : behind == ERR_NO_MEMORY ? behind : ERR_CORRUPT; /* REC-3 */
     }
+    if (e == ERR_OK && into->table_parts_missing > 0)
+        e = ERR_CORRUPT; /* what it does not list would count as dead */
     reader_close(&r);
     return e;
 }
@@ -375,7 +380,7 @@ static enum err recover_table_by_scan(struct pool *p)
     uint32_t best_at = UINT32_MAX;
     for (uint32_t i = 0; i < f->count && e == ERR_OK; i++) {
         p->next_table = 0;
-        enum err one = table_load(p, f->t[i].id, f->t[i].images, f->t[i].count);
+        enum err one = table_load(p, p, f->t[i].id, f->t[i].images, f->t[i].count);
         recover_forget_segments(p);
         e = one == ERR_NO_MEMORY ? one : ERR_OK;
         if (one == ERR_OK && p->next_table >= best) {
@@ -384,13 +389,45 @@ static enum err recover_table_by_scan(struct pool *p)
         }
     }
     if (e == ERR_OK && best_at != UINT32_MAX)
-        e = table_load(p, f->t[best_at].id, f->t[best_at].images, f->t[best_at].count);
+        e = table_load(p, p, f->t[best_at].id, f->t[best_at].images, f->t[best_at].count);
     if (e == ERR_OK)
         e = recover_scan_all(p, scan_adopts, NULL);
     p->index_discard = true;
     if (e == ERR_OK && best_at != UINT32_MAX)
         recover_keep_table(p, f->t[best_at].id, f->t[best_at].images, f->t[best_at].count);
     free(f);
+    return e;
+}
+
+/* A half whose table cannot be read is known by its image headers. */
+static enum err recover_half(struct pool *p, struct member *m)
+{
+    uint32_t before = p->segment_count;
+    enum err e = merge_half(p, m);
+    if (e == ERR_OK || e == ERR_NO_MEMORY)
+        return e;
+    e = recover_scan_member(p, m, scan_adopts, NULL);
+    p->index_discard = p->index_discard || p->segment_count > before;
+    if (e == ERR_OK && p->segment_count > before)
+        pool_event(p, EVENT_pool_diverged, m, "this member was in service without the others; its mail is merged");
+    return e;
+}
+
+/* Two halves may carry one epoch number; and a half may be of an incarnation that we know, when it is the one that stayed
+ * in service as the others left. */
+static enum err recover_halves(struct pool *p)
+{
+    enum err e = ERR_OK;
+    for (uint32_t i = 0; i < MEMBERS_MAX && e == ERR_OK; i++) {
+        struct member *m = &p->members[i];
+        bool known = !m->loaded_incarnation || table_incarnation(p, m->loaded_incarnation);
+        if (!m->used || !m->present || (known && !m->behind))
+            continue;
+        if (known)
+            pool_event(p, EVENT_member_stale, m, "its superblock is older than the pool's; it is brought up to date");
+        if (m->loaded_incarnation)
+            e = recover_half(p, m);
+    }
     return e;
 }
 
@@ -406,7 +443,7 @@ enum err recover_table(struct pool *p, const struct superblock *newest)
         enum err none = newest->incarnation ? recover_table_by_scan(p) : ERR_OK; /* never mounted: nothing to load */
         return none;
     }
-    enum err e = table_load(p, newest->table, images, count);
+    enum err e = table_load(p, p, newest->table, images, count);
     if (e == ERR_NO_MEMORY)
         return e; /* REC-4 */
     if (e != ERR_OK && !PLANTED(superblock_unchecked)) {
@@ -415,21 +452,7 @@ enum err recover_table(struct pool *p, const struct superblock *newest)
         return recover_table_by_scan(p);
     }
     recover_keep_table(p, newest->table, images, count);
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
-        struct member *m = &p->members[i];
-        bool known = !m->loaded_incarnation || table_incarnation(p, m->loaded_incarnation);
-        if (!m->used || !m->present || (!m->behind && known))
-            continue; /* two halves may carry one epoch number: what the table does not know ran apart */
-        if (m->loaded_incarnation && !table_incarnation(p, m->loaded_incarnation)) {
-            pool_event(p, EVENT_pool_diverged, m, "this member was mounted without the others; its mail is merged");
-            if ((e = recover_scan_member(p, m, scan_adopts, NULL)) != ERR_OK)
-                return e;
-            p->index_discard = true;
-        } else {
-            pool_event(p, EVENT_member_stale, m, "its superblock is older than the pool's; it is brought up to date");
-        }
-    }
-    return ERR_OK;
+    return recover_halves(p);
 }
 
 /* --- ends of segments --- */

@@ -78,6 +78,8 @@ static bool feed_frame(struct pool *p, struct segment *s, const struct frame_vie
         struct record_view v;
         struct index_record r;
         at = record_peek(f, at, &v);
+        if (s->chunks_only && v.type != RECORD_CHUNK)
+            continue; /* MRG-1 */
         index_record_of(&v, s->id, f, &r);
         enum err e = index_feed(p->index, &r);
         ASSERT(e == ERR_OK); /* room was asked for */
@@ -133,6 +135,8 @@ static void replay_on_frame(struct walk *w, const struct frame_view *f)
 static void replay_on_lost(struct walk *w, uint64_t offset, uint64_t bytes)
 {
     struct pool *p = w->owner;
+    if (w->segment->chunks_only)
+        return; /* MRG-1: a CHUNK of it that is needed is told lost by the message that needs it */
     if (!w->segment->unread)
         p->table_renew = true;
     w->segment->unread = true;

@@ -48,7 +48,7 @@ static bool segment_empty(const struct pool *p, const struct segment *s)
         return true; /* it never took a frame */
     return s->counted && s->fed >= s->length && s->live_messages == 0 &&
            (s->live_chunks == 0 || PLANTED(free_live_chunks) || (PLANTED(compact_drops_chunks) && s->compacted)) &&
-           (s->compacted || !s->deps_overflowed);
+           (s->compacted || s->chunks_only || !s->deps_overflowed);
 }
 
 /* Members of the set whose deps are neither dead nor in the set fall out, until nothing changes. */
@@ -59,7 +59,7 @@ static void retire_close(struct pool *p, uint8_t *in)
         changed = false;
         for (uint32_t i = 0; i < p->segment_used; i++) {
             const struct segment *s = &p->segments[i];
-            for (uint32_t d = 0; in[i] && !s->compacted && !PLANTED(drop_retire_early) && d < s->dep_count; d++) {
+            for (uint32_t d = 0; in[i] && !s->compacted && !s->chunks_only && !PLANTED(drop_retire_early) && d < s->dep_count; d++) {
                 struct segment *dep = segment_find(p, s->deps[d]);
                 if (dep && !in[segment_index(p, dep)]) {
                     in[i] = 0;

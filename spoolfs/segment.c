@@ -347,7 +347,10 @@ static void open_on_headers(struct pool *p, struct segment *s, bool failed)
     for (uint32_t i = 0; i < s->image_count; i++)
         failed = failed || !member_usable(&p->members[s->images[i].member]);
     enum err e = failed ? ERR_IO : ERR_OK;
+    if (e == ERR_OK && s->kind == SEGMENT_MAIL && s->id.counter < p->open_submitted)
+        e = ERR_BUSY; /* TAB-4: one with a higher counter was faster; once more under a new id */
     if (e == ERR_OK && s->kind == SEGMENT_MAIL) {
+        p->open_submitted = s->id.counter;
         e = table_submit(p, RECORD_OPEN, s, open_on_table);
         if (e == ERR_OK)
             return;

@@ -5,7 +5,9 @@
  *
  * Invariants: TAB-1: the superblocks name a table segment only after its whole TABLE is durable. TAB-2: while a
  * rewrite runs no OPEN, SEAL or FREED is committed, so the parts are one state. TAB-3: what follows the TABLE in its
- * segment is newer than it. */
+ * segment is newer than it. TAB-4: OPENs of an incarnation come in the order of their counters, so that at any time what
+ * is below its high-water mark and not listed was freed, or never took a frame: a table that stopped early, on a member that
+ * left, takes nothing for dead that it only did not live to see. */
 #include "engine.h"
 
 #include <base/planted.h>
@@ -78,6 +80,7 @@ static void table_entry_of(const struct segment *s, struct table_segment_disk *d
         .state = (uint8_t)(!sealed ? TABLE_OPEN : s->by_recovery ? TABLE_SEALED_BY_RECOVERY : TABLE_SEALED),
         .image_count = s->image_count,
         .unread = s->unread,
+        .chunks_only = s->chunks_only,
     };
     if (PLANTED(seal_short) && sealed && s->length > BLOCK_BYTES)
         d->length = le64_of(s->length - BLOCK_BYTES);
@@ -165,6 +168,7 @@ static enum err table_enter(struct pool *p, const struct table_segment_disk *d, 
     s->state = d->state == TABLE_OPEN ? SEGMENT_OPEN : SEGMENT_SEALED;
     s->by_recovery = d->state == TABLE_SEALED_BY_RECOVERY;
     s->unread = d->unread != 0;
+    s->chunks_only = d->chunks_only != 0;
     if (d->state != TABLE_OPEN)
         s->length = le64_get(d->length) > BLOCK_BYTES ? le64_get(d->length) : BLOCK_BYTES;
     return opened ? table_note_incarnation(p, id.incarnation, id.counter) : ERR_OK;
@@ -184,6 +188,12 @@ static enum err table_apply_part(struct pool *p, const struct record_view *r)
     if (incarnations > INCARNATIONS_MAX || segments > TABLE_SEGMENTS_PER_PART ||
         left != incarnations * sizeof(struct table_incarnation_disk) + segments * sizeof(struct table_segment_disk))
         return ERR_CORRUPT;
+    if (le32_get(head.part) == 0)
+        p->table_parts_read = 0;
+    if (le32_get(head.part) != p->table_parts_read || p->table_parts_read >= le32_get(head.parts))
+        return ERR_CORRUPT;
+    p->table_parts_read++;
+    p->table_parts_missing = le32_get(head.parts) - p->table_parts_read;
     p->next_table = le64_get(head.table) > p->next_table ? le64_get(head.table) : p->next_table;
     enum err e = ERR_OK;
     for (uint32_t i = 0; i < incarnations && e == ERR_OK; i++) {

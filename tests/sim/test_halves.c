@@ -136,6 +136,81 @@ static void a_half_does_not_free_what_it_cannot_read(void **state)
     }
 }
 
+static void retire_all(struct world *w)
+{
+    for (uint32_t i = 0; i < w->model.count && !world_failed(w); i++)
+        if (model_must_be_there(&w->model.messages[i]))
+            senders_visit(w, &w->model.messages[i], VISIT_RETIRE);
+    if (!world_failed(w))
+        world_settle(w);
+}
+
+/* Mounted alone, `times` times: the more often, the higher its epoch. */
+static void alone(struct world *w, uint32_t mask, uint32_t times)
+{
+    for (uint32_t n = 0; n < times && !world_failed(w); n++) {
+        story_cut(w, SIM_SURVIVE_RANDOM);
+        here(w, mask);
+        mounts(w);
+    }
+}
+
+/* One half delivers everything, and frees what it lay in and then the results. The other half still has the mail; it does
+ * not come back, whichever of them speaks for the pool (MRG-1). */
+static void what_one_half_retired_does_not_come_back_from_the_other(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 100; seed < 108; seed++) {
+        struct world *w = story_open(seed, 2, durable_by(seed));
+        if (world_create_pool(w) && world_mount(w))
+            story_append(w, 30, 30000);
+        alone(w, 1, seed % 4 < 2 ? 3 : 1);
+        for (uint32_t round = 0; round < 8 && !world_failed(w); round++) {
+            retire_all(w);
+            turn_for(w, 5);
+            story_append(w, 30, 30000);
+        }
+        alone(w, 2, seed % 4 < 2 ? 1 : 3);
+        if (!world_failed(w))
+            story_append(w, 4, 3000);
+        alone(w, 3, 1);
+        if (!world_failed(w))
+            audit_run(w);
+        lasts(w, 2);
+        story_close(w, "retired by one half, seed", seed);
+    }
+}
+
+/* A large message is under way when a member leaves: its first CHUNKs lie on both, its MESSAGE on one. The member that left
+ * is mounted alone, finds CHUNKs that no MESSAGE names, and frees them; the other half still needs them. */
+static void chunks_that_the_other_half_needs_stay(void **state)
+{
+    (void)state;
+    uint64_t acked = 0;
+    for (uint32_t turns = 2; turns < 60; turns += 3) {
+        struct world *w = story_open(110 + turns, 2, durable_by(turns));
+        if (world_create_pool(w) && world_mount(w))
+            senders_append(w, 600 * 1024, false);
+        for (uint32_t n = 0; n < turns && !world_failed(w); n++)
+            world_turn(w);
+        sim_io_vanish(w->sim, 1);
+        if (!world_failed(w))
+            world_settle(w);
+        acked += w->model.acked;
+        alone(w, 2, turns % 2 ? 1 : 4);
+        if (!world_failed(w))
+            turn_for(w, 5);
+        if (!world_failed(w))
+            story_append(w, 60, 30000);
+        alone(w, 3, 1);
+        if (!world_failed(w))
+            audit_run(w);
+        lasts(w, 2);
+        story_close(w, "member left after turn", turns);
+    }
+    assert_true(acked > 10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -143,6 +218,8 @@ int main(void)
         cmocka_unit_test(what_a_scan_of_headers_found_lasts),
         cmocka_unit_test(one_member_of_a_half_does_not_speak_for_the_others),
         cmocka_unit_test(a_half_does_not_free_what_it_cannot_read),
+        cmocka_unit_test(what_one_half_retired_does_not_come_back_from_the_other),
+        cmocka_unit_test(chunks_that_the_other_half_needs_stay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
