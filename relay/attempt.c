@@ -104,6 +104,14 @@ void attempt_all(struct attempts *a, struct job *job, const struct outcome *o, c
 
 /* --- bodies --- */
 
+void outcome_of_body(struct port *port, const struct job *job, enum err e, struct outcome *o)
+{
+    const struct mail *m = job->item->mail;
+    outcome_of_err(e, "reading the message from the spool", o);
+    if (e == ERR_LOST && m->attempts >= LOST_DEFERRALS && port_clock_ms(port) >= m->envelope.arrival_ms + LOST_AGE_MS)
+        outcome_of_text("5.3.0 the message was lost in this system's spool: no good copy of it is left", "5.3.0", o);
+}
+
 const uint8_t *attempt_body(const struct job *job)
 {
     const struct mail *m = job->item->mail;

@@ -73,6 +73,12 @@ enum err body_fetch_start(struct body_fetch *f, struct port *port, struct job *j
                           void (*done)(struct body_fetch *, enum err), void *owner) MUST_CHECK; /* ERR_NO_MEMORY */
 void body_fetch_cancel(struct body_fetch *f);
 
+/* The body could not be read. Still lost after LOST_DEFERRALS deferrals and LOST_AGE_MS - a disk or its cable may have thought
+ * better of it meanwhile - it is lost for good: the sender is told before the message's lifetime ends. */
+#define LOST_DEFERRALS 3u
+#define LOST_AGE_MS UINT64_C(3600000)
+void outcome_of_body(struct port *port, const struct job *job, enum err e, struct outcome *o);
+
 void attempt_maildir_start(struct attempts *a, struct job *job);
 void attempt_maildir_close(struct attempts *a);
 void attempt_smtp_start(struct attempts *a, struct job *job);

@@ -43,14 +43,17 @@ static void free_attempt(struct maildir_attempt *ma)
     free(ma);
 }
 
-/* The end of the job: whatever has no outcome yet gets this one. */
+/* The end of the job: whatever has no outcome yet gets this one. No `what`: the body could not be read. */
 static void end_with(struct maildir_attempt *ma, enum err e, const char *what)
 {
     struct attempts *a = ma->attempts;
     struct job *job = ma->job;
     struct outcome o;
     free_attempt(ma);
-    outcome_of_err(e, what, &o);
+    if (what)
+        outcome_of_err(e, what, &o);
+    else
+        outcome_of_body(a->port, job, e, &o);
     attempt_all(a, job, &o, "maildir");
 }
 
@@ -75,7 +78,7 @@ static void end_stream(struct maildir_attempt *ma)
 {
     ma->stream_over = false;
     if (ma->stream_error)
-        end_with(ma, ma->stream_error, "reading the message from the spool");
+        end_with(ma, ma->stream_error, NULL);
     else
         submit(ma, ma->piece, 0, true);
 }
@@ -179,7 +182,7 @@ static void body_ready(struct body_fetch *f, enum err e)
 {
     struct maildir_attempt *ma = f->owner;
     if (e)
-        end_with(ma, e, "reading the message from the spool");
+        end_with(ma, e, NULL);
     else
         start_recipient(ma);
 }

@@ -284,7 +284,7 @@ static void stream_done(struct port_fetch *f, enum err e)
     if (s->doomed)
         return;
     if (e) { /* ATT-3 */
-        outcome_of_err(e, "reading the message from the spool", &s->doom);
+        outcome_of_body(s->attempts->port, s->job, e, &s->doom);
         s->doom.blame = OUTCOME_US;
         fail(s);
         return;
@@ -370,7 +370,7 @@ static void body_ready(struct body_fetch *f, enum err e)
         return;
     }
     struct outcome o;
-    outcome_of_err(e, "reading the message from the spool", &o);
+    outcome_of_body(s->attempts->port, s->job, e, &o);
     give_rest(s, &o);
     finish_job(s);
     go_idle(s);

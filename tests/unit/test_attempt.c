@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Connections and transactions over real sockets: reuse, pipelining, TLS, bodies, and every way a host can fail. */
 #include "schedule_world.h"
+
+#include "attempt.h"
 #include "self_signed.h"
 
 static void a_host_gets_many_mails_over_few_connections(void **state)
@@ -127,6 +129,46 @@ static void a_body_that_is_lost_never_gets_its_final_dot(void **state)
     assert_int_equal(g.marks[0].marks[0].status, MARK_DEFERRED);
 }
 
+static void lost_body(uint32_t deferrals, uint64_t age_ms)
+{
+    open_host_world("smtp");
+    g.settings.fresh_bytes_max = 0;
+    g.fetch_bytes = (const uint8_t *)"x";
+    g.fetch_len = 0;
+    g.fetch_error = ERR_LOST;
+    struct mail *m = make_mail("x@b.test");
+    m->attempts = deferrals;
+    m->envelope.arrival_ms = port_clock_ms(NULL) - age_ms;
+    schedule_fresh(g.schedule, m);
+    run_until_ended(1);
+    assert_int_equal(h.messages, 0);
+}
+
+static void a_body_that_stays_lost_is_told_to_its_sender(void **state)
+{
+    (void)state;
+    lost_body(LOST_DEFERRALS, LOST_AGE_MS);
+    assert_int_equal(g.retired, 1);
+    assert_non_null(g.bounce);
+    assert_non_null(strstr(g.bounce_body, "lost in this system's spool"));
+}
+
+static void a_body_that_is_lost_once_more_but_not_for_long_waits(void **state)
+{
+    (void)state;
+    lost_body(LOST_DEFERRALS, LOST_AGE_MS - 60000);
+    assert_int_equal(g.released, 1);
+    assert_null(g.bounce);
+}
+
+static void a_body_that_was_lost_less_often_waits_however_old_it_is(void **state)
+{
+    (void)state;
+    lost_body(LOST_DEFERRALS - 1, 2 * LOST_AGE_MS);
+    assert_int_equal(g.released, 1);
+    assert_null(g.bounce);
+}
+
 static void a_body_that_left_memory_is_fetched(void **state)
 {
     (void)state;
@@ -245,6 +287,9 @@ int main(void)
         T(lmtp_answers_for_each_recipient),
         T(a_large_body_is_streamed_to_the_host),
         T(a_body_that_is_lost_never_gets_its_final_dot),
+        T(a_body_that_stays_lost_is_told_to_its_sender),
+        T(a_body_that_is_lost_once_more_but_not_for_long_waits),
+        T(a_body_that_was_lost_less_often_waits_however_old_it_is),
         T(a_body_that_left_memory_is_fetched),
         T(tls_is_taken_when_it_is_offered),
         T(a_host_whose_tls_breaks_gets_the_mail_without_unless_tls_is_required),
