@@ -414,8 +414,10 @@ static enum err recover_half(struct pool *p, struct member *m)
 }
 
 /* Two halves may carry one epoch number; and a half may be of an incarnation that we know, when it is the one that stayed
- * in service as the others left. */
-static enum err recover_halves(struct pool *p)
+ * in service as the others left. Of the newest superblock's own mount no member ran apart: one process wrote for all of
+ * them, and who is behind missed an update. Its table may be the one before, with a FREED that came while the next was
+ * written. */
+static enum err recover_halves(struct pool *p, const struct superblock *newest)
 {
     enum err e = ERR_OK;
     for (uint32_t i = 0; i < MEMBERS_MAX && e == ERR_OK; i++) {
@@ -425,7 +427,7 @@ static enum err recover_halves(struct pool *p)
             continue;
         if (known)
             pool_event(p, EVENT_member_stale, m, "its superblock is older than the pool's; it is brought up to date");
-        if (m->loaded_incarnation)
+        if (m->loaded_incarnation && m->loaded_incarnation != newest->incarnation)
             e = recover_half(p, m);
     }
     return e;
@@ -452,7 +454,7 @@ enum err recover_table(struct pool *p, const struct superblock *newest)
         return recover_table_by_scan(p);
     }
     recover_keep_table(p, newest->table, images, count);
-    return recover_halves(p);
+    return recover_halves(p, newest);
 }
 
 /* --- ends of segments --- */
