@@ -417,6 +417,16 @@ static enum err recover_half(struct pool *p, struct member *m)
  * in service as the others left. Of the newest superblock's own mount no member ran apart: one process wrote for all of
  * them, and who is behind missed an update. Its table may be the one before, with a FREED that came while the next was
  * written. */
+/* Who went on while others left has said so in its superblock. A member that was pulled has not: an OPEN or a FREED that was on its
+ * way in its copy of the table is no news of a half. */
+static bool half_saw_others_leave(const struct member *m, const struct superblock *s)
+{
+    bool saw = false;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        saw = saw || (i != m->number && s->members[i].used && !s->members[i].removed && !s->members[i].in_sync);
+    return saw;
+}
+
 static enum err recover_halves(struct pool *p, const struct superblock *newest)
 {
     enum err e = ERR_OK;
@@ -427,7 +437,8 @@ static enum err recover_halves(struct pool *p, const struct superblock *newest)
             continue;
         if (known)
             pool_event(p, EVENT_member_stale, m, "its superblock is older than the pool's; it is brought up to date");
-        if (m->loaded_incarnation && m->loaded_incarnation != newest->incarnation)
+        bool alone = !known || half_saw_others_leave(m, &p->superblocks[m->target]);
+        if (m->loaded_incarnation && m->loaded_incarnation != newest->incarnation && alone)
             e = recover_half(p, m);
     }
     return e;
