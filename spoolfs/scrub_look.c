@@ -412,6 +412,12 @@ static bool look_submit(struct look *l, uint32_t i, uint32_t bytes)
     return true;
 }
 
+/* A rebuild may have given the image another place between two windows: the old slot is somebody else's by now. */
+static bool look_given_up(const struct look *l, uint32_t i)
+{
+    return l->segment && look_image_now(l, i) == COPIES_MAX;
+}
+
 static bool look_repairing(const struct look *l, uint32_t i)
 {
     uint32_t now = l->segment ? look_image_now(l, i) : COPIES_MAX;
@@ -449,7 +455,7 @@ static void look_read_window(struct look *l)
         const struct member *m = look_member(l, i);
         bool write_out = l->what != LOOK_CANARY && m->slot_writes[l->images[i].slot] > 0; /* MEM-3 */
         bool wanted = l->whole && !(l->missed & (1u << i)) && member_readable(m) && !look_repairing(l, i) &&
-                      !write_out && !look_owed_by(l->scrub, m);
+                      !write_out && !look_given_up(l, i) && !look_owed_by(l->scrub, m);
         if (PLANTED(scrub_one_image) && i > 0)
             continue;
         if (!wanted || !look_submit(l, i, bytes))
