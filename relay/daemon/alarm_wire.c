@@ -27,6 +27,7 @@ struct alarm_wire {
     struct json_in *report;     /* the last one */
     uint64_t next_event;
     enum smart_verdict smart[MEMBERS_MAX]; /* by configured member: what was said last */
+    bool failing[MEMBERS_MAX];             /* the engine knows that the drive says so of itself */
     char *packet;
 };
 
@@ -106,7 +107,15 @@ void alarm_wire_step(struct alarm_wire *w)
 
 /* --- what comes back --- */
 
-/* A verdict that became worse is an event, with its evidence. */
+static void tell_engine(struct alarm_wire *w, uint32_t member, bool failing, const char *evidence)
+{
+    if (!w->sp->pool || w->failing[member] == failing)
+        return; /* without a pool: with one of the next reports */
+    if (member_smart(w->sp->pool, w->sp->config->pool.members[member].name, failing, evidence) == ERR_OK)
+        w->failing[member] = failing;
+}
+
+/* A verdict that became worse is an event, with its evidence; one of failing makes the engine empty the member. */
 static void take_smart(struct alarm_wire *w, const struct json_in *in)
 {
     const struct pool_config *pool = &w->sp->config->pool;
@@ -120,6 +129,7 @@ static void take_smart(struct alarm_wire *w, const struct json_in *in)
         if (v == SMART_UNKNOWN || strcmp(json_in_text(in, member), pool->members[i].name) != 0)
             continue;
         w->smart[i] = v;
+        tell_engine(w, i, v == SMART_FAILING, json_in_text(in, evidence));
         if (v <= before || v == SMART_PASSED)
             continue;
         events_log_emit(w->sp->events, &(struct event){.kind = v == SMART_FAILING ? EVENT_smart_failing : EVENT_smart_attention,

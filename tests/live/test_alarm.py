@@ -310,6 +310,8 @@ class Smart(Case):
         told = wait_for("an alarm", lambda: web.told("smart_failing", "raised"))[0]
         self.assertEqual(told["member"], "b")
         self.assertIn("smart_failing", relay.tool("events")[1])
+        wait_for("a member that is emptied for it", lambda: "failing" in next(
+            m for m in relay.status()["members"] if m["name"] == "b")["evidence"])
         self.assertIn('ironspool_smart_state{member="b",state="failing"} 1', relay.tool("metrics")[1])
         self.assertIn("SMART failing", relay.tool("status")[1] + relay.tool("members")[1])
         self.answers(answer)
