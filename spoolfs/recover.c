@@ -413,10 +413,6 @@ static enum err recover_half(struct pool *p, struct member *m)
     return e;
 }
 
-/* Two halves may carry one epoch number; and a half may be of an incarnation that we know, when it is the one that stayed
- * in service as the others left. Of the newest superblock's own mount no member ran apart: one process wrote for all of
- * them, and who is behind missed an update. Its table may be the one before, with a FREED that came while the next was
- * written. */
 /* Who went on while others left has said so in its superblock. A member that was pulled has not: an OPEN or a FREED that was on its
  * way in its copy of the table is no news of a half. */
 static bool half_saw_others_leave(const struct member *m, const struct superblock *s)
@@ -427,6 +423,10 @@ static bool half_saw_others_leave(const struct member *m, const struct superbloc
     return saw;
 }
 
+/* Two halves may carry one epoch number; and a half may be of an incarnation that we know, when it is the one that stayed
+ * in service as the others left. Of the newest superblock's own mount no member ran apart: one process wrote for all of
+ * them, and who is behind missed an update. Its table may be the one before, with a FREED that came while the next was
+ * written. */
 static enum err recover_halves(struct pool *p, const struct superblock *newest)
 {
     enum err e = ERR_OK;
