@@ -317,6 +317,15 @@ static void on_conflict(void *owner, struct queue_id qid, struct place second)
                (unsigned long long)second.segment.counter);
 }
 
+/* The MESSAGE of a CHUNK may lie on a member that is not here. */
+static bool replay_keeps_chunks(const struct pool *p)
+{
+    bool away = false;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        away = away || (p->members[i].used && !p->members[i].present && !p->members[i].removed);
+    return away;
+}
+
 enum err replay_open(struct pool *p, bool discard)
 {
     if (!p->config.index.open)
@@ -325,5 +334,5 @@ enum err replay_open(struct pool *p, bool discard)
                                  .on_damage = on_damage, .on_conflict = on_conflict};
     p->index_discard = false;
     enum err e = p->config.index.open(p->config.index.owner, p->uuid, discard, &cb, &p->index);
-    return e == ERR_OK ? index_incarnation(p->index, p->incarnation) : e;
+    return e == ERR_OK ? index_incarnation(p->index, p->incarnation, replay_keeps_chunks(p)) : e;
 }

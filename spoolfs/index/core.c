@@ -237,6 +237,7 @@ enum err core_take(struct core *c, const struct command *cmd)
         break;
     case COMMAND_INCARNATION:
         c->incarnation = cmd->offset;
+        c->keep_chunks = cmd->flag;
         break;
     default:
         e = take_now(c, cmd);

@@ -93,7 +93,7 @@ struct command {
     uint32_t payload_bytes;
     struct index_record record;
     uint64_t offset;                                 /* WATERMARK; INCARNATION: it */
-    bool flag;                                       /* REPLAY_BEGIN: rebuild; LEASE: leased */
+    bool flag;                                       /* REPLAY_BEGIN: rebuild; LEASE: leased; INCARNATION: keep all CHUNKs */
 };
 
 struct pending_record { struct index_record r; bool abort, done; uint32_t order; };
@@ -106,6 +106,7 @@ struct core {
     struct counts_row counts;                        /* as committed */
     bool replaying, rebuilding, replayed, damaged, framed;       /* framed: the last command ended a frame */
     uint64_t incarnation, batches;                   /* batches: committed */
+    bool keep_chunks;                                /* no CHUNK is an orphan in this mount */
     struct map leases, retiring;                     /* retiring: a RETIRE is pending; not due any more */
     struct pending_record *records;
     struct pending_record **sorted;

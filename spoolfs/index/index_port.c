@@ -96,9 +96,9 @@ enum err index_lease(struct index *x, struct queue_id qid, bool leased)
     return port_feed(x, &cmd, NULL, false);
 }
 
-enum err index_incarnation(struct index *x, uint64_t incarnation)
+enum err index_incarnation(struct index *x, uint64_t incarnation, bool keep_chunks)
 {
-    struct command cmd = {.kind = COMMAND_INCARNATION, .offset = incarnation};
+    struct command cmd = {.kind = COMMAND_INCARNATION, .offset = incarnation, .flag = keep_chunks};
     return port_feed(x, &cmd, NULL, false);
 }
 

@@ -159,7 +159,7 @@ static enum err orphan_look(struct core *c, struct queue_id qid, bool *dead_out)
     struct chunk_row row;
     chunks.len = 17;
     enum err e = store_seek(c->store, key_bytes(&messages), &key, &value);
-    *dead_out = !(e == ERR_OK && key_begins(key, &messages)) && (c->incarnation || !c->replayed);
+    *dead_out = !(e == ERR_OK && key_begins(key, &messages)) && (c->incarnation || !c->replayed) && !c->keep_chunks;
     if ((e != ERR_OK && e != ERR_NOT_FOUND) || !*dead_out)
         return e == ERR_NOT_FOUND ? ERR_OK : e;
     e = store_seek(c->store, key_bytes(&chunks), &key, &value);

@@ -254,7 +254,7 @@ static void the_end_of_a_replay_drops_chunks_of_earlier_mounts_only(enum kind ki
 {
     struct world w;
     world_start(&w, kind);
-    assert_int_equal(index_incarnation(w.index, 33), ERR_OK);
+    assert_int_equal(index_incarnation(w.index, 33, false), ERR_OK);
     assert_int_equal(index_replay_begin(w.index, true), ERR_OK);
     feed(&w, chunk(1, 0, 1));
     struct made now = chunk(2, 0, 2);
@@ -266,6 +266,21 @@ static void the_end_of_a_replay_drops_chunks_of_earlier_mounts_only(enum kind ki
     assert_int_equal(chunks(&w, 1, 0, &q), ERR_NOT_FOUND);
     index_query_fini(&q);
     assert_int_equal(chunks(&w, 2, 0, &q), ERR_OK);
+    index_query_fini(&q);
+    world_end(&w);
+}
+
+static void chunks_wait_for_a_member_that_may_hold_their_message(enum kind kind)
+{
+    struct world w;
+    struct index_query q;
+    world_start(&w, kind);
+    assert_int_equal(index_incarnation(w.index, 33, true), ERR_OK);
+    assert_int_equal(index_replay_begin(w.index, true), ERR_OK);
+    feed(&w, chunk(1, 0, 1));
+    assert_int_equal(index_replay_end(w.index), ERR_OK);
+    assert_int_equal(segment(&w, 1)->live_chunks, 1);
+    assert_int_equal(chunks(&w, 1, 0, &q), ERR_OK);
     index_query_fini(&q);
     world_end(&w);
 }
@@ -505,7 +520,7 @@ static void a_replay_comes_out_the_same_in_any_order(enum kind kind)
         struct prng p = {seed * 1000};
         story_make(&s, seed);
         world_start(&w, kind);
-        assert_int_equal(index_incarnation(w.index, 999), ERR_OK);
+        assert_int_equal(index_incarnation(w.index, 999, false), ERR_OK);
         story_replay(&w, &s, &p);
         assert_true(story_sum(&w, first, sizeof first) > 5);
         for (uint32_t i = 0; i < 4; i++) {
@@ -597,7 +612,7 @@ static void a_replay_in_the_middle_goes_on_from_what_is_there(enum kind kind)
     struct index_entry e;
     struct index_query q;
     world_start(&w, kind);
-    assert_int_equal(index_incarnation(w.index, 9), ERR_OK); /* that of seg() */
+    assert_int_equal(index_incarnation(w.index, 9, false), ERR_OK); /* that of seg() */
     live(&w);
     feed(&w, message(1, 1, 1));
     feed(&w, message(2, 1, 2));
@@ -714,6 +729,7 @@ static void a_full_ring_takes_nothing_and_tells_when_there_is_room(void **state)
     X(chunks_live_and_go_with_their_message)                                                                           \
     X(a_missing_chunk_is_named)                                                                                        \
     X(the_end_of_a_replay_drops_chunks_of_earlier_mounts_only)                                                         \
+    X(chunks_wait_for_a_member_that_may_hold_their_message)                                                            \
     X(compaction_moves_places_and_revives_nothing)                                                                     \
     X(nothing_is_due_before_the_replay_ended)                                                                          \
     X(two_messages_with_one_queue_id_are_both_kept)                                                                    \

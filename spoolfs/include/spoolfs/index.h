@@ -66,8 +66,9 @@ enum err index_freed(struct index *index, const struct segment_id *segments, uin
 /* CHUNKs of an append that will never commit. */
 enum err index_abort(struct index *index, struct queue_id qid) MUST_CHECK;
 /* The incarnation of this mount, once, right after open: index_replay_end keeps CHUNKs without a MESSAGE that lie in its
- * segments, for their append may be under way. Untold, the first replay's end drops all, later ones none. */
-enum err index_incarnation(struct index *index, uint64_t incarnation) MUST_CHECK;
+ * segments, for their append may be under way. Untold, the first replay's end drops all, later ones none. `keep_chunks`: it
+ * keeps all of them, because a member is away that may hold their MESSAGEs. */
+enum err index_incarnation(struct index *index, uint64_t incarnation, bool keep_chunks) MUST_CHECK;
 uint32_t index_room(struct index *index);               /* bytes free in the ring */
 #define INDEX_FEED_OVERHEAD 192u                        /* ring bytes of a record beyond its payload */
 
