@@ -378,6 +378,7 @@ struct pool {
 
     /* index */
     struct index *index;
+    bool table_scanned;           /* the segment table of this mount comes from image headers: it may not know all there is */
     bool index_open, index_live, index_ready, index_replaying, index_rebuild, index_discard, index_damaged;
     struct walk replay_walk;
     bool replay_walking, replay_stopping;

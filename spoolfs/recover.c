@@ -393,6 +393,7 @@ static enum err recover_table_by_scan(struct pool *p)
     if (e == ERR_OK)
         e = recover_scan_all(p, scan_adopts, NULL);
     p->index_discard = true;
+    p->table_scanned = true;
     if (e == ERR_OK && best_at != UINT32_MAX)
         recover_keep_table(p, f->t[best_at].id, f->t[best_at].images, f->t[best_at].count);
     free(f);

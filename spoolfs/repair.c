@@ -40,11 +40,24 @@ static void repair_free(struct repair *r)
     free(r);
 }
 
+/* REP-2: one that ends before it began opens the image only when no other one writes there. */
+static bool repair_writes(const struct pool *p, const struct segment *s, uint32_t image)
+{
+    bool writes = false;
+    LINK_EACH(l, &p->repairs) {
+        const struct repair *o = CONTAINER_OF(l, struct repair, link);
+        writes = writes || (o->started && o->segment == s && o->image == image);
+    }
+    return writes;
+}
+
 static void repair_end(struct repair *r, enum err e)
 {
     struct pool *p = r->pool;
     struct member *m = &p->members[r->segment->images[r->image].member];
-    r->segment->repairing &= (uint8_t)~(1u << r->image);
+    r->started = false;
+    if (!repair_writes(p, r->segment, r->image))
+        r->segment->repairing &= (uint8_t)~(1u << r->image);
     r->segment->refs--;
     if (e == ERR_OK) {
         m->repaired_blocks += r->bytes / BLOCK_BYTES;

@@ -317,13 +317,18 @@ static void on_conflict(void *owner, struct queue_id qid, struct place second)
                (unsigned long long)second.segment.counter);
 }
 
-/* The MESSAGE of a CHUNK may lie on a member that is not here. */
+/* The MESSAGE of a CHUNK may lie on members that are not here: in a segment of which no image can be read, or, when the segment
+ * table itself had to be put together from headers, in one that nobody here knows. */
 static bool replay_keeps_chunks(const struct pool *p)
 {
-    bool away = false;
+    bool away = false, hidden = p->table_scanned;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++)
         away = away || (p->members[i].used && !p->members[i].present && !p->members[i].removed);
-    return away;
+    for (uint32_t i = 0; i < p->segment_used && !hidden; i++) {
+        const struct segment *s = &p->segments[i];
+        hidden = s->state != SEGMENT_UNUSED && s->kind == SEGMENT_MAIL && segment_images_readable(p, s) == 0;
+    }
+    return away && hidden;
 }
 
 enum err replay_open(struct pool *p, bool discard)
