@@ -400,6 +400,34 @@ static void a_good_frame_that_does_not_follow_the_one_before_repairs_nothing(voi
     assert_int_equal(scrub_report(w.pool, true)->findings[0].outcome, SCRUB_NO_SOURCE);
 }
 
+/* Its write is out while the member leaves; the one that waits for it ends at once. */
+static void an_image_stays_closed_until_the_last_repair_that_writes_there_is_over(void **state)
+{
+    (void)state;
+    fill_and_seal(20, 6, 20000);
+    struct segment *s = segment_find(w.pool, w.sent[0].record.place.segment);
+    struct member *m = &w.pool->members[s->images[1].member];
+    uint64_t at = BLOCK_BYTES;
+    for (uint32_t i = 0; i < 2; i++) {
+        struct frame_view v;
+        assert_int_equal(verify_head(bytes_of(&s->images[0], at), &w.pool->uuid, s->id, at, &v), ERR_OK);
+        repair_frame(w.pool, s, &v, 1u << 1);
+        at += (uint64_t)v.blocks * BLOCK_BYTES;
+    }
+    w.ram.held[m->target] = true;
+    pool_step(w.pool);
+    assert_true(image_repairing(s, 1));
+    member_leave(m, MEMBER_SLOW, "a test");
+    pool_step(w.pool);
+    assert_int_equal(w.pool->repairs_count, 1);
+    assert_true(image_repairing(s, 1));
+    assert_false(image_readable(w.pool, s, 1));
+    w.ram.held[m->target] = false;
+    turns(20);
+    assert_int_equal(w.pool->repairs_count, 0);
+    assert_false(image_repairing(s, 1));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup_counted, teardown)
@@ -413,6 +441,7 @@ int main(void)
         TEST(each_pass_finds_its_canary_outside_all_slots),
         TEST_FOUR(a_place_that_stays_bad_gets_its_image_made_again_elsewhere_and_its_slot_is_retired),
         TEST(what_is_found_in_a_segment_that_is_sealed_meanwhile_is_repaired),
+        TEST(an_image_stays_closed_until_the_last_repair_that_writes_there_is_over),
         TEST(what_no_image_can_prove_is_never_written),
         TEST(a_good_frame_that_does_not_follow_the_one_before_repairs_nothing),
     };
