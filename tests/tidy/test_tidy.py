@@ -93,6 +93,12 @@ def every_file_names_its_licence():
             yield f"{n}:1: the first lines do not say SPDX-License-Identifier: Apache-2.0"
 
 
+def every_test_script_can_be_started():
+    for name in FILES:
+        if re.fullmatch(r"tests/(live|tidy|sim)/(test_\w+\.(py|sh)|\w+\.sh)", name) and not os.access(os.path.join(TOP, name), os.X_OK):
+            yield f"{name} is not executable: git update-index --chmod=+x"
+
+
 def files_and_lines_are_short():
     for n in FILES:
         if not (is_code(n) or n.endswith((".py", ".sh"))):
