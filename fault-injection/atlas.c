@@ -129,8 +129,10 @@ void atlas_decide(void *owner, const struct io_op *op, uint64_t index, struct si
     struct world *w = owner;
     decide(w, op, index, fate);
     measure_slot(w, op);
-    if (fate->fault == SIM_FAULT_power_cut || fate->fault == SIM_FAULT_kill)
+    if (fate->fault == SIM_FAULT_power_cut || fate->fault == SIM_FAULT_kill) {
         measure_crash(w, op);
+        kept_die(w);
+    }
     if (fate->fault != SIM_FAULT_none)
         world_say(w, "fault: %s for op %llu, if it fits, member %u at %llu", sim_fault_word(fate->fault),
                   (unsigned long long)index, op->target, (unsigned long long)op->offset);
@@ -343,8 +345,7 @@ void atlas_before_mount(struct world *w)
         sim_io_slow(w->sim, t, t == a->victim && a->slow_until_ns > sim_io_now(w->sim) ? a->slow_factor : 1);
     if (!a->aside && !a->out)
         superblock_rots(w);
-    sim_io_count_fault(w->sim, SIM_FAULT_index_lost); /* the memory index never survives a mount */
-    measure_index_lost(w);
+    kept_before_mount(w);
 }
 
 void atlas_stop(struct world *w)

@@ -57,6 +57,8 @@ static bool audit_list(struct world *w)
         struct index_query *q = &w->asked.query;
         if (!ask(w, &(struct index_query){.kind = INDEX_LIST, .qid = cursor, .max = PAGE_MAX}))
             return false;
+        if (world_crashed(w))
+            return false;
         if (w->asked.e != ERR_OK)
             world_fail(w, "the index answers a list with %s", err_name(w->asked.e));
         for (uint32_t i = 0; i < q->entry_count && !world_failed(w); i++)
@@ -174,6 +176,7 @@ bool audit_copy(struct world *w, uint32_t absent_mask)
     copy->list_from = w->list_from;
     copy->config.member_count = w->config.member_count;
     copy_disks(copy, w, absent_mask);
+    kept_copy(copy, w);
     if (world_mount(copy))
         audit_run(copy);
     if (world_failed(copy))

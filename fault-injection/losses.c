@@ -305,6 +305,7 @@ static void losses_anew(struct losses *l)
     model_on_crash(&w->model);
     for (uint32_t i = 0; i < w->model.count; i++)
         w->model.messages[i].lost_said = w->model.messages[i].lost_said || w->model.messages[i].frame_lost;
+    kept_discard(w);
     if (losses_mount(w))
         audit_strict(w);
 }

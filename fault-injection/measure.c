@@ -126,7 +126,6 @@ void measure_index_lost(struct world *w)
     w->counts.index_lost_in_hedge += w->struck.hedge;
     w->counts.index_lost_in_seal += w->struck.seal;
     w->counts.index_lost_in_recovery += w->struck.recovery;
-    w->struck = (struct struck){0};
 }
 
 /* --- enough --- */

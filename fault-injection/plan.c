@@ -125,6 +125,18 @@ static void plan_faults(struct plan *plan, struct prng *prng)
     plan->mount_percent[SIM_FAULT_rot_superblock] = cruel ? 40 : 10;
 }
 
+/* A stream of its own, too: in one pool of four the index is empty at every mount. */
+static void plan_index(struct plan *plan)
+{
+    struct prng prng = {plan->seed ^ UINT64_C(0x696e646578213f21)};
+    plan->index_kept = prng_below(&prng, 4) > 0;
+    if (plan->level == PLAN_NONE)
+        return;
+    plan->mount_percent[SIM_FAULT_index_lost] = between(&prng, 0, 15);
+    plan->mount_percent[SIM_FAULT_index_rewound] = between(&prng, 0, 15);
+    plan->mount_percent[SIM_FAULT_index_damaged] = between(&prng, 0, 15);
+}
+
 void plan_make(struct plan *plan, uint64_t seed, enum plan_level level, uint32_t ops)
 {
     struct prng prng = {seed ^ UINT64_C(0x5370304f4c53494d)};
@@ -135,6 +147,7 @@ void plan_make(struct plan *plan, uint64_t seed, enum plan_level level, uint32_t
     plan_work(plan, &prng);
     if (level != PLAN_NONE)
         plan_faults(plan, &prng);
+    plan_index(plan);
 }
 
 void plan_make_plain(struct plan *plan, uint64_t seed, uint32_t members, uint32_t copies)

@@ -24,11 +24,13 @@
 
 struct options {
     uint64_t seed, seeds, list_from;
-    uint32_t ops, seconds, jobs;
+    uint32_t ops, seconds, jobs, without;
     enum plan_level level;
     bool mixed, verbose, once, required;
     const char *program;
 };
+
+enum without { WITHOUT_INDEX = 1 }; /* what a seed's world had not got before: to replay a seed of then */
 
 struct totals { /* every field is a uint64_t */
     uint64_t seeds, ops, power_cuts, kills, virtual_ns, faults[SIM_FAULT_COUNT], reads, writes;
@@ -80,6 +82,7 @@ static uint64_t run_once(const struct options *o, uint64_t seed, bool first, str
     enum plan_level level = level_of(o, seed);
     plan_make(&plan, seed, level, o->ops ? o->ops : OPS_DEFAULT);
     plan.measured = MEASURED && o->ops == 0 && (level == PLAN_REALISTIC || level == PLAN_CRUEL);
+    plan.index_kept = plan.index_kept && !(o->without & WITHOUT_INDEX);
     world_make(w, &plan);
     w->verbose = o->verbose && first;
     w->list_from = o->list_from;
@@ -102,6 +105,16 @@ static void run_seed(void *owner, uint64_t seed, void *answer)
     a->once = o->once;
     a->traces[0] = run_once(o, seed, true, a);
     a->traces[1] = o->once ? a->traces[0] : run_once(o, seed, false, a);
+}
+
+static const char *const without_words[] = {"index"}; /* in the order of enum without */
+#define WITHOUT_WORDS (sizeof without_words / sizeof without_words[0])
+
+static void print_without(uint32_t mask)
+{
+    for (uint32_t i = 0; i < WITHOUT_WORDS; i++)
+        if (mask & (1u << i))
+            printf(" --without %s", without_words[i]);
 }
 
 static void on_answer(void *owner, uint64_t seed, const void *answer, const char *how)
@@ -127,6 +140,7 @@ static void on_answer(void *owner, uint64_t seed, const void *answer, const char
     printf("replay: %s --seed %llu --faults %s", r->o.program, n, plan_level_word(level_of(&r->o, seed)));
     if (r->o.ops)
         printf(" --ops %u", r->o.ops);
+    print_without(r->o.without);
     printf(" --verbose\n");
     fflush(stdout);
 }
@@ -237,12 +251,13 @@ static int usage(void)
 {
     fprintf(stderr,
             "usage: spoolsim [--seed N] [--seeds COUNT] [--faults none|realistic|cruel|beyond|mixed] [--ops N] [--jobs N]\n"
-            "                [--seconds S] [--once] [--require] [--verbose] [--list-from OP] [--planted NAME|list]\n"
+            "                [--seconds S] [--once] [--require] [--verbose] [--list-from OP] [--planted NAME|list] [--without index]\n"
             "--faults mixed: odd seeds are realistic, even ones cruel\n"
             "--ops: so many actions; without it a seed of realistic or cruel goes on until it has met the measure\n"
             "--jobs: in so many processes; --seconds: begin no seed after S seconds; --once: do not run each seed twice\n"
             "--require: fail when the run as a whole has not met every counter and every kind of fault\n"
             "--list-from: with --verbose, list the operations from this one on\n"
+            "--without: a world that has not got this: an index that is kept from mount to mount\n"
             "--planted: with this known bug (build option IRONSPOOL_PLANTED)\n");
     return 2;
 }
@@ -253,6 +268,21 @@ static bool parse_faults(const char *word, struct options *o)
     return o->mixed || plan_level_parse(word, &o->level);
 }
 
+static bool parse_without(const char *words, struct options *o)
+{
+    char list[64];
+    snprintf(list, sizeof list, "%s", words);
+    for (char *rest = NULL, *word = strtok_r(list, ",", &rest); word; word = strtok_r(NULL, ",", &rest)) {
+        uint32_t i = 0;
+        while (i < WITHOUT_WORDS && strcmp(word, without_words[i]) != 0)
+            i++;
+        if (i == WITHOUT_WORDS)
+            return false;
+        o->without |= 1u << i;
+    }
+    return true;
+}
+
 static bool parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
@@ -261,7 +291,7 @@ static bool parse(int argc, char **argv, struct options *o)
         {"seconds", required_argument, NULL, 't'}, {"jobs", required_argument, NULL, 'j'},
         {"verbose", no_argument, NULL, 'v'},       {"once", no_argument, NULL, '1'},
         {"require", no_argument, NULL, 'r'},       {"list-from", required_argument, NULL, 'l'},
-        {"planted", required_argument, NULL, 'p'}, {NULL, 0, NULL, 0}};
+        {"planted", required_argument, NULL, 'p'}, {"without", required_argument, NULL, 'w'}, {NULL, 0, NULL, 0}};
     bool ok = true;
     int c;
     while (ok && (c = getopt_long(argc, argv, "", longs, NULL)) != -1)
@@ -276,6 +306,7 @@ static bool parse(int argc, char **argv, struct options *o)
         case 'r': o->required = true; break;
         case 'l': o->list_from = strtoull(optarg, NULL, 0); break;
         case 'p': ok = plant(optarg); break;
+        case 'w': ok = parse_without(optarg, o); break;
         case 'f': ok = parse_faults(optarg, o); break;
         default: return false;
         }

@@ -74,6 +74,8 @@ static void on_event(void *owner, const struct event *e)
     if (w->losing && e->kind == EVENT_record_lost)
         losses_told(w, e->evidence);
     world_say(w, "event %s %s: %s", event_name(e->kind), e->member, e->evidence);
+    if (e->kind == EVENT_index_rebuild && strncmp(e->evidence, "the index is damaged", 20) == 0)
+        kept_damaged(w);
     if (e->kind == EVENT_scrub_blind)
         world_fail(w, "P5: the scrub is blind: %s", e->evidence);
 }
@@ -81,9 +83,7 @@ static void on_event(void *owner, const struct event *e)
 static enum err open_index(void *owner, struct uuid pool, bool discard, const struct index_callbacks *cb,
                            struct index **index_out)
 {
-    (void)owner;
-    (void)discard; /* it is new every time */
-    return index_mem_open(pool, cb, index_out);
+    return kept_open(owner, pool, discard, cb, index_out);
 }
 
 static void on_op_end(void *owner, const struct io_op *op, uint64_t index)
@@ -120,6 +120,7 @@ void world_make(struct world *w, const struct plan *plan)
         snprintf(w->config.members[i].path, sizeof w->config.members[i].path, "/sim/%u", i);
     }
     changes_init(w);
+    kept_init(w);
     atlas_init(w);
     sim_io_on_submit(w->sim, w, atlas_decide);
     sim_io_on_end(w->sim, w, on_op_end);
@@ -147,6 +148,7 @@ void world_after_crash(struct world *w)
     w->counts.crashes_in_mount += in_mount;
     world_say(w, "no power%s", in_mount ? " during a mount" : "");
     world_note_status(w);
+    kept_die(w);
     sim_io_drain(w->sim);
     pool_abandon(&w->pool); /* it still knows the queries of the actions */
     senders_forget(w);
@@ -162,6 +164,7 @@ void world_free(struct world *w)
     }
     senders_forget(w);
     atlas_fini(w);
+    kept_fini(w);
     model_fini(&w->model);
     sim_io_free(&w->sim);
 }
@@ -187,6 +190,7 @@ void world_turn(struct world *w)
     if (w->pool) {
         pool_step(w->pool);
         senders_step(w);
+        kept_step(w);
     }
     if (!world_crashed(w))
         atlas_step(w);

@@ -12,6 +12,7 @@
 #include "model.h"
 #include "plan.h"
 
+#include <spoolfs/index_kept.h>
 #include <spoolfs/spool.h>
 
 #define WORLD_CHUNK_BYTES (CHUNK_BYTES_MAX - 4096u)
@@ -43,6 +44,16 @@ struct atlas {
 struct slot_use { struct segment_id last; uint32_t times; }; /* image headers of different segments written there */
 struct struck { bool compaction, hedge, seal, recovery; };   /* what the last crash interrupted */
 
+/* The index between mounts. Written by kept.c. */
+struct kept {
+    struct index_kept *now;   /* NULL: it is empty at every mount */
+    struct index_kept *older; /* of an earlier mount */
+    struct prng dice;
+    uint64_t sync_ns;
+    bool discard;             /* the next mount finds none */
+    bool died;                /* with the process; nothing reaches it any more */
+};
+
 struct world {
     struct plan plan;
     struct sim_io *sim;
@@ -55,6 +66,7 @@ struct world {
     struct uuid lost;         /* a member that was absent at the last mount */
     uint32_t formatted_mask;  /* members that were put in, and formatted without a crash */
     struct atlas atlas;
+    struct kept kept;
     struct link actions;
     uint32_t action_count;
     uint32_t begun;           /* of plan.ops */
@@ -130,6 +142,18 @@ bool changes_before_mount(struct world *w); /* false: the power went */
 void changes_after_mount(struct world *w);
 void changes_step(struct world *w);
 bool changes_can_restore(struct world *w);  /* enough members are here that an image more has a place */
+
+/* --- kept.c: the index between mounts --- */
+void kept_init(struct world *w);
+void kept_fini(struct world *w);
+enum err kept_open(struct world *w, struct uuid pool, bool discard, const struct index_callbacks *cb,
+                   struct index **index_out) MUST_CHECK;
+void kept_step(struct world *w);
+void kept_die(struct world *w);           /* the process is about to end without a stop */
+void kept_damaged(struct world *w);       /* the pool says so: the process ends */
+void kept_discard(struct world *w);       /* the next mount finds none */
+void kept_before_mount(struct world *w);  /* lost, rewound, damaged */
+void kept_copy(struct world *to, struct world *from);
 
 /* --- rested.c --- */
 void rested_run(struct world *w, uint64_t until); /* damage at rest on one member of a whole pool: one pass finds all */

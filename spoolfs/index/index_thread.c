@@ -89,21 +89,12 @@ enum err index_lmdb_discard(const char *directory)
 
 /* --- the trial --- */
 
-struct trial { uint64_t until_ns, rows, messages; bool bad; struct counts_row counts; };
+struct trial { uint64_t until_ns; struct rows_look rows; };
 
 static bool trial_look(struct bytes key, struct bytes value, void *arg)
 {
     struct trial *t = arg;
-    struct bytes body;
-    struct message m;
-    t->bad = value_open(key, value, &body) != ERR_OK;
-    char kind = *(const char *)key.at;
-    if (!t->bad && kind == 'm')
-        t->bad = message_decode(key, value, &m) != ERR_OK;
-    if (!t->bad && kind == 'n') /* behind all messages */
-        t->bad = counts_decode(key, value, &t->counts) != ERR_OK || t->counts.messages != t->messages;
-    t->messages += kind == 'm';
-    return !t->bad && (++t->rows % 256 != 0 || now_ns() < t->until_ns);
+    return rows_look(&t->rows, key, value) && (t->rows.rows % 256 != 0 || now_ns() < t->until_ns);
 }
 
 #define TRIAL_FD 3 /* where the child says its verdict, the only descriptor it keeps */
@@ -123,7 +114,7 @@ _Noreturn static void trial_child(const char *directory, int say)
     dup2(say, TRIAL_FD);
     close_range(TRIAL_FD + 1, ~0u, 0); /* the members' locks are the parent's alone */
     enum err e = store_lmdb_try(directory, trial_look, &t);
-    uint8_t verdict = (uint8_t)(t.bad ? ERR_CORRUPT : e);
+    uint8_t verdict = (uint8_t)(t.rows.bad ? ERR_CORRUPT : e);
     ssize_t n = write(TRIAL_FD, &verdict, 1);
     _exit(n == 1 ? 0 : 1);
 }

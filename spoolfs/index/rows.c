@@ -489,3 +489,18 @@ void message_look(const struct message *m, struct message_view *v_out, struct de
             v_out->next_due_ms = d[i].due_ms;
     }
 }
+
+bool rows_look(struct rows_look *l, struct bytes key, struct bytes value)
+{
+    struct bytes body;
+    struct message m;
+    char kind = *(const char *)key.at;
+    l->bad = value_open(key, value, &body) != ERR_OK;
+    if (!l->bad && kind == 'm')
+        l->bad = message_decode(key, value, &m) != ERR_OK;
+    if (!l->bad && kind == 'n') /* behind all messages */
+        l->bad = counts_decode(key, value, &l->counts) != ERR_OK || l->counts.messages != l->messages;
+    l->messages += kind == 'm';
+    l->rows++;
+    return !l->bad;
+}

@@ -107,6 +107,10 @@ enum err counts_decode(struct bytes key, struct bytes value, struct counts_row *
 struct bytes due_encode(const struct due_row *d, const struct key *k, uint8_t buffer[SMALL_VALUE_BYTES]);
 enum err due_decode(struct bytes key, struct bytes value, struct due_row *d_out) MUST_CHECK;
 
+/* Whether rows can be believed, looked at one after the other as they lie. False: this one is damaged. */
+struct rows_look { uint64_t rows, messages; bool bad; struct counts_row counts; };
+bool rows_look(struct rows_look *l, struct bytes key, struct bytes value);
+
 /* --- what follows from a message --- */
 
 #define DUE_NEVER UINT64_MAX

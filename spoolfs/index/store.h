@@ -59,5 +59,11 @@ static inline void store_soon(struct store *s)
 static inline void store_close(struct store *s) { s->ops->close(s); }
 
 enum err store_mem_open(struct store **store_out) MUST_CHECK;
+/* For index_kept.h. From now on the transactions since the last sync can be taken back, the newest first. */
+void store_mem_keep(struct store *s);
+uint32_t store_mem_unsynced(const struct store *s);                  /* transactions */
+void store_mem_take_back(struct store *s, uint32_t transactions);
+enum err store_mem_copy(const struct store *from, struct store **copy_out) MUST_CHECK; /* as if synced */
+bool store_mem_flip(struct store *s, uint64_t number, uint64_t bit); /* of one value; false: there is none */
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: the store in memory, for the simulator and tests: a skip list whose heights come from the keys, so that equal
  * histories give equal structures. Invariants: MEM-1: level 0 holds every node in order of key. MEM-2: `undo` holds
- * what each change of the running transaction replaced, so that abort restores it, memory or not. */
+ * what each change of the running transaction replaced, so that abort restores it, memory or not. MEM-3: a store that keeps
+ * (index_kept.h) holds that of all transactions since the last sync as well, so that the newest of them can be taken back. */
 #include "store.h"
 
 #include <base/assert.h>
@@ -34,7 +35,9 @@ struct store_mem {
     struct node *cursor;
     struct undo *undo;
     uint32_t undo_count, undo_capacity;
-    bool in_txn, writing;
+    uint32_t *ends;               /* MEM-3: undo_count behind each transaction since the last sync */
+    uint32_t end_count, end_capacity;
+    bool in_txn, writing, keeps;
 };
 
 static struct store_mem *mem(struct store *s)
@@ -162,34 +165,22 @@ static struct undo *mem_note_undo(struct store_mem *m, struct bytes key)
     return u;
 }
 
-static enum err mem_begin(struct store *s, bool write)
+/* What can be taken back ends here. */
+static void mem_forget_undo(struct store_mem *m)
 {
-    struct store_mem *m = mem(s);
-    ASSERT(!m->in_txn);
-    m->in_txn = true;
-    m->writing = write;
-    return ERR_OK;
-}
-
-static enum err mem_commit(struct store *s)
-{
-    struct store_mem *m = mem(s);
-    ASSERT(m->in_txn && m->writing);
     for (uint32_t i = 0; i < m->undo_count; i++) {
         free(m->undo[i].value);
         if (m->undo[i].removed)
             node_free(m->undo[i].removed);
     }
-    m->undo_count = 0;
-    m->in_txn = m->writing = false;
-    return ERR_OK;
+    m->undo_count = m->end_count = 0;
 }
 
-static void mem_abort(struct store *s)
+/* MEM-2 */
+static void mem_take_back(struct store_mem *m, uint32_t down_to)
 {
-    struct store_mem *m = mem(s);
-    ASSERT(m->in_txn);
-    while (m->undo_count > 0) {
+    m->cursor = NULL;
+    while (m->undo_count > down_to) {
         struct undo *u = &m->undo[--m->undo_count];
         struct bytes key = {u->key, u->key_len};
         if (u->removed) {
@@ -205,6 +196,53 @@ static void mem_abort(struct store *s)
                 node_free(n);
         }
     }
+}
+
+static uint32_t mem_last_end(const struct store_mem *m) { return m->end_count ? m->ends[m->end_count - 1] : 0; }
+
+/* MEM-3; without memory for it the transaction counts as synced, and all before it. */
+static void mem_keep(struct store_mem *m)
+{
+    if (m->end_count == m->end_capacity) {
+        uint32_t capacity = m->end_capacity ? m->end_capacity * 2 : 64;
+        uint32_t *bigger = realloc(m->ends, capacity * sizeof *bigger);
+        if (!bigger) {
+            mem_forget_undo(m);
+            return;
+        }
+        m->ends = bigger;
+        m->end_capacity = capacity;
+    }
+    if (m->undo_count > mem_last_end(m))
+        m->ends[m->end_count++] = m->undo_count;
+}
+
+static enum err mem_begin(struct store *s, bool write)
+{
+    struct store_mem *m = mem(s);
+    ASSERT(!m->in_txn);
+    m->in_txn = true;
+    m->writing = write;
+    return ERR_OK;
+}
+
+static enum err mem_commit(struct store *s)
+{
+    struct store_mem *m = mem(s);
+    ASSERT(m->in_txn && m->writing);
+    if (m->keeps)
+        mem_keep(m);
+    else
+        mem_forget_undo(m);
+    m->in_txn = m->writing = false;
+    return ERR_OK;
+}
+
+static void mem_abort(struct store *s)
+{
+    struct store_mem *m = mem(s);
+    ASSERT(m->in_txn);
+    mem_take_back(m, mem_last_end(m));
     m->in_txn = m->writing = false;
 }
 
@@ -280,14 +318,16 @@ static enum err mem_next(struct store *s, struct bytes *key_out, struct bytes *v
 static enum err mem_clear(struct store *s)
 {
     struct store_mem *m = mem(s);
-    ASSERT(m->writing && m->undo_count == 0);
+    ASSERT(m->writing && m->undo_count == mem_last_end(m));
+    mem_forget_undo(m);
     mem_drop_all(m); /* not undone: whoever clears wants nothing back */
     return ERR_OK;
 }
 
 static enum err mem_sync(struct store *s)
 {
-    (void)s;
+    ASSERT(!mem(s)->in_txn);
+    mem_forget_undo(mem(s));
     return ERR_OK;
 }
 
@@ -301,8 +341,10 @@ static void mem_close(struct store *s)
 {
     struct store_mem *m = mem(s);
     ASSERT(!m->in_txn);
+    mem_forget_undo(m);
     mem_drop_all(m);
     free(m->undo);
+    free(m->ends);
     free(m);
 }
 
@@ -319,4 +361,50 @@ enum err store_mem_open(struct store **store_out)
     m->store.ops = &mem_ops;
     *store_out = &m->store;
     return ERR_OK;
+}
+
+/* --- a store that outlives its index --- */
+
+void store_mem_keep(struct store *s) { mem(s)->keeps = true; }
+
+uint32_t store_mem_unsynced(const struct store *s) { return ((const struct store_mem *)(const void *)s)->end_count; }
+
+void store_mem_take_back(struct store *s, uint32_t transactions)
+{
+    struct store_mem *m = mem(s);
+    ASSERT(!m->in_txn && transactions <= m->end_count);
+    m->end_count -= transactions;
+    mem_take_back(m, mem_last_end(m));
+}
+
+enum err store_mem_copy(const struct store *from, struct store **copy_out)
+{
+    const struct store_mem *m = (const struct store_mem *)(const void *)from;
+    struct store *copy;
+    enum err e = store_mem_open(&copy);
+    if (e != ERR_OK)
+        return e;
+    for (const struct node *n = m->heads[0]; n && e == ERR_OK; n = n->next[0]) {
+        uint8_t *value = copy_of(n->value, n->value_len);
+        e = value ? mem_insert(mem(copy), (struct bytes){n->key, n->key_len}, value, n->value_len) : ERR_NO_MEMORY;
+    }
+    if (e != ERR_OK) {
+        store_close(copy);
+        return e;
+    }
+    *copy_out = copy;
+    return ERR_OK;
+}
+
+bool store_mem_flip(struct store *s, uint64_t number, uint64_t bit)
+{
+    uint64_t count = 0;
+    for (const struct node *n = mem(s)->heads[0]; n; n = n->next[0])
+        count += n->value_len > 0;
+    for (struct node *n = mem(s)->heads[0]; n && count; n = n->next[0])
+        if (n->value_len > 0 && number-- % count == 0) {
+            n->value[bit / 8 % n->value_len] ^= (uint8_t)(1u << bit % 8);
+            return true;
+        }
+    return false;
 }

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <spoolfs/index.h>
+#include <spoolfs/index_kept.h>
 #include <spoolfs/limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +31,7 @@ struct world {
     char directory[64];
     struct uuid pool;
     struct index *index;
+    struct index_kept *kept; /* MEM: it stays when it is closed; NULL: nothing does */
     bool opened;
     enum err open_error;
     struct index_segment segments[SEGMENTS_SEEN];
@@ -106,8 +108,9 @@ static inline void world_open(struct world *w)
     struct index_callbacks cb = {w, on_open, on_segment, on_room, on_damage, on_conflict};
     w->opened = false;
     w->segment_count = 0;
-    enum err e = w->kind == MEM ? index_mem_open(w->pool, &cb, &w->index)
-                                : index_lmdb_open(w->directory, w->pool, &cb, &w->index);
+    enum err e = w->kind == LMDB ? index_lmdb_open(w->directory, w->pool, &cb, &w->index)
+                 : w->kept       ? index_mem_open_kept(w->pool, w->kept, &cb, &w->index)
+                                 : index_mem_open(w->pool, &cb, &w->index);
     assert_int_equal(e, ERR_OK);
     while (!w->opened)
         turn(w);
