@@ -17,6 +17,7 @@
 /* A crash costs slots, and a pool that is full has few to free others with (docs/design/0016): there it comes seldom. */
 #define FULL_NS UINT64_C(10000000000)
 #define FULL_CRASHES_LESS 10u
+#define MERGE_CRASH_ONE_IN 300u /* operations of a mount that merges two halves: it comes once or twice in a run */
 #define CALM_NS UINT64_C(40000000000) /* between two stalls: a member that never answers is the fault `vanish` */
 
 /* Of those that are put in. */
@@ -99,6 +100,8 @@ static void decide(struct world *w, const struct io_op *op, uint64_t index, stru
     if (scripted(w, op, index, fate) || w->faults_off || w->plan.level == PLAN_NONE)
         return;
     uint32_t crash = w->mounting ? w->plan.mount_crash_one_in : w->plan.crash_one_in;
+    if (w->halves.meeting && w->mounting && crash > MERGE_CRASH_ONE_IN)
+        crash = MERGE_CRASH_ONE_IN;
     if (w->full_ns && sim_io_now(w->sim) - w->full_ns < FULL_NS)
         crash *= FULL_CRASHES_LESS;
     if (crash && prng_below(&w->hurt, crash) == 0) {
@@ -108,7 +111,7 @@ static void decide(struct world *w, const struct io_op *op, uint64_t index, stru
         return;
     }
     bool fair = w->plan.level == PLAN_BEYOND ? prng_below(&w->hurt, w->plan.members) == 0 : op->target == w->atlas.victim;
-    if (!fair || w->atlas.aside)
+    if (!fair || w->atlas.aside || halves_calm(w))
         return;
     fate->fault = draw_op_fault(w, op);
     fate->elsewhere = misdirect(w, op);
@@ -218,7 +221,7 @@ void atlas_step(struct world *w)
             sim_io_slow(w->sim, t, 1);
         a->slow_until_ns = 0;
     }
-    if (w->faults_off || w->plan.rest_every_ns == 0 || now < a->next_rest_ns || a->aside || a->out)
+    if (w->faults_off || halves_calm(w) || w->plan.rest_every_ns == 0 || now < a->next_rest_ns || a->aside || a->out)
         return;
     a->next_rest_ns = now + prng_below(&w->hurt, w->plan.rest_every_ns * 2);
     uint32_t total = 0;
@@ -318,11 +321,9 @@ static void superblock_rots(struct world *w)
     mount_fault(w, SIM_FAULT_rot_superblock);
 }
 
-void atlas_before_mount(struct world *w)
+static void members_return(struct world *w)
 {
     struct atlas *a = &w->atlas;
-    if (w->faults_off || w->plan.level == PLAN_NONE)
-        return;
     if (a->out || a->aside) {
         if (chance(w, SIM_FAULT_return_fresh)) {
             victim_returns(w);
@@ -336,6 +337,16 @@ void atlas_before_mount(struct world *w)
         sim_disk_free(&a->snapshot);
         a->snapshot = sim_disk_snapshot(sim_io_disk(w->sim, a->victim));
     }
+}
+
+void atlas_before_mount(struct world *w)
+{
+    struct atlas *a = &w->atlas;
+    bool calm = halves_calm(w);
+    if (w->faults_off || w->plan.level == PLAN_NONE)
+        return;
+    if (!calm)
+        members_return(w);
     if (chance(w, SIM_FAULT_clock_jump)) {
         int64_t by = (int64_t)prng_below(&w->hurt, 7200000) - 3600000;
         sim_io_jump_wall(w->sim, prng_below(&w->hurt, 5) ? by : by * 20000);
@@ -343,7 +354,7 @@ void atlas_before_mount(struct world *w)
     }
     for (uint16_t t = 0; t < w->plan.members; t++) /* slowness goes with its disk */
         sim_io_slow(w->sim, t, t == a->victim && a->slow_until_ns > sim_io_now(w->sim) ? a->slow_factor : 1);
-    if (!a->aside && !a->out)
+    if (!a->aside && !a->out && !calm)
         superblock_rots(w);
     kept_before_mount(w);
 }
@@ -371,5 +382,6 @@ void atlas_next_era(struct world *w)
     sim_disk_free(&a->snapshot); /* another member's hour */
     a->victim = any_member(w);
     w->counts.eras++;
+    w->halves.due = prng_below(&w->halves.dice, 100) < w->plan.halves_percent;
     world_say(w, "era: member %u may be hurt from now on", a->victim);
 }

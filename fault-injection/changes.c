@@ -84,7 +84,7 @@ static bool changes_unfinished(struct world *w, uint16_t t)
 
 bool changes_before_mount(struct world *w)
 {
-    if (w->faults_off || w->counts.mounts == 0)
+    if (w->faults_off || halves_calm(w) || w->counts.mounts == 0)
         return true;
     uint16_t next = (uint16_t)w->config.member_count;
     if (next > w->plan.first_members && changes_unfinished(w, (uint16_t)(next - 1u)))
@@ -116,7 +116,7 @@ static void changes_take_out(struct world *w)
 
 void changes_step(struct world *w)
 {
-    if (w->faults_off || !w->pool || w->plan.change_percent == 0)
+    if (w->faults_off || halves_calm(w) || !w->pool || w->plan.change_percent == 0)
         return;
     if (prng_below(&w->change, 100000) < w->plan.change_percent)
         changes_take_out(w);

@@ -29,6 +29,7 @@ void kept_fini(struct world *w)
 {
     index_kept_free(&w->kept.now);
     index_kept_free(&w->kept.older);
+    index_kept_free(&w->kept.divided);
 }
 
 enum err kept_open(struct world *w, struct uuid pool, bool discard, const struct index_callbacks *cb,
@@ -117,6 +118,25 @@ void kept_before_mount(struct world *w)
         kept_put_aside(w);
     }
     w->struck = (struct struck){0};
+}
+
+void kept_divide(struct world *w)
+{
+    if (!w->kept.now || prng_below(&w->kept.dice, 2))
+        return; /* one state directory, wherever the members are */
+    index_kept_free(&w->kept.divided);
+    enum err e = index_kept_copy(w->kept.now, &w->kept.divided);
+    ASSERT(e == ERR_OK);
+}
+
+void kept_other_half(struct world *w)
+{
+    if (!w->kept.divided)
+        return;
+    index_kept_free(&w->kept.now);
+    w->kept.now = w->kept.divided;
+    w->kept.divided = NULL;
+    w->kept.discard = false;
 }
 
 /* For a world that begins with a copy of these disks: of the index as well, or of none. */

@@ -34,7 +34,7 @@ void measure_slot(struct world *w, const struct io_op *op)
     use->last = id;
     w->counts.slots_used += use->times == 0;
     w->counts.slots_reused += use->times != 0;
-    w->counts.reused_while_out += use->times != 0 && (w->atlas.out || w->atlas.aside);
+    w->counts.reused_while_out += use->times != 0 && (w->atlas.out || w->atlas.aside || w->halves.apart);
     use->times++;
 }
 
@@ -109,11 +109,13 @@ void measure_crash(struct world *w, const struct io_op *op)
     struct under_way u = {.w = w};
     sim_io_each_in_flight(w->sim, &u, look_at_op);
     look_at_op(&u, op);
-    w->struck = (struct struck){.compaction = u.compaction, .hedge = u.hedge, .seal = u.seal, .recovery = w->mounting && !w->pool};
+    w->struck = (struct struck){.compaction = u.compaction, .hedge = u.hedge, .seal = u.seal, .recovery = w->mounting && !w->pool,
+                               .merge = w->halves.meeting && w->mounting && !w->pool};
     w->counts.crashes_in_compaction += u.compaction;
     w->counts.crashes_in_hedge += u.hedge;
     w->counts.crashes_in_seal += u.seal;
     w->counts.crashes_in_recovery += w->struck.recovery;
+    w->counts.crashes_in_merge += w->struck.merge;
     w->counts.crashes_in_rebuild += u.rebuild;
     w->counts.crashes_in_repair += u.repair;
     w->counts.crashes_before_index += w->mounting && w->pool;
@@ -126,6 +128,7 @@ void measure_index_lost(struct world *w)
     w->counts.index_lost_in_hedge += w->struck.hedge;
     w->counts.index_lost_in_seal += w->struck.seal;
     w->counts.index_lost_in_recovery += w->struck.recovery;
+    w->counts.index_lost_in_merge += w->struck.merge;
 }
 
 /* --- enough --- */

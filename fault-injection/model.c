@@ -51,7 +51,7 @@ struct model_message *model_add(struct model *m, struct queue_id qid, uint64_t s
     }
     ASSERT(m->messages && m->count < m->capacity && !model_find(m, qid));
     struct model_message *msg = &m->messages[m->count++];
-    *msg = (struct model_message){.qid = qid, .seed = seed, .appended = MODEL_ASKED};
+    *msg = (struct model_message){.qid = qid, .seed = seed, .appended = MODEL_ASKED, .born = m->half};
     msg->next = m->buckets[bucket_of(qid)];
     m->buckets[bucket_of(qid)] = m->count;
     return msg;
@@ -153,11 +153,81 @@ void model_on_crash(struct model *m)
     }
 }
 
+/* --- halves --- */
+
+static struct model_facts facts_of(const struct model_message *msg)
+{
+    struct model_facts f = {.retired = msg->retired, .held = msg->held, .was_held = msg->was_held};
+    memcpy(f.delivered, msg->delivered, sizeof f.delivered);
+    return f;
+}
+
+static void facts_set(struct model_message *msg, const struct model_facts *f)
+{
+    msg->retired = f->retired;
+    msg->held = f->held;
+    msg->was_held = f->was_held;
+    memcpy(msg->delivered, f->delivered, sizeof f->delivered);
+}
+
+/* What was said once may be known or not. */
+static void facts_blur(struct model_facts *f, const struct model_facts *said)
+{
+    f->retired = said->retired != MODEL_NO ? MODEL_MAYBE : f->retired;
+    f->held = said->held != MODEL_NO ? MODEL_MAYBE : f->held;
+    for (uint32_t r = 0; r < MODEL_RECIPIENTS_MAX; r++)
+        f->delivered[r] = said->delivered[r] != MODEL_NO ? MODEL_MAYBE : f->delivered[r];
+}
+
+void model_divide(struct model *m)
+{
+    for (uint32_t i = 0; i < m->count; i++) {
+        struct model_message *msg = &m->messages[i];
+        msg->apart = true;
+        msg->divided = facts_of(msg);
+        facts_blur(&msg->divided, &msg->divided);
+        msg->joined = msg->divided;
+    }
+}
+
+void model_half_begin(struct model *m, uint8_t half)
+{
+    m->half = half;
+    for (uint32_t i = 0; i < m->count; i++) {
+        struct model_message *msg = &m->messages[i];
+        msg->elsewhere = msg->born != 0 && msg->born != half;
+        if (msg->apart)
+            facts_set(msg, &msg->divided);
+    }
+}
+
+void model_half_end(struct model *m)
+{
+    for (uint32_t i = 0; i < m->count; i++) {
+        struct model_message *msg = &m->messages[i];
+        struct model_facts said = facts_of(msg);
+        if (msg->apart)
+            facts_blur(&msg->joined, &said);
+    }
+}
+
+void model_join(struct model *m)
+{
+    m->half = 0;
+    for (uint32_t i = 0; i < m->count; i++) {
+        struct model_message *msg = &m->messages[i];
+        if (msg->apart)
+            facts_set(msg, &msg->joined);
+        msg->apart = msg->elsewhere = false;
+        msg->born = 0;
+    }
+}
+
 /* --- verdicts --- */
 
 bool model_must_be_there(const struct model_message *msg)
 {
-    return msg->appended == MODEL_YES && msg->retired == MODEL_NO && !msg->lost_said;
+    return msg->appended == MODEL_YES && msg->retired == MODEL_NO && !msg->lost_said && !msg->apart && !msg->elsewhere;
 }
 
 void model_audit_begin(struct model *m) { m->audits++; }
@@ -193,6 +263,8 @@ const char *model_audit_entry(struct model *m, const struct index_entry *e, stru
     *message_out = msg;
     if (msg->seen == m->audits)
         return "MOD-3: a message is listed twice";
+    if (msg->elsewhere)
+        return "MOD-6: a half shows a message that was handed to the other";
     msg->seen = m->audits;
     msg->segment = e->place.segment;
     msg->place = e->place;

@@ -6,7 +6,11 @@
  *  MOD-2  not acknowledged: there whole or not at all; once seen, it stays (recovery made it durable).
  *  MOD-3  nothing is there that nobody handed over.
  *  MOD-4  retired with acknowledgement: never there again.
- *  MOD-5  an acknowledged mark or hold holds until a later one replaces it. */
+ *  MOD-5  an acknowledged mark or hold holds until a later one replaces it.
+ *  MOD-6  of a pool cut in two each half knows its own mail and what it did itself. Mail of before may be seen in either,
+ *         or in one, and what was said of it before, or by the other, may be unknown. Put together, all mail is there;
+ *         what was retired in the meantime may come once more, and so may a recipient whose result was known.
+ *         From then on MOD-1 to MOD-5 hold for all of it. */
 #ifndef MODEL_H
 #define MODEL_H
 
@@ -22,6 +26,9 @@
 
 /* How sure the model is of something it asked for. */
 enum model_fact { MODEL_NO, MODEL_ASKED, MODEL_YES, MODEL_MAYBE }; /* MAYBE: asked and never answered well */
+
+/* What is known of what was said about a message. */
+struct model_facts { enum model_fact retired, held, delivered[MODEL_RECIPIENTS_MAX]; bool was_held; };
 
 struct model_message {
     struct queue_id qid;
@@ -42,6 +49,10 @@ struct model_message {
     uint32_t envelope_bytes;
     bool doomed, lost_told;      /* losses.c: a block of it is bad everywhere; an event named it */
     bool frame_lost, spoilt;     /* one of its frame is; its frame was chosen */
+    uint8_t born;                /* in this half; 0: with all members here */
+    bool apart;                  /* MOD-6: of before the cut, while there are halves */
+    bool elsewhere;              /* handed to the half that is not here */
+    struct model_facts divided, joined; /* at the cut; what both halves make of it */
     uint64_t seen, verified;     /* number of the audit that saw it, that compared every byte */
     uint32_t next;               /* hash chain, index + 1 */
 };
@@ -51,6 +62,7 @@ struct model {
     uint32_t count, capacity;
     uint32_t *buckets;
     uint64_t audits;
+    uint8_t half;                /* that is alone now; 0: none */
     uint64_t acked, retired;     /* counters */
     uint64_t live_bytes;         /* of bodies that must be there, about: counted anew by each audit */
 };
@@ -72,6 +84,12 @@ void model_on_retired(struct model *m, struct model_message *msg, enum err e);
 void model_on_held(struct model_message *msg, enum err e);
 void model_on_delivered(struct model_message *msg, uint32_t recipient, enum err e);
 void model_on_crash(struct model *m); /* everything under way was never answered */
+
+/* MOD-6; each after model_on_crash. */
+void model_divide(struct model *m);
+void model_half_begin(struct model *m, uint8_t half);
+void model_half_end(struct model *m);
+void model_join(struct model *m);
 
 /* Verdicts: NULL when all is well, else a static line that says which promise is broken. */
 void model_audit_begin(struct model *m);

@@ -137,6 +137,16 @@ static void plan_index(struct plan *plan)
     plan->mount_percent[SIM_FAULT_index_damaged] = between(&prng, 0, 15);
 }
 
+/* And one in three is cut in two halves that are mounted without each other. */
+static void plan_halves(struct plan *plan)
+{
+    struct prng prng = {plan->seed ^ UINT64_C(0x68616c7665732121)};
+    if (prng_below(&prng, 3) || (plan->level != PLAN_REALISTIC && plan->level != PLAN_CRUEL))
+        return;
+    plan->halves_percent = between(&prng, 1, 100);
+    plan->half_actions = between(&prng, 40, 400);
+}
+
 void plan_make(struct plan *plan, uint64_t seed, enum plan_level level, uint32_t ops)
 {
     struct prng prng = {seed ^ UINT64_C(0x5370304f4c53494d)};
@@ -148,6 +158,7 @@ void plan_make(struct plan *plan, uint64_t seed, enum plan_level level, uint32_t
     if (level != PLAN_NONE)
         plan_faults(plan, &prng);
     plan_index(plan);
+    plan_halves(plan);
 }
 
 void plan_make_plain(struct plan *plan, uint64_t seed, uint32_t members, uint32_t copies)

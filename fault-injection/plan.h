@@ -38,6 +38,8 @@ struct plan {
     uint64_t rest_every_ns;         /* mean pause between REST kinds */
     uint32_t rest_weight[SIM_FAULT_COUNT];
     uint32_t mount_percent[SIM_FAULT_COUNT];   /* MOUNT kinds, at each mount */
+    uint32_t halves_percent;        /* of times when all is well, and the first: the pool is cut in two halves */
+    uint32_t half_actions;          /* about, of each */
     bool index_kept;                /* from mount to mount; else it is empty at each */
     uint32_t unmount_percent;       /* of stops that are clean */
     uint32_t audit_percent;         /* of mounts that are followed by a full audit */

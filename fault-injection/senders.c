@@ -580,7 +580,8 @@ static struct model_message *senders_pick(struct world *w)
         return NULL;
     for (uint32_t tries = 0; tries < 8; tries++) {
         struct model_message *msg = &w->model.messages[prng_below(&w->work, w->model.count)];
-        if (model_must_be_there(msg) && !msg->busy)
+        bool there = model_must_be_there(msg) || (msg->apart && msg->appended == MODEL_YES && msg->retired == MODEL_NO);
+        if (there && !msg->busy)
             return msg;
     }
     return NULL;
@@ -637,7 +638,7 @@ void senders_step(struct world *w)
     senders_watch(w);
     if (w->paused || io_now_ns(w->io) < w->resume_ns)
         return;
-    while (w->action_count < w->plan.at_once && measure_goes_on(w)) {
+    while (w->action_count < w->plan.at_once && world_begins(w)) {
         senders_begin(w);
         if (w->plan.pause_ns && prng_below(&w->work, 4) == 0) {
             w->resume_ns = io_now_ns(w->io) + prng_below(&w->work, w->plan.pause_ns);

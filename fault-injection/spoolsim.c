@@ -26,7 +26,7 @@ struct options {
     uint64_t seed, seeds, list_from;
     uint32_t ops, seconds, jobs, without;
     enum plan_level level;
-    bool mixed, verbose, once, required;
+    bool mixed, verbose, once, required, halves;
     const char *program;
 };
 
@@ -83,6 +83,7 @@ static uint64_t run_once(const struct options *o, uint64_t seed, bool first, str
     plan_make(&plan, seed, level, o->ops ? o->ops : OPS_DEFAULT);
     plan.measured = MEASURED && o->ops == 0 && (level == PLAN_REALISTIC || level == PLAN_CRUEL);
     plan.index_kept = plan.index_kept && !(o->without & WITHOUT_INDEX);
+    plan.halves_percent = o->halves ? plan.halves_percent : 0;
     world_make(w, &plan);
     w->verbose = o->verbose && first;
     w->list_from = o->list_from;
@@ -141,6 +142,8 @@ static void on_answer(void *owner, uint64_t seed, const void *answer, const char
     if (r->o.ops)
         printf(" --ops %u", r->o.ops);
     print_without(r->o.without);
+    if (r->o.halves)
+        printf(" --halves");
     printf(" --verbose\n");
     fflush(stdout);
 }
@@ -185,6 +188,8 @@ static void print_counts(const struct totals *t)
            N(c->slots_reused), N(c->given_up));
     printf("members put in %llu, replaced %llu, taken out %llu, spares called up %llu\n", N(c->joined), N(c->replaced),
            N(c->taken_out), N(c->spares));
+    printf("merges of two halves %llu, crashes in them %llu, index lost behind those %llu; halves without room to be mounted alone "
+           "%llu\n", N(c->merges), N(c->crashes_in_merge), N(c->index_lost_in_merge), N(c->halves_refused));
     printf("blocks spoilt on every image: messages reported lost by id %llu; on one image here and another there: records read "
            "all the same %llu\n", N(c->lost_by_id), N(c->salvaged));
     printf("met:");
@@ -251,13 +256,15 @@ static int usage(void)
 {
     fprintf(stderr,
             "usage: spoolsim [--seed N] [--seeds COUNT] [--faults none|realistic|cruel|beyond|mixed] [--ops N] [--jobs N]\n"
-            "                [--seconds S] [--once] [--require] [--verbose] [--list-from OP] [--planted NAME|list] [--without index]\n"
+            "                [--seconds S] [--once] [--require] [--verbose] [--list-from OP] [--planted NAME|list]\n"
+            "                [--without index] [--halves]\n"
             "--faults mixed: odd seeds are realistic, even ones cruel\n"
             "--ops: so many actions; without it a seed of realistic or cruel goes on until it has met the measure\n"
             "--jobs: in so many processes; --seconds: begin no seed after S seconds; --once: do not run each seed twice\n"
             "--require: fail when the run as a whole has not met every counter and every kind of fault\n"
             "--list-from: with --verbose, list the operations from this one on\n"
             "--without: a world that has not got this: an index that is kept from mount to mount\n"
+            "--halves: a pool in three is cut in halves that are mounted without each other, and then put together\n"
             "--planted: with this known bug (build option IRONSPOOL_PLANTED)\n");
     return 2;
 }
@@ -291,7 +298,8 @@ static bool parse(int argc, char **argv, struct options *o)
         {"seconds", required_argument, NULL, 't'}, {"jobs", required_argument, NULL, 'j'},
         {"verbose", no_argument, NULL, 'v'},       {"once", no_argument, NULL, '1'},
         {"require", no_argument, NULL, 'r'},       {"list-from", required_argument, NULL, 'l'},
-        {"planted", required_argument, NULL, 'p'}, {"without", required_argument, NULL, 'w'}, {NULL, 0, NULL, 0}};
+        {"planted", required_argument, NULL, 'p'}, {"without", required_argument, NULL, 'w'}, {"halves", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0}};
     bool ok = true;
     int c;
     while (ok && (c = getopt_long(argc, argv, "", longs, NULL)) != -1)
@@ -302,6 +310,7 @@ static bool parse(int argc, char **argv, struct options *o)
         case 't': o->seconds = (uint32_t)strtoul(optarg, NULL, 0); break;
         case 'j': o->jobs = (uint32_t)strtoul(optarg, NULL, 0); break;
         case 'v': o->verbose = true; break;
+        case 'h': o->halves = true; break;
         case '1': o->once = true; break;
         case 'r': o->required = true; break;
         case 'l': o->list_from = strtoull(optarg, NULL, 0); break;

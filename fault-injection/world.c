@@ -121,6 +121,7 @@ void world_make(struct world *w, const struct plan *plan)
     }
     changes_init(w);
     kept_init(w);
+    halves_init(w);
     atlas_init(w);
     sim_io_on_submit(w->sim, w, atlas_decide);
     sim_io_on_end(w->sim, w, on_op_end);
@@ -218,7 +219,8 @@ bool world_mount(struct world *w)
     ASSERT(!w->pool && !world_failed(w));
     w->mounting = true;
     enum err e = pool_mount(w->io, &w->config, &w->pool, &text);
-    if (e != ERR_OK && !world_crashed(w))
+    w->halves.refused = e == ERR_FULL && w->halves.apart && !world_crashed(w); /* HLV-4 */
+    if (e != ERR_OK && !w->halves.refused && !world_crashed(w))
         world_fail(w, "P6: mount: %s: %s", err_name(e), text);
     if (sim_io_violation(w->sim)[0])
         world_fail(w, "seam: %s", sim_io_violation(w->sim));
@@ -269,8 +271,8 @@ void world_unmount(struct world *w)
         world_after_crash(w);
 }
 
-/* After whatever stop, until a pool is mounted and, when the plan says so, audited. */
-static bool world_restart(struct world *w)
+/* After whatever stop. */
+bool world_restart(struct world *w)
 {
     for (uint32_t n = 0; n < RESTARTS_MAX && !world_failed(w); n++) {
         if (w->era_due) {
@@ -289,6 +291,8 @@ static bool world_restart(struct world *w)
             return true;
         if (world_crashed(w))
             world_after_crash(w);
+        if (w->halves.refused)
+            return false;
     }
     world_fail(w, "P6: no mount in %u attempts", RESTARTS_MAX);
     return false;
@@ -298,7 +302,7 @@ static bool world_restart(struct world *w)
 static void world_look_for_era(struct world *w)
 {
     static struct pool_status s;
-    if (w->atlas.locked || w->atlas.out || w->atlas.aside || !audit_run(w))
+    if (halves_calm(w) || w->atlas.locked || w->atlas.out || w->atlas.aside || !audit_run(w))
         return;
     pool_status(w->pool, &s);
     bool well = s.messages_below_copies == 0;
@@ -410,21 +414,31 @@ static void world_end(struct world *w)
         losses_run(w);
 }
 
+bool world_begins(struct world *w) { return w->halves.calm ? w->begun < w->halves.until : measure_goes_on(w); }
+
+bool world_go_on(struct world *w)
+{
+    world_turn(w);
+    if (!world_crashed(w) && w->pool && !world_failed(w))
+        world_stop_now_and_then(w);
+    if (world_crashed(w))
+        world_after_crash(w);
+    return !world_failed(w) && (w->pool || world_restart(w));
+}
+
 bool world_run(struct world *w)
 {
     w->faults_off = true;
     if (!world_create_pool(w))
         return false;
     w->faults_off = false;
+    w->halves.due = w->plan.halves_percent > 0;
     if (!world_restart(w))
         return w->failure[0] == 0;
     while (!world_failed(w) && (measure_goes_on(w) || w->action_count > 0)) {
-        world_turn(w);
-        if (!world_crashed(w) && w->pool && !world_failed(w))
-            world_stop_now_and_then(w);
-        if (world_crashed(w))
-            world_after_crash(w);
-        if (!w->pool && !world_failed(w) && !world_restart(w))
+        if (w->halves.due)
+            halves_run(w);
+        else if (!world_go_on(w))
             break;
     }
     if (!world_failed(w))

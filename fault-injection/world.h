@@ -22,7 +22,7 @@
 struct world_counts {
     uint64_t appends, acked, refused[ERR_COUNT], visits, reads, read_bytes, retires, marks, states, bounces, large;
     uint64_t crashes, crashes_in_mount, lost_by_id, salvaged, mounts, unmounts, audits, messages_audited, eras, lost_said;
-    uint64_t slots_used, slots_reused, given_up, short_of_measure;
+    uint64_t merges, crashes_in_merge, index_lost_in_merge, halves_refused, slots_used, slots_reused, given_up, short_of_measure;
 #define X(counter, text) uint64_t counter;
 #include "measure.def"
 #undef X
@@ -42,16 +42,27 @@ struct atlas {
 };
 
 struct slot_use { struct segment_id last; uint32_t times; }; /* image headers of different segments written there */
-struct struck { bool compaction, hedge, seal, recovery; };   /* what the last crash interrupted */
+struct struck { bool compaction, hedge, seal, recovery, merge; };   /* what the last crash interrupted */
 
 /* The index between mounts. Written by kept.c. */
 struct kept {
     struct index_kept *now;   /* NULL: it is empty at every mount */
     struct index_kept *older; /* of an earlier mount */
+    struct index_kept *divided; /* of when the pool was cut in two: the other half's */
     struct prng dice;
     uint64_t sync_ns;
     bool discard;             /* the next mount finds none */
     bool died;                /* with the process; nothing reaches it any more */
+};
+
+/* A pool cut in two. Written by halves.c. */
+struct halves {
+    struct prng dice;
+    uint32_t until;           /* of `begun`, while calm */
+    bool due;                 /* the pool is to be cut when it is mounted next */
+    bool calm;                /* nothing is damaged; from the cut until all is whole again */
+    bool apart, meeting;      /* one half is alone; the other comes to it */
+    bool refused;             /* the half that is alone has no room to be mounted */
 };
 
 struct world {
@@ -67,6 +78,7 @@ struct world {
     uint32_t formatted_mask;  /* members that were put in, and formatted without a crash */
     struct atlas atlas;
     struct kept kept;
+    struct halves halves;
     struct link actions;
     uint32_t action_count;
     uint32_t begun;           /* of plan.ops */
@@ -105,6 +117,9 @@ void world_after_crash(struct world *w);  /* drains, abandons, restores the powe
 void world_turn(struct world *w);         /* io_turn, pool_step, limits */
 bool world_settle(struct world *w);       /* until no action is under way */
 bool world_run(struct world *w);          /* the whole plan; false: failed */
+bool world_go_on(struct world *w);        /* a turn, and whatever stop and mount come with it; false: failed */
+bool world_restart(struct world *w);      /* until a pool is mounted and, when the plan says so, audited; false: failed */
+bool world_begins(struct world *w);       /* more actions are to be begun */
 bool world_failed(const struct world *w);
 uint64_t world_scrub(struct world *w, uint64_t until);  /* one whole pass from now on; how many errors it found */
 void world_restored(struct world *w, uint64_t until);   /* until nothing is below copies, and some quiet after */
@@ -154,6 +169,13 @@ void kept_damaged(struct world *w);       /* the pool says so: the process ends 
 void kept_discard(struct world *w);       /* the next mount finds none */
 void kept_before_mount(struct world *w);  /* lost, rewound, damaged */
 void kept_copy(struct world *to, struct world *from);
+void kept_divide(struct world *w);        /* the pool is cut in two; each half may have an index of its own */
+void kept_other_half(struct world *w);
+
+/* --- halves.c --- */
+void halves_init(struct world *w);
+void halves_run(struct world *w);         /* from a whole pool to a whole pool; fails the run or not */
+bool halves_calm(const struct world *w);  /* no damage now */
 
 /* --- rested.c --- */
 void rested_run(struct world *w, uint64_t until); /* damage at rest on one member of a whole pool: one pass finds all */
