@@ -680,6 +680,7 @@ bool scrub_reads_superblock(const struct pool *p, const struct member *m);
 /* Evidence: something was bad on `image` (COPIES_MAX: not known which): look at the segment and around that place. */
 void scrub_note_fault(struct pool *p, struct segment *s, uint32_t image);
 void scrub_note_repair(struct pool *p, struct segment *s, uint32_t image, uint64_t offset, enum err e);
+void scrub_note_given_up(struct pool *p, const struct segment *s, uint32_t image); /* nobody reads there any more */
 void scrub_note_commit(struct pool *p, const struct append_frame *f); /* to be read back */
 void segment_note_stat(struct pool *p, const struct index_segment *stat);
 

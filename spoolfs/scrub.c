@@ -279,7 +279,7 @@ static bool pass_waited_long_enough(struct scrub *c)
         c->idle_since_ns = now;
     if (left && now - c->idle_since_ns < PASS_END_PATIENCE_NS)
         return false;
-    bool open = c->pool->repairs_count > 0 || report_open(c, SCRUB_TABLE) || c->evidence_look.running;
+    bool open = c->pool->repairs_count > 0 || report_pending(c) || c->evidence_look.running;
     if (open && c->settle_since_ns == 0)
         c->settle_since_ns = now;
     return !open || now - c->settle_since_ns >= PASS_SETTLE_PATIENCE_NS;
@@ -416,6 +416,15 @@ void scrub_note_repair(struct pool *p, struct segment *s, uint32_t image, uint64
     }
     report_outcome(c, offset == 0 ? SCRUB_IMAGE_HEADER : SCRUB_FRAME, m, s->id, offset,
                    e == ERR_OK ? SCRUB_REPAIRED : SCRUB_STAYS_BAD);
+}
+
+void scrub_note_given_up(struct pool *p, const struct segment *s, uint32_t image)
+{
+    const struct member *m = &p->members[s->images[image].member];
+    if (!p->scrub)
+        return;
+    report_outcome(p->scrub, SCRUB_FRAME, m, s->id, UINT64_MAX, SCRUB_GONE);
+    report_outcome(p->scrub, SCRUB_IMAGE_HEADER, m, s->id, UINT64_MAX, SCRUB_GONE);
 }
 
 void scrub_fini(struct pool *p)

@@ -133,6 +133,7 @@ void report_missed(struct scrub *c, struct segment_id segment, const struct memb
 void report_outcome(struct scrub *c, enum scrub_kind kind, const struct member *m, struct segment_id segment,
                     uint64_t offset, enum scrub_outcome outcome);
 bool report_open(const struct scrub *c, enum scrub_kind kind);
+bool report_pending(const struct scrub *c); /* something will still become of a finding about an image, or the table */
 void report_settle(struct scrub *c); /* the pass is over: what is open is gone, or comes later */
 
 #define PASS_NEXT_MAX 64u

@@ -324,6 +324,12 @@ static uint64_t look_frame(struct look *l)
 
 /* --- windows --- */
 
+/* What is found is handed to repair at once: it waits where that takes no more. */
+static bool look_has_room(const struct look *l)
+{
+    return l->what != LOOK_MAIL || l->scrub->pool->repairs_count + COPIES_MAX <= REPAIRS_MAX;
+}
+
 static void look_judge(struct look *l)
 {
     l->waits = false;
@@ -331,13 +337,17 @@ static void look_judge(struct look *l)
                                   !segment_id_equal(l->scrub->pool->table_segment->id, l->id)))
         l->stopped = true; /* written anew meanwhile: these bytes are nobody's */
     if (l->headers && !l->stopped) {
+        if (!look_has_room(l)) {
+            l->waits = true;
+            return;
+        }
         look_headers(l);
         l->headers = false;
         l->offset = BLOCK_BYTES;
     }
     uint64_t window_end = l->window_at + l->window_bytes;
     while (!l->stopped && l->offset < l->end && l->offset < window_end) {
-        if (l->scrub->pool->repairs_count + COPIES_MAX > REPAIRS_MAX && l->what == LOOK_MAIL) {
+        if (!look_has_room(l)) {
             l->waits = true;
             return;
         }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: what a pass found, where, and what came of it. Bounded: beyond SCRUB_FINDINGS_MAX only counted.
  * Invariants: SRP-1: a place that is found again while it is still open is one finding. SRP-2: `repaired` counts what was
- * read back, never what was only tried. */
+ * read back, never what was only tried. SRP-3: a pass does not end, within its patience, while something it found may still
+ * be repaired, or go with its segment: one found open is sealed first, and an empty one is freed at once. */
 #include "scrub.h"
 
 #include <stdio.h>
@@ -128,6 +129,18 @@ bool report_open(const struct scrub *c, enum scrub_kind kind)
         if (c->report->findings[i].outcome == SCRUB_OPEN && c->report->findings[i].kind == kind)
             return true;
     return false;
+}
+
+/* SRP-3 */
+bool report_pending(const struct scrub *c)
+{
+    for (uint32_t i = 0; i < c->report->finding_count; i++) {
+        const struct scrub_finding *f = &c->report->findings[i];
+        bool image = f->kind == SCRUB_FRAME || f->kind == SCRUB_IMAGE_HEADER;
+        if (f->outcome == SCRUB_OPEN && image && member_usable(&c->pool->members[f->member]) && segment_find(c->pool, f->segment))
+            return true;
+    }
+    return report_open(c, SCRUB_TABLE);
 }
 
 void report_settle(struct scrub *c)

@@ -206,6 +206,7 @@ void segment_replace_image(struct pool *p, struct segment *s, uint32_t image, st
     } else {
         struct member *m = &p->members[s->images[image].member];
         uint32_t slot = s->images[image].slot;
+        scrub_note_given_up(p, s, image);
         if (m->slot_owner[slot] == segment_index(p, s) + 1 && s->images[image].bad) {
             slot_retire(m, slot);
             pool_event(p, EVENT_slot_retired, m, "slot %u: a place stays bad; its image was made again elsewhere", slot);
@@ -222,6 +223,9 @@ void segment_drop_image(struct pool *p, struct segment *s, uint8_t member)
 {
     ASSERT(s->refs == 0 && s->image_count > 1);
     uint8_t kept = 0, count = s->image_count;
+    for (uint32_t i = 0; i < count; i++)
+        if (s->images[i].member == member)
+            scrub_note_given_up(p, s, i);
     for (uint32_t i = 0; i < count; i++) {
         struct image image = s->images[i];
         struct member *m = &p->members[image.member];

@@ -333,6 +333,79 @@ static void what_is_found_in_a_segment_that_is_sealed_meanwhile_is_repaired(void
     assert_true(r->complete);
 }
 
+/* Found open and empty, closed because of that, and on its way to be freed while the pass has nothing else to do: what
+ * becomes of it decides what the pass says (SRP-3). */
+static void a_pass_waits_for_what_was_found_in_a_segment_that_may_be_freed(void **state)
+{
+    (void)state;
+    fill(15, 9000);
+    struct segment *s = segment_find(w.pool, w.sent[0].record.place.segment);
+    assert_int_equal(s->state, SEGMENT_OPEN);
+    *bytes_of(&s->images[1], 300) ^= 2;
+    scrub_start(w.pool);
+    for (uint32_t n = 0; n < 20000 && s->state != SEGMENT_SEALED; n++) {
+        pool_step(w.pool);
+        io_turn(&w.ram.io, 20000000);
+    }
+    assert_int_equal(s->state, SEGMENT_SEALED);
+    s->state = SEGMENT_FREEING;
+    pass_seconds(5);
+    assert_int_equal(upkeep().scrub.passes, 0);
+    s->state = SEGMENT_SEALED; /* FREED could not be said */
+    pass_seconds(5);
+    const struct scrub_report *r = scrub_report(w.pool, true);
+    assert_non_null(r);
+    assert_int_equal(r->places_found, 1);
+    assert_int_equal(r->places_repaired, 1);
+    assert_int_equal(r->places_left, 0);
+    assert_true(r->complete);
+}
+
+static void an_image_header_waits_for_room_among_the_repairs(void **state)
+{
+    (void)state;
+    fill_and_seal(20, 6, 20000);
+    struct segment *s = segment_find(w.pool, w.sent[0].record.place.segment);
+    *bytes_of(&s->images[1], 300) ^= 2;
+    w.pool->repairs_count += REPAIRS_MAX; /* others that take their time */
+    scrub_start(w.pool);
+    pass_seconds(5);
+    assert_int_equal(upkeep().scrub.passes, 0);
+    w.pool->repairs_count -= REPAIRS_MAX;
+    pass_seconds(5);
+    const struct scrub_report *r = scrub_report(w.pool, true);
+    assert_non_null(r);
+    assert_int_equal(r->places_found, 1);
+    assert_int_equal(r->places_repaired, 1);
+    assert_int_equal(r->places_left, 0);
+}
+
+/* The image is made again elsewhere before the repair of the old place begins. */
+static void what_was_found_on_an_image_that_was_given_up_is_gone(void **state)
+{
+    (void)state;
+    fill_and_seal(20, 6, 20000);
+    struct segment *s = segment_find(w.pool, w.sent[0].record.place.segment);
+    struct member *m = &w.pool->members[s->images[1].member];
+    uint32_t slot;
+    *bytes_of(&s->images[1], 300) ^= 2;
+    m->slot_busy[s->images[1].slot]++; /* something is out there: a repair waits */
+    scrub_start(w.pool);
+    for (uint32_t n = 0; n < 20000 && w.pool->repairs_count == 0; n++)
+        turn();
+    assert_int_equal(w.pool->repairs_count, 1);
+    assert_true(slot_find(m, &slot));
+    assert_true(slot_take(m, slot, s));
+    m->slot_busy[s->images[1].slot]--;
+    memcpy(w.ram.bytes[m->target] + m->slots_offset + slot * m->slot_bytes, bytes_of(&s->images[1], 0), SEGMENT);
+    segment_replace_image(w.pool, s, 1, (struct image){.member = m->number, .slot = slot});
+    pass_seconds(30);
+    const struct scrub_report *r = scrub_report(w.pool, true);
+    assert_non_null(r);
+    assert_int_equal(r->findings[0].outcome, SCRUB_GONE);
+    assert_int_equal(r->places_left, 0);
+}
+
 static void what_no_image_can_prove_is_never_written(void **state)
 {
     (void)state;
@@ -441,6 +514,9 @@ int main(void)
         TEST(each_pass_finds_its_canary_outside_all_slots),
         TEST_FOUR(a_place_that_stays_bad_gets_its_image_made_again_elsewhere_and_its_slot_is_retired),
         TEST(what_is_found_in_a_segment_that_is_sealed_meanwhile_is_repaired),
+        TEST(a_pass_waits_for_what_was_found_in_a_segment_that_may_be_freed),
+        TEST(an_image_header_waits_for_room_among_the_repairs),
+        TEST(what_was_found_on_an_image_that_was_given_up_is_gone),
         TEST(an_image_stays_closed_until_the_last_repair_that_writes_there_is_over),
         TEST(what_no_image_can_prove_is_never_written),
         TEST(a_good_frame_that_does_not_follow_the_one_before_repairs_nothing),
