@@ -155,7 +155,7 @@ static bool written_place(struct world *w, uint16_t target, uint64_t *offset_out
     return false;
 }
 
-static uint64_t superblock_at(const struct sim_disk *disk, uint64_t copy)
+uint64_t atlas_superblock_at(const struct sim_disk *disk, uint64_t copy)
 {
     return copy < 2 ? copy * SUPERBLOCK_BYTES : sim_disk_bytes(disk) - (SUPERBLOCK_COPIES - copy) * SUPERBLOCK_BYTES;
 }
@@ -167,7 +167,7 @@ static void rest_rot(struct world *w, enum sim_fault fault, uint16_t target)
     uint32_t within = (uint32_t)prng_below(&w->hurt, BLOCK_BYTES);
     switch (fault) {
     case SIM_FAULT_rot_superblock: {
-        offset = superblock_at(disk, prng_below(&w->hurt, SUPERBLOCK_COPIES));
+        offset = atlas_superblock_at(disk, prng_below(&w->hurt, SUPERBLOCK_COPIES));
         within %= SUPERBLOCK_SAYS_BYTES;
         break;
     }
@@ -316,7 +316,7 @@ static void superblock_rots(struct world *w)
     if (prng_below(&rot, 100) >= w->plan.mount_percent[SIM_FAULT_rot_superblock])
         return;
     struct sim_disk *disk = sim_io_disk(w->sim, w->atlas.victim);
-    uint64_t offset = superblock_at(disk, prng_below(&rot, SUPERBLOCK_COPIES)) + prng_below(&rot, SUPERBLOCK_SAYS_BYTES);
+    uint64_t offset = atlas_superblock_at(disk, prng_below(&rot, SUPERBLOCK_COPIES)) + prng_below(&rot, SUPERBLOCK_SAYS_BYTES);
     sim_disk_rot(disk, offset, (uint8_t)(1u << prng_below(&rot, 8)));
     mount_fault(w, SIM_FAULT_rot_superblock);
 }

@@ -3,7 +3,9 @@
  * messages' records are spoilt on every image of their segment, and others on one image here and another there.
  *
  *  LOS-1  while the index still knows them, exactly the messages whose record has a block that is bad everywhere are
- *         reported lost, each by its queue id in an event; all others are read byte for byte.
+ *         reported lost, each by its queue id in an event; all others are read byte for byte. Where an image is on a member
+ *         that is away (a person has to see to it) nothing is lost: a read of it says that the member is gone, and no event
+ *         says lost.
  *  LOS-2  the offline check names exactly the frames that were spoilt, besides those that were lost before.
  *  LOS-3  with the index made anew from the log the loss is that of frames: all messages without a record in them are there.
  * Never: writes through the pool. Ends the run: what it spoilt stays spoilt. */
@@ -11,6 +13,7 @@
 
 #include <base/assert.h>
 #include <spoolfs/format.h>
+#include <spoolfs/locate.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,6 +37,8 @@ struct losses {
     struct lost_frame frames[FRAMES_MAX]; /* that the check has to name */
     uint32_t count;
     bool before;                /* the check of before: its findings are taken as they are */
+    struct segment_id away[FRAMES_MAX]; /* an image of them is on a member that is not here, says the check of before */
+    uint32_t away_count;
 };
 
 /* --- places --- */
@@ -75,6 +80,13 @@ static uint32_t images_of(struct world *w, const struct place *place, uint16_t *
     return count;
 }
 
+/* Old images, and those on a member that is not in service, make up for nothing. */
+static bool image_serves(struct world *w, uint16_t target, uint64_t at, const struct place *place)
+{
+    uint64_t offset;
+    return pool_locate(w->pool, target, place, &offset) == ERR_OK && offset == at + place->frame + place->record;
+}
+
 /* True: the whole block is gone; false: one byte of it is wrong. */
 static bool spoil(struct losses *l, uint16_t member, uint64_t offset, uint32_t within)
 {
@@ -112,20 +124,31 @@ static bool shown(const struct world *w, const struct model_message *msg)
     return msg->seen == w->model.audits && model_must_be_there(msg);
 }
 
+static bool is_away(const struct losses *l, struct segment_id segment)
+{
+    for (uint32_t i = 0; i < l->away_count; i++)
+        if (segment_id_equal(l->away[i], segment))
+            return true;
+    return false;
+}
+
 static void doom(struct losses *l, const struct gone *g)
 {
     struct world *w = l->w;
+    bool away = is_away(l, g->frame.segment);
     for (uint32_t i = 0; i < w->model.count; i++) {
         struct model_message *msg = &w->model.messages[i];
         if (!shown(w, msg))
             continue;
         msg->frame_lost = msg->frame_lost || same_frame(&msg->place, &g->frame);
-        msg->doomed = msg->doomed || touched(g, &msg->place, record_bytes(msg));
+        if (touched(g, &msg->place, record_bytes(msg)))
+            *(away ? &msg->waits : &msg->doomed) = true;
     }
     for (uint32_t i = 0; i < chunk_count; i++) {
         const struct chunk_place *c = &chunks[i];
         c->msg->frame_lost = c->msg->frame_lost || same_frame(&c->place, &g->frame);
-        c->msg->doomed = c->msg->doomed || touched(g, &c->place, c->bytes);
+        if (touched(g, &c->place, c->bytes))
+            *(away ? &c->msg->waits : &c->msg->doomed) = true;
     }
     ASSERT(l->count < FRAMES_MAX);
     l->frames[l->count++] = (struct lost_frame){.segment = g->frame.segment, .offset = g->frame.frame};
@@ -140,8 +163,10 @@ static void spoil_everywhere(struct losses *l, struct model_message *victim)
     uint64_t at[IMAGES_MAX], byte = victim->place.record + RECORD_HEAD_BYTES, block = byte - byte % BLOCK_BYTES;
     uint32_t count = images_of(l->w, &victim->place, member, at, IMAGES_MAX);
     bool whole = true;
-    for (uint32_t i = 0; i < count; i++)
-        whole &= spoil(l, member[i], at[i] + victim->place.frame + block, (uint32_t)(byte - block));
+    for (uint32_t i = 0; i < count; i++) {
+        bool block_gone = spoil(l, member[i], at[i] + victim->place.frame + block, (uint32_t)(byte - block));
+        whole &= block_gone || !image_serves(l->w, member[i], at[i], &victim->place);
+    }
     if (count > 0)
         doom(l, &(struct gone){victim->place, whole ? block : byte, whole ? block + BLOCK_BYTES : byte + 1});
 }
@@ -152,16 +177,20 @@ static void spoil_in_halves(struct losses *l, struct model_message *victim)
     uint16_t member[IMAGES_MAX];
     uint64_t at[IMAGES_MAX], first = victim->place.record + RECORD_HEAD_BYTES;
     uint64_t last = victim->place.record + record_bytes(victim) - 1;
-    uint32_t count = images_of(l->w, &victim->place, member, at, IMAGES_MAX);
+    uint32_t count = images_of(l->w, &victim->place, member, at, IMAGES_MAX), serving = 0;
+    bool whole = false;
     if (first / BLOCK_BYTES == last / BLOCK_BYTES)
         return;
     for (uint32_t i = 0; i < count; i++) {
-        uint64_t byte = i % 2 ? last : first, within = byte % BLOCK_BYTES;
-        spoil(l, member[i], at[i] + victim->place.frame + byte - within, (uint32_t)within);
+        if (!image_serves(l->w, member[i], at[i], &victim->place))
+            continue;
+        uint64_t byte = serving++ % 2 ? last : first, within = byte % BLOCK_BYTES;
+        whole = spoil(l, member[i], at[i] + victim->place.frame + byte - within, (uint32_t)within);
     }
-    l->w->counts.salvaged += count > 1;
-    if (count == 1) /* the only image */
-        doom(l, &(struct gone){victim->place, first - first % BLOCK_BYTES, first - first % BLOCK_BYTES + BLOCK_BYTES});
+    l->w->counts.salvaged += serving > 1;
+    uint64_t block = first - first % BLOCK_BYTES;
+    if (serving == 1) /* the only image */
+        doom(l, &(struct gone){victim->place, whole ? block : first, whole ? block + BLOCK_BYTES : first + 1});
 }
 
 static void spoil_some(struct losses *l)
@@ -186,7 +215,7 @@ static void spoil_some(struct losses *l)
 static bool losses_untold(const struct world *w)
 {
     for (uint32_t i = 0; i < w->model.count; i++)
-        if (w->model.messages[i].doomed && !w->model.messages[i].lost_told)
+        if (w->model.messages[i].doomed && !w->model.messages[i].waits && !w->model.messages[i].lost_told)
             return true;
     return false;
 }
@@ -219,7 +248,9 @@ static void losses_read(struct losses *l)
     for (uint32_t i = 0; i < w->model.count && !world_failed(w); i++) {
         struct model_message *msg = &w->model.messages[i];
         w->counts.lost_by_id += msg->doomed;
-        if (msg->doomed && (!msg->lost_said || !msg->lost_told))
+        if (msg->waits && !msg->lost_said) /* with one part lost and another away, either may be the answer */
+            world_fail(w, "P2: queue id %llu is on a member that is away and is handed out", (unsigned long long)msg->qid.counter);
+        if (msg->doomed && !msg->waits && (!msg->lost_said || !msg->lost_told))
             world_fail(w, "P2: queue id %llu is lost and %s", (unsigned long long)msg->qid.counter,
                        msg->lost_said ? "no event says so" : "is handed out");
     }
@@ -250,6 +281,10 @@ static void on_finding(void *owner, const struct pool_check_finding *f)
     struct world *w = l->w;
     world_say(w, "check: %s at %llu of segment %llu on \"%s\": %s%s", f->text, (unsigned long long)f->offset,
               (unsigned long long)f->segment.counter, f->member, err_name(f->fault), f->lost ? ", lost" : "");
+    if (l->before && f->fault == ERR_MEMBER_GONE && !segment_id_is_none(f->segment)) {
+        ASSERT(l->away_count < FRAMES_MAX);
+        l->away[l->away_count++] = f->segment;
+    }
     if (!f->lost)
         return;
     for (uint32_t i = 0; i < l->count; i++)

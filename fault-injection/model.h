@@ -48,6 +48,7 @@ struct model_message {
     struct place place;          /* of its MESSAGE, and the bytes of its envelope, when last listed */
     uint32_t envelope_bytes;
     bool doomed, lost_told;      /* losses.c: a block of it is bad everywhere; an event named it */
+    bool waits;                  /* a block of it is bad on every image but those on members that are away */
     bool frame_lost, spoilt;     /* one of its frame is; its frame was chosen */
     uint8_t born;                /* in this half; 0: with all members here */
     bool apart;                  /* MOD-6: of before the cut, while there are halves */

@@ -414,11 +414,12 @@ static void visit_lost(struct action *a, enum err e, const char *what)
 {
     struct world *w = a->w;
     a->reading = false;
-    bool borne = w->losing ? a->msg->doomed && e == ERR_LOST : w->plan.level == PLAN_BEYOND;
+    bool spoilt = (a->msg->doomed && e == ERR_LOST) || (a->msg->waits && e == ERR_MEMBER_GONE);
+    bool borne = w->losing ? spoilt : w->plan.level == PLAN_BEYOND;
     bool excused = world_crashed(w) || borne || (w->memory_short && e == ERR_NO_MEMORY);
     if (!excused && model_must_be_there(a->msg))
         world_fail(w, "P1: %s of an acknowledged message: %s", what, err_name(e));
-    if (!world_crashed(w) && e == ERR_LOST && borne) {
+    if (!world_crashed(w) && borne && (e == ERR_LOST || w->losing)) {
         a->msg->lost_said = true;
         w->counts.lost_said++;
     }

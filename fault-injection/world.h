@@ -209,6 +209,7 @@ void atlas_fini(struct world *w);
 void atlas_decide(void *owner, const struct io_op *op, uint64_t index, struct sim_fate *fate);
 void atlas_step(struct world *w);         /* damage at rest */
 void atlas_before_mount(struct world *w); /* returns, swaps, jumps; perhaps another victim */
+uint64_t atlas_superblock_at(const struct sim_disk *disk, uint64_t copy);
 void atlas_stop(struct world *w);         /* faults stop, what they did stays; between mounts */
 void atlas_next_era(struct world *w);     /* perhaps another victim; between mounts */
 
