@@ -657,6 +657,7 @@ static void cut_off(struct server *server)
 {
     LINK_EACH_SAFE (l, next, &server->sessions) {
         struct session *s = CONTAINER_OF(l, struct session, link);
+        log_disconnect(s);
         conn_close(&s->conn, s->retired);
         session_free(s);
     }
@@ -665,7 +666,9 @@ static void cut_off(struct server *server)
 static void grace_over(struct loop_timer *t)
 {
     struct server *server = t->owner;
-    cut_off(server);
+    LINK_EACH_SAFE (l, next, &server->sessions)
+        smtp_in_cut_off(&CONTAINER_OF(l, struct session, link)->smtp);
+    cut_off(server); /* what was said still leaves */
     loop_defer(server->deps.loop, &server->stopped_task);
 }
 

@@ -80,10 +80,15 @@ static void end_session_with(struct smtp_in *m, enum err why, const char *code, 
     end_session(m);
 }
 
+static void end_stopping(struct smtp_in *m)
+{
+    end_session_with(m, ERR_STOPPING, "421 4.3.2", "Service shutting down, closing connection");
+}
+
 static void end_if_stopping(struct smtp_in *m)
 {
     if (m->stopping && !m->in_mail && m->state == SMTP_IN_COMMANDS)
-        end_session_with(m, ERR_STOPPING, "421 4.3.2", "Service shutting down, closing connection");
+        end_stopping(m);
 }
 
 static void refuse_bare(struct smtp_in *m) /* SIN-2 */
@@ -117,7 +122,7 @@ static const char *reply_of(enum err e)
 static bool refuse_error(struct smtp_in *m, enum err e)
 {
     if (e == ERR_STOPPING) {
-        end_session_with(m, e, "421 4.3.2", "Service shutting down, closing connection");
+        end_stopping(m);
         return true;
     }
     refuse(m, e, reply_of(e));
@@ -758,4 +763,13 @@ void smtp_in_stop(struct smtp_in *m)
 {
     m->stopping = true;
     end_if_stopping(m);
+}
+
+void smtp_in_cut_off(struct smtp_in *m)
+{
+    m->stopping = true;
+    if (m->state == SMTP_IN_HANDSHAKE) /* nothing can be said there */
+        end_session(m);
+    else if (m->state != SMTP_IN_CLOSED)
+        end_stopping(m);
 }

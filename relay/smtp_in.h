@@ -98,5 +98,6 @@ void smtp_in_finish(struct smtp_in *m, enum err e, const char *queue_id);
 void smtp_in_tls_started(struct smtp_in *m);
 void smtp_in_timeout(struct smtp_in *m); /* 421 4.4.2 */
 void smtp_in_stop(struct smtp_in *m);    /* 421 4.3.2 now, or when the transaction under way is over */
+void smtp_in_cut_off(struct smtp_in *m); /* 421 4.3.2 now, whatever is under way */
 
 #endif

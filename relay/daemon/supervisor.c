@@ -33,7 +33,8 @@
 #define HANG_MS 30000u           /* no sign of life: longer than any stall of a disk the engine survives */
 #define CRASHES_FOR_DISCARD 3u
 #define CRASH_WINDOW_MS 60000u
-#define SPOOL_STOP_MS 15000u     /* pool_unmount gives up after 8 s twice */
+#define SPOOL_STOP_MS 15000u     /* to be mounted again: pool_unmount gives up after 8 s twice */
+#define SPOOL_STOP_MS_MIN 1000u  /* a kill costs the next start a recovery: not for less */
 #define ALARM_STOP_MS 5000u      /* it finishes nothing */
 #define LOCK_PATIENCE_MS 2000u   /* the children of a supervisor that was killed need a moment to be gone */
 #define SERVICE "ironspoold"
@@ -61,7 +62,7 @@ struct supervisor {
     int admin, signals, lock;
     struct child children[CHILDREN];
     bool stopping, said_ready;
-    uint64_t watchdog_at_ms;
+    uint64_t watchdog_at_ms, stop_by_ms;
 };
 
 static uint64_t now_ms(void)
@@ -256,8 +257,15 @@ static void ask_to_stop(struct child *c, uint64_t grace_ms, uint64_t patience_ms
 
 static void stop_relay(struct supervisor *s)
 {
-    uint64_t grace = s->config->shutdown_grace_ms * 7 / 10; /* the rest is for the spool's unmount */
-    ask_to_stop(&s->children[RELAY], grace, grace + s->config->shutdown_grace_ms / 10 + 500);
+    uint64_t grace = s->config->shutdown_grace_ms; /* the rest is for the spool's unmount */
+    ask_to_stop(&s->children[RELAY], grace * 7 / 10, grace > 1000 ? grace * 85 / 100 : 850);
+}
+
+/* Disks that do not answer do not hold up the end: what was acknowledged is on them or elsewhere. */
+static void stop_spool(struct supervisor *s, uint64_t now)
+{
+    uint64_t left = s->stop_by_ms > now ? s->stop_by_ms - now : 0;
+    ask_to_stop(&s->children[SPOOL], 0, left > SPOOL_STOP_MS_MIN ? left : SPOOL_STOP_MS_MIN);
 }
 
 /* --- reload --- */
@@ -326,6 +334,7 @@ static void on_signals(struct supervisor *s)
                 reload(s);
         } else if (!s->stopping) {
             s->stopping = true;
+            s->stop_by_ms = now_ms() + s->config->shutdown_grace_ms;
             log_line(SERVICE, "stopping (%s)", i.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
             notify_say("STOPPING=1");
             stop_relay(s);
@@ -387,7 +396,7 @@ static bool check(struct supervisor *s)
     if (!s->stopping)
         return true;
     if (!s->children[RELAY].pid)
-        ask_to_stop(&s->children[SPOOL], 0, SPOOL_STOP_MS);
+        stop_spool(s, now);
     return s->children[RELAY].pid || s->children[SPOOL].pid || s->children[ALARM].pid;
 }
 

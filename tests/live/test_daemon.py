@@ -156,6 +156,26 @@ class Daemon(unittest.TestCase):
         self.assertIn("pool unmounted", relay.log())
         self.assertFalse(os.path.exists(relay.dir + "/control.sock"))
 
+    def test_sigterm_waits_no_longer_than_its_grace_for_who_never_ends(self):
+        self.relay.change_config("minimal_backoff_time", 'shutdown_grace = "2s"\nminimal_backoff_time')
+        relay = self.relay.start()
+        with relay.raw() as envelope, relay.raw() as content, relay.raw() as idle:
+            for c in (envelope, content, idle):
+                c.ask(b"EHLO client.test.example")
+            for c in (envelope, content):
+                c.ask(b"MAIL FROM:<s@test.example>")
+                c.ask(b"RCPT TO:<d@test.example>")
+            self.assertEqual(content.ask(b"DATA")[0], 354)
+            content.say(b"Subject: half\r\n")
+            relay.process.send_signal(signal.SIGTERM)
+            for c in (idle, envelope, content):
+                code, text = c.reply()
+                self.assertEqual((code, text[:5]), (421, "4.3.2"))
+                self.assertTrue(c.closed())
+            self.assertEqual(relay.process.wait(harness.PATIENCE), 0)
+        self.assertNotIn("did not stop in time", relay.log())
+        self.assertIn("pool unmounted", relay.log())
+
 
 if __name__ == "__main__":
     harness.main()

@@ -406,6 +406,7 @@ static void a_stop_does_not_wait_longer_than_its_grace(void **state)
     UNTIL(stops == 1);
     assert_int_equal(counters().sessions, 0);
     UNTIL(c.closed);
+    assert_true(heard(&c, "421 4.3.2"));
     conn_close(&c.conn, false);
 }
 
