@@ -147,6 +147,7 @@ static enum err room_now(struct intake *i, uint64_t size)
     case ERR_BELOW_POLICY:
     case ERR_READ_ONLY:
     case ERR_INDEX_LAG:
+    case ERR_INDEX_FULL:
         return s.accepting;
     default: /* a spool that restarts has its grace: port_reserve knows */
         return s.connected && s.accepting == ERR_OK && size > s.free_bytes ? ERR_FULL : ERR_OK;

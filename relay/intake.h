@@ -51,7 +51,7 @@ struct intake_callbacks {
     void (*done)(void *owner, enum err e, const char *queue_id);
 };
 
-/* `size`: SIZE= of MAIL, 0 when not given. ERR_FULL, ERR_BELOW_POLICY, ERR_READ_ONLY, ERR_INDEX_LAG when that is known
+/* `size`: SIZE= of MAIL, 0 when not given. ERR_FULL, ERR_BELOW_POLICY, ERR_READ_ONLY, ERR_INDEX_LAG, ERR_INDEX_FULL when that is known
  * now; ERR_TOO_LARGE over message_size_limit; ERR_NO_MEMORY. `settings` outlives the transaction's session. */
 enum err intake_begin(struct intake *intake, const struct settings *settings, const struct intake_callbacks *cb, void *owner,
                       const struct intake_client *client, const char *sender, uint32_t sender_len, uint64_t size,

@@ -51,7 +51,7 @@ uint64_t port_clock_ms(const struct port *port); /* pool clock now, extrapolated
 enum err port_take_queue_id(struct port *port, struct queue_id *qid_out) MUST_CHECK;
 
 /* Space admission: a transaction in progress reserves its SIZE (or message_size_limit) before 354. ERR_FULL,
- * ERR_BELOW_POLICY, ERR_READ_ONLY, ERR_INDEX_LAG, ERR_SPOOL_GONE (longer than a short grace). */
+ * ERR_BELOW_POLICY, ERR_READ_ONLY, ERR_INDEX_LAG, ERR_INDEX_FULL, ERR_SPOOL_GONE (longer than a short grace). */
 enum err port_reserve(struct port *port, uint64_t bytes) MUST_CHECK;
 void port_unreserve(struct port *port, uint64_t bytes);
 

@@ -379,7 +379,9 @@ struct pool {
     /* index */
     struct index *index;
     bool table_scanned;           /* the segment table of this mount comes from image headers: it may not know all there is */
-    bool index_open, index_live, index_ready, index_replaying, index_rebuild, index_discard, index_damaged;
+    bool index_open, index_live, index_ready, index_replaying, index_rebuild, index_discard, index_damaged,
+        index_full;
+    uint64_t index_lag;           /* bytes of this mount that it has not taken */
     struct walk replay_walk;
     bool replay_walking, replay_stopping;
     uint8_t *replay_frame;        /* a frame that waits for room in the index */
@@ -520,6 +522,9 @@ void segment_drop_image(struct pool *p, struct segment *s, uint8_t member); /* t
 uint32_t slot_reserve(const struct member *m, enum spool_class class);
 struct segment_id segment_next_id(struct pool *p);
 uint32_t segment_index(const struct pool *p, const struct segment *s);
+
+/* spool.c */
+enum err spool_index_follows(const struct pool *p) MUST_CHECK; /* new mail needs an index that can */
 
 /* commit.c */
 void commit_step(struct pool *p);                      /* starts frames that gathered */

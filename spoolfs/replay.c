@@ -188,8 +188,33 @@ static bool replay_begin(struct pool *p)
 #define REPLAY_RETRY_NS (100 * NS_PER_MS) /* of a segment no present member can be read for */
 #define REPLAY_FRAMES_PER_STEP 16u /* then the loop turns: commits come first */
 
+/* What the index owes to this mount; the backlog of a replay does not count. */
+static uint64_t replay_lag(const struct pool *p)
+{
+    uint64_t lag = 0;
+    for (uint32_t i = 0; i < p->segment_used; i++) {
+        const struct segment *s = &p->segments[i];
+        bool holds = s->state == SEGMENT_OPEN || s->state == SEGMENT_CLOSED || s->state == SEGMENT_SEALED;
+        if (holds && s->kind == SEGMENT_MAIL && s->id.incarnation == p->incarnation && s->fed < s->length)
+            lag += s->length - s->fed;
+    }
+    return lag;
+}
+
+/* How the index keeps up; admission (spool.c) goes by it. */
+static void replay_look(struct pool *p)
+{
+    bool full = p->index && index_full(p->index);
+    if (full && !p->index_full)
+        pool_event(p, EVENT_index_full, NULL, "the file system of state_directory takes nothing more; new mail is refused");
+    p->index_full = full;
+    bool counts = p->index_ready || !p->index_open; /* one that is made again from the log gets on by itself */
+    p->index_lag = p->index && !p->index_live && counts ? replay_lag(p) : 0;
+}
+
 void replay_step(struct pool *p)
 {
+    replay_look(p);
     if (!p->index_open || p->index_live)
         return;
     if (!p->index_replaying && !replay_begin(p))

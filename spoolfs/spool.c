@@ -4,17 +4,13 @@
 
 #include <base/planted.h>
 
-/* Committed bytes the index may lag behind in a running pool (a replay at mount does not count). */
-#define INDEX_LAG_BYTES_MAX (512 * MIB)
-
-static uint64_t index_lag(const struct pool *p)
+/* New mail needs an index that can follow. */
+enum err spool_index_follows(const struct pool *p)
 {
-    uint64_t lag = 0;
-    for (uint32_t i = 1; i < p->appender_count; i++) {
-        const struct segment *s = p->appenders[i].segment;
-        lag += s ? s->length - s->fed : 0;
-    }
-    return lag;
+    uint64_t limit = p->config.index_lag_limit ? p->config.index_lag_limit : INDEX_LAG_BYTES_DEFAULT;
+    if (p->index_full)
+        return ERR_INDEX_FULL;
+    return p->index_lag > limit ? ERR_INDEX_LAG : ERR_OK;
 }
 
 /* Room in an open segment is room that is already taken. */
@@ -41,8 +37,8 @@ static enum err spool_admits(struct pool *p, const struct spool_group *g)
         return ERR_OK;
     if (p->headroom_full)
         return ERR_FULL;
-    if (p->index_ready && !p->index_live && index_lag(p) > INDEX_LAG_BYTES_MAX)
-        return ERR_INDEX_LAG;
+    if ((why = spool_index_follows(p)) != ERR_OK)
+        return why;
     for (uint32_t i = 1; i < p->appender_count; i++)
         if (appender_has_room(&p->appenders[i]))
             return ERR_OK;
@@ -122,6 +118,11 @@ struct queue_id spool_lend_queue_ids(struct pool *p, uint32_t count)
 struct index *spool_index(struct pool *p)
 {
     return p->index;
+}
+
+bool spool_index_open(struct pool *p)
+{
+    return p->index_open;
 }
 
 bool spool_index_ready(struct pool *p)

@@ -122,6 +122,8 @@ static enum err status_accepting(struct pool *p)
         return ERR_BELOW_POLICY;
     if (p->headroom_full)
         return ERR_FULL;
+    if ((why = spool_index_follows(p)) != ERR_OK)
+        return why;
     if (status_free_for_mail(p) == 0 && !placement_possible(p, SPOOL_NEW_MAIL, 0, &why))
         return why;
     return ERR_OK;
@@ -195,6 +197,8 @@ static void status_action(const struct pool *p, struct pool_status *o)
             named = p->members[i].name;
     if (p->count_lost > 0)
         snprintf(o->action, sizeof o->action, "spooltool events");
+    else if (p->index_full)
+        snprintf(o->action, sizeof o->action, "make room in state_directory; spooltool doctor");
     else if (named[0])
         snprintf(o->action, sizeof o->action, "spooltool members (look at \"%s\")", named);
     else if (o->state == POOL_AT_RISK)
@@ -233,6 +237,7 @@ void pool_status(struct pool *p, struct pool_status *o)
     if (o->index_progress > 1.0)
         o->index_progress = 1.0;
     o->index_replayed_bytes = p->replay_bytes;
+    o->index_full = p->index_full;
     o->index_damaged = p->index_damaged;
     uint64_t now = io_now_ns(p->io);
     o->absent_wait_ms = p->absent_wait_until_ns > now ? (p->absent_wait_until_ns - now) / NS_PER_MS : 0;

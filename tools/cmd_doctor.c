@@ -71,7 +71,7 @@ static void look_at_state(struct doctor *d, const struct config *c)
     uint64_t room = (uint64_t)v.f_bavail * v.f_frsize;
     snprintf(found, sizeof found, "%s, %s free", c->state_directory, out_bytes(room, size));
     look(d, room < STATE_FREE_MIN ? TOOL_ATTENTION : TOOL_DONE, "state_directory", found,
-         room < STATE_FREE_MIN ? "the index needs room: without it the queue is not shown whole, in the end mail is refused with 451" : "");
+         room < STATE_FREE_MIN ? "the index needs room: without it the queue is not shown whole and new mail is refused with 451" : "");
 }
 
 static void look_at_daemon(struct doctor *d)

@@ -246,6 +246,15 @@ static bool queue_command(struct admin_client *c, const char *command, const str
     if (strncmp(command, "queue-", 6) != 0)
         return false;
     const char *verb = command + 6;
+    if (c->spool->pool && !spool_index_open(c->spool->pool)) {
+        admin_fail(c, ERR_BUSY, "the index is not open yet; if that lasts: spooltool doctor");
+        return true;
+    }
+    bool one = strcmp(verb, "show") == 0 || strcmp(verb, "body") == 0;
+    if (!one && c->spool->pool && index_full(spool_index(c->spool->pool))) {
+        admin_fail(c, ERR_INDEX_FULL, "the index has no room in state_directory, so it does not know all: make some, then ask again");
+        return true;
+    }
     if (strcmp(verb, "list") == 0) {
         admin_list(c, request);
         return true;
@@ -254,7 +263,7 @@ static bool queue_command(struct admin_client *c, const char *command, const str
         admin_summary(c);
         return true;
     }
-    if (strcmp(verb, "show") == 0 || strcmp(verb, "body") == 0) {
+    if (one) {
         (verb[0] == 's' ? admin_show : admin_body)(c, request);
         return true;
     }

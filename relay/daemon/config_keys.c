@@ -94,6 +94,7 @@ const struct config_key config_keys[] = {
     {CONFIG_POOL, "scrub_interval", CONFIG_TIME_NS, POOL(scrub_interval_ns), 60 * S_NS, 365 * DAY_S * S_NS, NULL, "24h"},
     {CONFIG_POOL, "degrade_after", CONFIG_TIME_NS, POOL(degrade_after_ns), S_NS / 10, 600 * S_NS, NULL, "2s"},
     {CONFIG_POOL, "absent_wait", CONFIG_TIME_NS, POOL(absent_wait_ns), 0, 7 * DAY_S * S_NS, NULL, "10m"},
+    {CONFIG_POOL, "index_lag_limit", CONFIG_BYTES, POOL(index_lag_limit), MIB, 1024 * GIB, NULL, "512M"},
     {CONFIG_POOL, "spare_after", CONFIG_TIME_NS, POOL(spare_after_ns), S_NS, 7 * DAY_S * S_NS, NULL, "60s"},
     {CONFIG_POOL, "share_disk", CONFIG_BOOL, POOL(share_disk), 0, 0, NULL, "no"},
 

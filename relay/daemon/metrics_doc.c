@@ -69,6 +69,7 @@ static void pool_metrics(const struct status_view *v, struct json_out *j)
     counter(j, "segments_compacted_total", "Segments freed by compaction.", p->segments_compacted);
     gauge(j, "absent_wait_seconds", "How long older mail still waits for an absent member.", (double)p->absent_wait_ms / 1e3);
     gauge(j, "index_ready", "1 when the index is complete.", p->index_ready);
+    gauge(j, "index_full", "1 while state_directory has no room for the index; new mail is refused.", p->index_full);
     gauge(j, "index_progress_ratio", "Part of the log the index has read back.", p->index_progress);
 }
 

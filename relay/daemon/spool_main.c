@@ -123,7 +123,7 @@ static void counts_came(struct index_query *q, enum err e)
 void spool_counts_ask(struct spool_process *sp, struct counts_wait *w)
 {
     struct index *index = sp->pool ? spool_index(sp->pool) : NULL;
-    if (!index || sp->stop) {
+    if (!index || !spool_index_open(sp->pool) || sp->stop) {
         w->done(w);
         return;
     }

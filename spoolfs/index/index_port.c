@@ -78,6 +78,11 @@ uint32_t index_room(struct index *x)
     return ring_room(&x->ring);
 }
 
+bool index_full(const struct index *x)
+{
+    return atomic_load_explicit(&x->full, memory_order_relaxed);
+}
+
 enum err index_replay_begin(struct index *x, bool rebuild)
 {
     struct command cmd = {.kind = COMMAND_REPLAY_BEGIN, .flag = rebuild};
@@ -208,15 +213,16 @@ static void port_answered(struct index *x, struct index_query *q)
     pthread_mutex_unlock(&x->out.lock);
 }
 
-void port_answer_summaries(struct index *x)
+void port_answer_possible(struct index *x)
 {
     struct index_query *found;
+    bool all_taken = ring_used(&x->ring) == 0; /* PORT-1 */
     do {
         found = NULL;
         pthread_mutex_lock(&x->out.lock);
         LINK_EACH (l, &x->asked) {
             struct index_query *q = CONTAINER_OF(l, struct index_query, link);
-            if (q->kind == INDEX_SUMMARY) {
+            if (q->kind == INDEX_SUMMARY || (all_taken && !query_waits(&x->core, q))) {
                 found = q;
                 break;
             }

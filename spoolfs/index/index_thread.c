@@ -6,8 +6,8 @@
  *
  * Invariants: IDX-4. THREAD-1: only the thread touches the core and the store. THREAD-2: between two commands that
  * change something at most FLUSH_AFTER_NS pass until they are in the store, unless the store fails: then it is tried
- * again every RETRY_NS, the ring fills, and index_feed says ERR_INDEX_LAG. THREAD-3: what the child died of, the parent
- * never reads. */
+ * again every RETRY_NS, the ring fills, and index_feed says ERR_INDEX_LAG; for lack of room index_full says so at once.
+ * THREAD-3: what the child died of, the parent never reads. */
 #include "port.h"
 #include "index_lmdb.h"
 
@@ -168,6 +168,18 @@ static enum err core_make(struct lmdb_index *l, struct uuid pool)
     return core_open(&l->x.core);
 }
 
+/* A file system that became read-only has no room either. */
+static bool no_room(enum err e)
+{
+    return e == ERR_FULL || e == ERR_MEMBER_FULL || e == ERR_DENIED;
+}
+
+static void thread_tell_room(struct lmdb_index *l, enum err e)
+{
+    if (atomic_exchange(&l->x.full, no_room(e)) != no_room(e))
+        event_set(l->x.event_fd);
+}
+
 static bool open_verdict(enum err e)
 {
     return e == ERR_OK || e == ERR_NOT_FOUND || e == ERR_CORRUPT;
@@ -192,7 +204,7 @@ static enum err open_once(struct lmdb_index *l, struct uuid pool)
         made = core_make(l, pool);
     if (made != ERR_NOT_FOUND) {
         core_drop(l);
-        return ERR_SYSTEM;
+        return no_room(made) ? made : ERR_SYSTEM;
     }
     return e;
 }
@@ -216,10 +228,12 @@ static bool thread_open(struct lmdb_index *l)
             return false;
     enum err e = open_once(l, pool);
     while (!open_verdict(e)) {
+        thread_tell_room(l, e);
         if (!thread_pause(l, RETRY_NS))
             return false;
         e = open_once(l, pool);
     }
+    thread_tell_room(l, ERR_OK);
     l->behind = e == ERR_OK ? key_of(1) : (struct key){0};
     port_opened(&l->x, e);
     event_set(l->x.event_fd);
@@ -309,7 +323,7 @@ static void thread_turn(struct lmdb_index *l)
     if (e == ERR_OK)
         e = port_answer(&l->x);
     if (e != ERR_OK)
-        port_answer_summaries(&l->x); /* a full file system silences nobody */
+        port_answer_possible(&l->x); /* a full file system silences nobody */
     thread_note(l, now);
     if (e == ERR_OK && l->dirty && now >= l->sync_at_ns) {
         l->dirty = false;
@@ -321,6 +335,7 @@ static void thread_turn(struct lmdb_index *l)
         l->behind_at_ns = now + BEHIND_PAUSE_NS;
     }
     l->retry_at_ns = e == ERR_OK ? 0 : now_ns() + RETRY_NS; /* THREAD-2 */
+    thread_tell_room(l, e);
     if (port_has_news(&l->x))
         event_set(l->x.event_fd);
 }

@@ -15,6 +15,7 @@ struct index {
     struct core core;
     struct out out;                  /* out.lock guards out, asked and answered */
     struct link asked, answered;     /* of struct index_query */
+    atomic_bool full;                /* index_full: the store's owner writes */
     bool above_half;                 /* the ring was more than half full when last looked at; the reader's */
     int event_fd;
     void (*wake)(struct index *x, bool now);  /* something was fed (now: somebody waits for it) */
@@ -28,7 +29,8 @@ void port_fini(struct index *x);
 enum err port_drain(struct index *x) MUST_CHECK;
 /* Answers what was asked; ERR_OK also when nothing was. Anything else: the store is not able to now, they wait. */
 enum err port_answer(struct index *x) MUST_CHECK;
-void port_answer_summaries(struct index *x); /* while nothing can be stored: what is stored is still counted */
+/* While nothing can be stored: what is stored is still counted, and who asks about other mail need not wait. */
+void port_answer_possible(struct index *x);
 void port_opened(struct index *x, enum err e);
 bool port_asked(struct index *x);    /* a query waits */
 bool port_has_news(struct index *x); /* index_dispatch would call back */

@@ -273,6 +273,8 @@ static void a_full_file_system_fills_the_ring_and_loses_nothing(void **state)
     assert_int_equal(e, ERR_INDEX_LAG);
     assert_true(index_room(w.index) < 1024);
     assert_true(fed > 16384);
+    while (!index_full(w.index))
+        turn(&w);
     index_dispatch(w.index);
     w.rooms = 0;
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
@@ -280,7 +282,32 @@ static void a_full_file_system_fills_the_ring_and_loses_nothing(void **state)
         turn(&w);
     assert_true(index_room(w.index) >= INDEX_RING_BYTES / 2);
     assert_int_equal(summary(&w).messages, fed);
+    assert_false(index_full(w.index));
     assert_int_equal(w.damages, 0);
+    world_end(&w);
+}
+
+static void without_room_to_begin_it_is_full_until_there_is_some(void **state)
+{
+    (void)state;
+    struct world w;
+    struct rlimit old, none;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    none = old;
+    none.rlim_cur = 0;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    world_make(&w, LMDB);
+    world_open_soon(&w);
+    while (!index_full(w.index))
+        turn(&w);
+    assert_false(w.opened);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    while (!w.opened)
+        turn(&w);
+    assert_false(index_full(w.index));
+    live(&w);
+    settle(&w);
     world_end(&w);
 }
 
@@ -404,6 +431,7 @@ int main(void)
         cmocka_unit_test(a_damaged_file_is_noticed_or_does_no_harm),
         cmocka_unit_test(damage_while_it_runs_is_told_and_not_answered_from),
         cmocka_unit_test(a_full_file_system_fills_the_ring_and_loses_nothing),
+        cmocka_unit_test(without_room_to_begin_it_is_full_until_there_is_some),
         cmocka_unit_test(the_map_grows),
         cmocka_unit_test(what_the_watermark_covers_is_there_after_a_kill),
         cmocka_unit_test(two_processes_do_not_share_a_directory),

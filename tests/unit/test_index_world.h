@@ -103,7 +103,7 @@ static inline void turn(struct world *w)
     index_dispatch(w->index);
 }
 
-static inline void world_open(struct world *w)
+static inline void world_open_soon(struct world *w)
 {
     struct index_callbacks cb = {w, on_open, on_segment, on_room, on_damage, on_conflict};
     w->opened = false;
@@ -112,17 +112,27 @@ static inline void world_open(struct world *w)
                  : w->kept       ? index_mem_open_kept(w->pool, w->kept, &cb, &w->index)
                                  : index_mem_open(w->pool, &cb, &w->index);
     assert_int_equal(e, ERR_OK);
+}
+
+static inline void world_open(struct world *w)
+{
+    world_open_soon(w);
     while (!w->opened)
         turn(w);
 }
 
-static inline void world_start(struct world *w, enum kind kind)
+static inline void world_make(struct world *w, enum kind kind)
 {
     *w = (struct world){.kind = kind, .pool = {{1, 2, 3}}};
     if (kind == LMDB) {
         snprintf(w->directory, sizeof w->directory, "/tmp/test_index.XXXXXX");
         assert_non_null(mkdtemp(w->directory));
     }
+}
+
+static inline void world_start(struct world *w, enum kind kind)
+{
+    world_make(w, kind);
     world_open(w);
     assert_int_equal(w->open_error, ERR_NOT_FOUND);
 }

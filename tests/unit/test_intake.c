@@ -370,7 +370,7 @@ static void a_refused_append_is_told_and_nothing_is_kept(void **state)
 static void refusals_known_early_come_with_mail(void **state)
 {
     (void)state;
-    static const enum err errors[] = {ERR_FULL, ERR_BELOW_POLICY, ERR_READ_ONLY, ERR_INDEX_LAG};
+    static const enum err errors[] = {ERR_FULL, ERR_BELOW_POLICY, ERR_READ_ONLY, ERR_INDEX_LAG, ERR_INDEX_FULL};
     for (size_t i = 0; i < 4; i++) {
         fake.status.accepting = errors[i];
         assert_int_equal(begin(0), errors[i]);

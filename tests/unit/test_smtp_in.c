@@ -594,8 +594,9 @@ static void errors_of_the_spool_become_their_replies(void **state)
         const char *reply;
     } rows[] = {
         {ERR_SPOOL_GONE, "451 4.3.0"}, {ERR_BELOW_POLICY, "451 4.3.0"}, {ERR_READ_ONLY, "451 4.3.0"},
-        {ERR_INDEX_LAG, "451 4.3.0"},  {ERR_NO_MEMORY, "451 4.3.0"},    {ERR_FULL, "452 4.3.1"},
-        {ERR_TOO_LARGE, "552 5.3.4"},  {ERR_STOPPING, "421 4.3.2"},     {ERR_LOST, "451 4.3.0"},
+        {ERR_INDEX_LAG, "451 4.3.0"},  {ERR_INDEX_FULL, "451 4.3.0"},   {ERR_NO_MEMORY, "451 4.3.0"},
+        {ERR_FULL, "452 4.3.1"},       {ERR_TOO_LARGE, "552 5.3.4"},    {ERR_STOPPING, "421 4.3.2"},
+        {ERR_LOST, "451 4.3.0"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         for (int where = 0; where < 5; where++) {
@@ -651,6 +652,14 @@ static void stopping_waits_for_the_transaction_under_way(void **state)
     p = greeted(&plain_config);
     smtp_in_stop(&p->machine);
     assert_non_null(strstr(p->said, "421 4.3.2"));
+    peer_close(p);
+    p = greeted(&plain_config);
+    send_text(p, ENVELOPE "DATA\r\nx");
+    smtp_in_stop(&p->machine);
+    assert_int_equal(p->machine.state, SMTP_IN_CONTENT);
+    smtp_in_cut_off(&p->machine);
+    assert_non_null(strstr(p->said, "421 4.3.2"));
+    assert_non_null(strstr(p->done, "abandon close"));
     peer_close(p);
 }
 

@@ -70,6 +70,8 @@ enum err index_abort(struct index *index, struct queue_id qid) MUST_CHECK;
  * keeps all of them, because a member is away that may hold their MESSAGEs. */
 enum err index_incarnation(struct index *index, uint64_t incarnation, bool keep_chunks) MUST_CHECK;
 uint32_t index_room(struct index *index);               /* bytes free in the ring */
+/* The file system has no room for what was fed: it waits, and is tried again. Each change makes the event fd readable. */
+bool index_full(const struct index *index);
 #define INDEX_FEED_OVERHEAD 192u                        /* ring bytes of a record beyond its payload */
 
 /* Replay: between begin and end tombstones are kept and nothing is due. `rebuild` starts from nothing. */

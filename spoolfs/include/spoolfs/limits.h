@@ -68,7 +68,9 @@
 #define LEASES_MAX 65536u                              /* messages held by relays at one time */
 
 /* --- engine --- */
-#define INDEX_RING_BYTES (8 * FRAME_BYTES_MAX) /* committed records the index has not taken yet (index_lag_limit) */
+#define INDEX_RING_BYTES (8 * FRAME_BYTES_MAX) /* committed records the index has not taken yet */
+/* Committed bytes the index may lag behind. Half a minute of a disk: what it cannot catch up with then is no burst. */
+#define INDEX_LAG_BYTES_DEFAULT (512 * MIB)
 #define IO_IN_FLIGHT_PER_MEMBER_MAX 64u
 
 _Static_assert(ALIAS_LINE_BYTES_MAX > ALIAS_EXPANSION_MAX * (ADDRESS_BYTES_MAX + 2u), "the longest list is one line");

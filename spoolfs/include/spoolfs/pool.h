@@ -61,6 +61,7 @@ struct pool_config {
     uint32_t copies, min_copies;
     uint64_t degrade_after_ns, absent_wait_ns;
     uint64_t scrub_interval_ns;   /* 0: a day */
+    uint64_t index_lag_limit;     /* bytes the index may lag behind while new mail is taken; 0: INDEX_LAG_BYTES_DEFAULT */
     uint64_t spare_after_ns;      /* how long a member is absent or slow before a spare takes its place; 0: a minute */
     uint32_t member_count;        /* io target i is member i */
     struct pool_member_config members[MEMBERS_MAX];
@@ -147,6 +148,7 @@ struct pool_status {
     bool index_ready;
     double index_progress;              /* 0 to 1 while rebuilding or replaying */
     uint64_t index_replayed_bytes;
+    bool index_full;                    /* its file system takes nothing more */
     bool index_damaged;                 /* found while running: stop and mount again with the index discarded */
     uint64_t absent_wait_ms;            /* older mail still waits this long for an absent member */
     uint64_t frames, records, hedges, segments_compacted;

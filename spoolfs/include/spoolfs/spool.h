@@ -41,7 +41,7 @@ struct spool_group {
 };
 
 /* ERR_BUSY: bounded buffers are full, try again from on_room. ERR_FULL, ERR_BELOW_POLICY, ERR_READ_ONLY,
- * ERR_INDEX_LAG: refused now, nothing was taken. ERR_TOO_LARGE: does not fit one frame. */
+ * ERR_INDEX_LAG, ERR_INDEX_FULL: refused now, nothing was taken. ERR_TOO_LARGE: does not fit one frame. */
 enum err spool_submit(struct pool *pool, struct spool_group *g) MUST_CHECK;
 /* One callback, for the one who was told ERR_BUSY. */
 void spool_on_room(struct pool *pool, void (*on_room)(void *owner), void *owner);
@@ -77,6 +77,7 @@ bool spool_leased(struct pool *pool, struct queue_id qid);
 
 /* For queries. NULL never; not ready (nothing is due) until pool_status.index_ready. */
 struct index *spool_index(struct pool *pool);
+bool spool_index_open(struct pool *pool);  /* queries are answered, from as much as is replayed */
 bool spool_index_ready(struct pool *pool);
 /* Messages that arrived before this pool-clock time wait for absent_wait; 0: none wait. */
 uint64_t spool_due_after_ms(struct pool *pool);
