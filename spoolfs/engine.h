@@ -264,7 +264,7 @@ struct appender {
     uint64_t retry_ns;            /* no segment to be had before this */
 };
 
-struct incarnation { uint64_t incarnation, high_water; };
+struct incarnation { uint64_t incarnation, high_water, last_table; };
 
 /* table.c */
 struct table_group {
@@ -549,6 +549,9 @@ enum err table_apply(struct pool *p, const struct record_view *r, bool *begun) M
 struct incarnation *table_incarnation(struct pool *p, uint64_t incarnation);
 enum err table_note_incarnation(struct pool *p, uint64_t incarnation, uint64_t high_water) MUST_CHECK;
 bool table_says_dead(struct pool *p, struct segment_id id);
+/* TAB-5: all that `table`, or one before it of its incarnation, told is known. */
+bool table_covers(struct pool *p, struct segment_id table);
+enum err table_note_read(struct pool *p, struct segment_id table) MUST_CHECK;
 
 /* reader.c: blocking, one frame after the other, from any image (mount and check only) */
 struct reader {

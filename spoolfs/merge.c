@@ -59,6 +59,7 @@ static bool half_has(const struct half *h, uint8_t member) { return (h->members 
 
 static bool half_means_same(const struct half *h, uint8_t member) { return (h->same >> member) & 1; }
 
+/* Of this half is who is told of in its table and not in ours (TAB-5). */
 static void half_know_members(struct half *h)
 {
     struct pool *p = h->pool;
@@ -67,8 +68,8 @@ static void half_know_members(struct half *h)
         if (!m->used || m->removed || !h->super->members[i].used || !uuid_equal(m->uuid, h->super->members[i].uuid))
             continue;
         h->same |= 1u << i;
-        bool alone = !table_incarnation(p, m->loaded_incarnation) && table_incarnation(h->view, m->loaded_incarnation);
-        if (m->present && (alone || segment_id_equal(p->superblocks[m->target].table, h->super->table)))
+        struct segment_id table = m->present ? p->superblocks[m->target].table : (struct segment_id){0};
+        if (!table_covers(p, table) && table_covers(h->view, table))
             h->members |= 1u << i;
     }
 }
@@ -224,6 +225,12 @@ static bool half_has_news(const struct half *h)
     return false;
 }
 
+static enum err merge_incarnation(struct pool *p, const struct incarnation *theirs)
+{
+    enum err e = table_note_incarnation(p, theirs->incarnation, theirs->high_water);
+    return e == ERR_OK ? table_note_read(p, (struct segment_id){theirs->incarnation, theirs->last_table}) : e;
+}
+
 static enum err merge_view(struct half *h)
 {
     struct pool *p = h->pool;
@@ -238,8 +245,6 @@ static enum err merge_view(struct half *h)
     if (e != ERR_OK)
         return e;
     merge_drop_placeless(p);
-    for (uint32_t i = 0; i < v->incarnation_count && e == ERR_OK; i++)
-        e = table_note_incarnation(p, v->incarnations[i].incarnation, v->incarnations[i].high_water);
     p->next_sequence = v->next_sequence > p->next_sequence ? v->next_sequence : p->next_sequence;
     p->next_table = v->next_table > p->next_table ? v->next_table : p->next_table;
     p->clock_base_ms = v->clock_base_ms > p->clock_base_ms ? v->clock_base_ms : p->clock_base_ms;
@@ -265,6 +270,8 @@ enum err merge_half(struct pool *p, struct member *m)
         half_know_members(&h);
     if (e == ERR_OK && half_has_news(&h))
         e = merge_view(&h);
+    for (uint32_t i = 0; i < h.view->incarnation_count && e == ERR_OK; i++)
+        e = merge_incarnation(p, &h.view->incarnations[i]);
     view_free(h.view);
     return e;
 }

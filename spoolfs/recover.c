@@ -242,7 +242,7 @@ enum err table_load(struct pool *p, struct pool *into, struct segment_id id, con
     if (e == ERR_OK && into->table_parts_missing > 0)
         e = ERR_CORRUPT; /* what it does not list would count as dead */
     reader_close(&r);
-    return e;
+    return e == ERR_OK ? table_note_read(into, id) : e;
 }
 
 /* Where the header says that others lie whose members are not here. */
@@ -414,34 +414,33 @@ static enum err recover_half(struct pool *p, struct member *m)
     return e;
 }
 
-/* Who went on while others left has said so in its superblock. A member that was pulled has not: an OPEN or a FREED that was on its
- * way in its copy of the table is no news of a half. */
-static bool half_saw_others_leave(const struct member *m, const struct superblock *s)
+/* The newest of those that may know of something we do not (TAB-5): who has an older superblock of the same mount then only
+ * was away. */
+static struct member *halves_next(struct pool *p, uint32_t seen)
 {
-    bool saw = false;
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
-        saw = saw || (i != m->number && s->members[i].used && !s->members[i].removed && !s->members[i].in_sync);
-    return saw;
+    struct member *next = NULL;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        struct member *m = &p->members[i];
+        if (m->used && m->present && !(seen & (1u << i)) && !table_covers(p, p->superblocks[m->target].table) &&
+            (!next || newer(&p->superblocks[m->target], &p->superblocks[next->target])))
+            next = m;
+    }
+    return next;
 }
 
-/* Two halves may carry one epoch number; and a half may be of an incarnation that we know, when it is the one that stayed
- * in service as the others left. Of the newest superblock's own mount no member ran apart: one process wrote for all of
- * them, and who is behind missed an update. Its table may be the one before, with a FREED that came while the next was
- * written. */
-static enum err recover_halves(struct pool *p, const struct superblock *newest)
+/* Two halves may carry one epoch number, and a half may be of an incarnation that we know, when it is the one that stayed in
+ * service as the others left: what its superblocks say of others proves nothing, for they may be late by a moment. */
+static enum err recover_halves(struct pool *p)
 {
     enum err e = ERR_OK;
-    for (uint32_t i = 0; i < MEMBERS_MAX && e == ERR_OK; i++) {
+    uint32_t seen = 0;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         struct member *m = &p->members[i];
-        bool known = !m->loaded_incarnation || table_incarnation(p, m->loaded_incarnation);
-        if (!m->used || !m->present || (known && !m->behind))
-            continue;
-        if (known)
+        if (m->used && m->present && m->behind && table_incarnation(p, m->loaded_incarnation))
             pool_event(p, EVENT_member_stale, m, "its superblock is older than the pool's; it is brought up to date");
-        bool alone = !known || half_saw_others_leave(m, &p->superblocks[m->target]);
-        if (m->loaded_incarnation && m->loaded_incarnation != newest->incarnation && alone)
-            e = recover_half(p, m);
     }
+    for (struct member *m; e == ERR_OK && (m = halves_next(p, seen)) != NULL; seen |= 1u << m->number)
+        e = recover_half(p, m);
     return e;
 }
 
@@ -466,7 +465,7 @@ enum err recover_table(struct pool *p, const struct superblock *newest)
         return recover_table_by_scan(p);
     }
     recover_keep_table(p, newest->table, images, count);
-    return recover_halves(p, newest);
+    return recover_halves(p);
 }
 
 /* --- ends of segments --- */

@@ -7,10 +7,13 @@
  * rewrite runs no OPEN, SEAL or FREED is committed, so the parts are one state. TAB-3: what follows the TABLE in its
  * segment is newer than it. TAB-4: OPENs of an incarnation come in the order of their counters, so that at any time what
  * is below its high-water mark and not listed was freed, or never took a frame: a table that stopped early, on a member that
- * left, takes nothing for dead that it only did not live to see. */
+ * left, takes nothing for dead that it only did not live to see. TAB-5: a table segment that was given up is never written
+ * again, and what it said is in the next one of its incarnation, whose counter is higher. So who has read one knows all
+ * that an older one told, and a member whose superblocks name a newer one may know more. */
 #include "engine.h"
 
 #include <base/planted.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,8 +61,23 @@ enum err table_note_incarnation(struct pool *p, uint64_t incarnation, uint64_t h
     }
     if (p->incarnation_count == INCARNATIONS_MAX && incarnation_make_room(p) != ERR_OK)
         return ERR_FULL;
-    p->incarnations[p->incarnation_count++] = (struct incarnation){incarnation, high_water};
+    p->incarnations[p->incarnation_count++] = (struct incarnation){incarnation, high_water, 0};
     return ERR_OK;
+}
+
+bool table_covers(struct pool *p, struct segment_id table)
+{
+    const struct incarnation *i = table_incarnation(p, table.incarnation);
+    return segment_id_is_none(table) || (i && table.counter <= i->last_table);
+}
+
+enum err table_note_read(struct pool *p, struct segment_id table)
+{
+    enum err e = table_note_incarnation(p, table.incarnation, 0);
+    struct incarnation *i = e == ERR_OK ? table_incarnation(p, table.incarnation) : NULL;
+    if (i && i->last_table < table.counter)
+        i->last_table = table.counter;
+    return e;
 }
 
 bool table_says_dead(struct pool *p, struct segment_id id)
@@ -186,7 +204,13 @@ static enum err table_apply_part(struct pool *p, const struct record_view *r)
     left -= (uint32_t)sizeof head;
     uint32_t incarnations = le32_get(head.incarnations), segments = le32_get(head.segments);
     if (incarnations > INCARNATIONS_MAX || segments > TABLE_SEGMENTS_PER_PART ||
-        left != incarnations * sizeof(struct table_incarnation_disk) + segments * sizeof(struct table_segment_disk))
+        left < segments * sizeof(struct table_segment_disk))
+        return ERR_CORRUPT;
+    left -= segments * (uint32_t)sizeof(struct table_segment_disk);
+    uint32_t row = sizeof(struct table_incarnation_disk);
+    if (left != incarnations * row)
+        row = offsetof(struct table_incarnation_disk, last_table); /* written before there was one: nothing counts as read */
+    if (left != incarnations * row)
         return ERR_CORRUPT;
     if (le32_get(head.part) == 0)
         p->table_parts_read = 0;
@@ -197,10 +221,12 @@ static enum err table_apply_part(struct pool *p, const struct record_view *r)
     p->next_table = le64_get(head.table) > p->next_table ? le64_get(head.table) : p->next_table;
     enum err e = ERR_OK;
     for (uint32_t i = 0; i < incarnations && e == ERR_OK; i++) {
-        struct table_incarnation_disk d;
-        memcpy(&d, at, sizeof d);
-        at += sizeof d;
+        struct table_incarnation_disk d = {0};
+        memcpy(&d, at, row);
+        at += row;
         e = table_note_incarnation(p, le64_get(d.incarnation), le64_get(d.high_water));
+        if (e == ERR_OK)
+            e = table_note_read(p, (struct segment_id){le64_get(d.incarnation), le64_get(d.last_table)});
     }
     for (uint32_t i = 0; i < segments && e == ERR_OK; i++) {
         struct table_segment_disk d;
@@ -434,7 +460,8 @@ static enum err rewrite_fill(struct pool *p, struct frame *f)
     }
     for (uint32_t i = 0; i < incarnations; i++)
         inc[i] = (struct table_incarnation_disk){le64_of(p->incarnations[i].incarnation),
-                                                 le64_of(p->incarnations[i].high_water)};
+                                                 le64_of(p->incarnations[i].high_water),
+                                                 le64_of(p->incarnations[i].last_table)};
     uint32_t segments = 0;
     while (p->table_cursor < p->segment_used && segments < TABLE_SEGMENTS_PER_PART) {
         const struct segment *s = &p->segments[p->table_cursor++];

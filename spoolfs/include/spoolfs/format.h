@@ -182,7 +182,8 @@ struct table_segment_disk {
 };
 enum table_state { TABLE_OPEN = 1, TABLE_SEALED = 2, TABLE_SEALED_BY_RECOVERY = 3 };
 
-struct table_incarnation_disk { struct le64 incarnation, high_water; };
+/* last_table: counter of the newest table segment of that incarnation which whoever wrote this has read, or merged. */
+struct table_incarnation_disk { struct le64 incarnation, high_water, last_table; };
 
 /* RECORD_TABLE: this, then `incarnations` table_incarnation_disk, then `segments` table_segment_disk */
 struct table_part_disk {

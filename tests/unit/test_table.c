@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a TABLE record says, read from bytes: which incarnations are known, and whose tables were read (TAB-5). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <engine.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define OURS UINT64_C(0x1111)
+#define THEIRS UINT64_C(0x2222)
+
+static uint8_t bytes[sizeof(struct table_part_disk) + 2 * sizeof(struct table_incarnation_disk) + 1];
+
+static struct pool *pool_of(void)
+{
+    struct pool *p = calloc(1, sizeof *p);
+    assert_non_null(p);
+    p->incarnations = calloc(INCARNATIONS_MAX, sizeof *p->incarnations);
+    assert_non_null(p->incarnations);
+    return p;
+}
+
+static void pool_gone(struct pool *p)
+{
+    free(p->incarnations);
+    free(p);
+}
+
+/* A TABLE of one part with two incarnations in rows of `row` bytes, and `more` bytes behind them. */
+static enum err read_rows(struct pool *p, uint32_t row, uint32_t more)
+{
+    struct table_part_disk head = {.table = le64_of(1), .parts = le32_of(1), .incarnations = le32_of(2)};
+    struct table_incarnation_disk rows[2] = {{le64_of(OURS), le64_of(9), le64_of(7)}, {le64_of(THEIRS), le64_of(3), le64_of(2)}};
+    bool begun = false;
+    memset(bytes, 0, sizeof bytes);
+    memcpy(bytes, &head, sizeof head);
+    for (uint32_t i = 0; i < 2; i++)
+        memcpy(bytes + sizeof head + i * row, &rows[i], row);
+    struct record_view r = {.type = RECORD_TABLE, .body = bytes, .body_bytes = (uint32_t)sizeof head + 2 * row + more};
+    return table_apply(p, &r, &begun);
+}
+
+static void a_table_is_covered_by_a_later_one_of_its_incarnation(void **state)
+{
+    (void)state;
+    struct pool *p = pool_of();
+    assert_int_equal(read_rows(p, sizeof(struct table_incarnation_disk), 0), ERR_OK);
+    assert_true(table_covers(p, (struct segment_id){OURS, 7}));
+    assert_true(table_covers(p, (struct segment_id){OURS, 6}));
+    assert_false(table_covers(p, (struct segment_id){OURS, 8}));
+    assert_false(table_covers(p, (struct segment_id){THEIRS, 3}));
+    assert_false(table_covers(p, (struct segment_id){UINT64_C(0x3333), 1})); /* nobody has heard of it */
+    assert_true(table_covers(p, (struct segment_id){0}));                     /* a member that was never mounted */
+    assert_int_equal(table_note_read(p, (struct segment_id){OURS, 8}), ERR_OK);
+    assert_int_equal(table_note_read(p, (struct segment_id){OURS, 2}), ERR_OK);
+    assert_true(table_covers(p, (struct segment_id){OURS, 8}));
+    assert_int_equal(table_incarnation(p, OURS)->high_water, 9); /* another matter */
+    pool_gone(p);
+}
+
+/* Rows from before there was last_table: nothing counts as read, so that every table is looked at once more. */
+static void a_table_of_the_older_format_is_read(void **state)
+{
+    (void)state;
+    struct pool *p = pool_of();
+    assert_int_equal(read_rows(p, offsetof(struct table_incarnation_disk, last_table), 0), ERR_OK);
+    assert_int_equal(table_incarnation(p, THEIRS)->high_water, 3);
+    assert_false(table_covers(p, (struct segment_id){THEIRS, 1}));
+    pool_gone(p);
+}
+
+static void a_table_of_another_length_is_corrupt(void **state)
+{
+    (void)state;
+    struct pool *p = pool_of();
+    assert_int_equal(read_rows(p, sizeof(struct table_incarnation_disk), 1), ERR_CORRUPT);
+    assert_int_equal(read_rows(p, offsetof(struct table_incarnation_disk, last_table), 1), ERR_CORRUPT);
+    assert_int_equal(p->incarnation_count, 0);
+    pool_gone(p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_table_is_covered_by_a_later_one_of_its_incarnation),
+        cmocka_unit_test(a_table_of_the_older_format_is_read),
+        cmocka_unit_test(a_table_of_another_length_is_corrupt),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
