@@ -83,17 +83,49 @@ static const char *create_domain(struct io *io, const struct pool_member_config 
     return c->domain[0] ? c->domain : io_target(io, t)->domain;
 }
 
+/* Two disks of one shelf are two members in one failure domain; two members on one disk are a mistake. Where two members of one
+ * domain lie on disks that are not known, they may be the same one. */
+static bool create_on_one_disk(struct io *io, const struct pool_config *c, uint16_t a, uint16_t b)
+{
+    const char *domain = create_domain(io, &c->members[a], a);
+    return domain[0] && strcmp(domain, create_domain(io, &c->members[b], b)) == 0 &&
+           strcmp(io_target(io, a)->domain, io_target(io, b)->domain) == 0;
+}
+
+/* Members that hold mail, and the domains they lie in. */
+static void create_count_domains(struct io *io, const struct pool_config *c, uint32_t *members_out, uint32_t *domains_out)
+{
+    *members_out = *domains_out = 0;
+    for (uint16_t a = 0; a < c->member_count; a++) {
+        const char *domain = create_domain(io, &c->members[a], a);
+        bool first = !c->members[a].spare;
+        *members_out += !c->members[a].spare;
+        for (uint16_t b = 0; first && b < a; b++)
+            first = c->members[b].spare || !domain[0] || strcmp(domain, create_domain(io, &c->members[b], b)) != 0;
+        *domains_out += first;
+    }
+}
+
 static enum err create_check_domains(struct io *io, const struct pool_config *c)
 {
-    for (uint16_t a = 0; a < c->member_count && !c->share_disk; a++) {
-        const char *domain = create_domain(io, &c->members[a], a);
+    uint32_t members, domains;
+    if (c->share_disk)
+        return ERR_OK;
+    for (uint16_t a = 0; a < c->member_count; a++)
         for (uint16_t b = 0; b < a; b++)
-            if (domain[0] && strcmp(domain, create_domain(io, &c->members[b], b)) == 0) {
+            if (create_on_one_disk(io, c, a, b)) {
                 snprintf(create_text, sizeof create_text,
-                         "members \"%s\" and \"%s\" share the failure domain %s: put them on different disks, or set "
-                         "share_disk = yes for a demonstration", c->members[b].name, c->members[a].name, domain);
+                         "members \"%s\" and \"%s\" lie on one disk (%s): put them on different disks, or set "
+                         "share_disk = yes for a demonstration", c->members[b].name, c->members[a].name,
+                         io_target(io, a)->domain);
                 return ERR_SAME_DISK;
             }
+    create_count_domains(io, c, &members, &domains);
+    if (domains < c->copies && members >= c->copies) {
+        snprintf(create_text, sizeof create_text,
+                 "%u members lie in %u failure domain%s, and each of %u copies needs one of its own: put members into others, or "
+                 "name their failure_domain as it is", members, domains, domains == 1 ? "" : "s", c->copies);
+        return ERR_SAME_DISK;
     }
     return ERR_OK;
 }

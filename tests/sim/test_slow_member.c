@@ -68,7 +68,7 @@ static int start(uint32_t members, uint32_t per_domain)
     for (uint32_t i = 0; i < members; i++) {
         struct sim_member_shape shape = {.latency = SIM_LATENCY_SSD,
                                          .disk = {.bytes = 256 * SEGMENT + 256 * KIB, .is_file = true, .seed = i}};
-        snprintf(shape.domain, sizeof shape.domain, "shelf:%u", i / per_domain);
+        snprintf(shape.domain, sizeof shape.domain, "disk:%u", i);
         (void)sim_io_add_member(w.sim, &shape);
         snprintf(w.config.members[i].name, sizeof w.config.members[i].name, "%c", 'a' + (int)i);
         snprintf(w.config.members[i].domain, sizeof w.config.members[i].domain, "shelf:%u", i / per_domain);
@@ -76,9 +76,7 @@ static int start(uint32_t members, uint32_t per_domain)
     struct pool_create_options o = {.segment_bytes = SEGMENT};
     struct uuid id;
     const char *text;
-    w.config.share_disk = per_domain > 1; /* two on one shelf: said at the creation only */
     assert_int_equal(pool_create(w.io, &w.config, &o, &id, &text), ERR_OK);
-    w.config.share_disk = false;
     assert_int_equal(pool_mount(w.io, &w.config, &w.pool, &text), ERR_OK);
     return 0;
 }
