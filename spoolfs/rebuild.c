@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: which missing images are made again, in which order and where: the fewest images first, the newest mail first
  * among equals, several at a time; and how far that is. Invariants: RBL-1 to RBL-5 (rebuild.h). */
+#include "pace.h"
 #include "rebuild.h"
 
 #include <base/planted.h>
@@ -11,14 +12,14 @@
 /* A member that left comes back often enough within this time that copying everything would be waste. */
 #define REBUILD_GRACE_NS (10 * NS_PER_S)
 #define REBUILD_GRACE_SLOW_NS (120 * NS_PER_S)
-#define REBUILD_DEADLINE_NS (3600 * NS_PER_S) /* DESIGN section 6: then the event rebuild_behind */
 #define REBUILD_LOOK_NS (500 * NS_PER_MS)
 
 struct rebuild {
     struct pool *pool;
     struct rebuild_job *jobs[REBUILD_AT_ONCE];
-    bool paused, behind;
-    uint64_t next_ns, since_ns, bytes, segments, bytes_this_second, second_ns, rate;
+    bool paused;
+    struct pace pace;
+    uint64_t next_ns, bytes, segments, bytes_this_second, second_ns, rate;
 };
 
 static bool image_counts(const struct pool *p, const struct segment *s, uint32_t i)
@@ -164,29 +165,46 @@ static void rebuild_begin(struct rebuild *r)
             r->next_ns = io_now_ns(p->io) + REBUILD_LOOK_NS;
             break;
         }
-        if (!r->since_ns)
-            r->since_ns = io_now_ns(p->io);
     }
-    if (rebuild_jobs(r) == 0) {
-        r->since_ns = 0;
-        r->behind = false;
+}
+
+/* Bytes of the segments with fewer images than `copies` that can be read, if any of them holds mail. What a member that is
+ * emptied still holds is not at risk. */
+static uint64_t rebuild_at_risk(const struct pool *p)
+{
+    uint64_t bytes = 0;
+    bool mail = false;
+    for (uint32_t i = 0; i < p->segment_used; i++) {
+        const struct segment *s = &p->segments[i];
+        if (s->state != SEGMENT_SEALED || s->kind != SEGMENT_MAIL || segment_images_good(p, s) >= p->config.copies)
+            continue;
+        bytes += s->length;
+        mail = mail || s->live_messages > 0 || s->live_chunks > 0;
     }
+    return mail ? bytes : 0;
 }
 
 static void rebuild_watch_deadline(struct rebuild *r)
 {
     struct pool *p = r->pool;
     uint64_t now = io_now_ns(p->io);
-    if (now - r->second_ns >= NS_PER_S) {
-        r->rate = r->bytes_this_second * NS_PER_S / (now - r->second_ns);
-        r->second_ns = now;
-        r->bytes_this_second = 0;
-    }
-    if (r->since_ns && !r->behind && now - r->since_ns > REBUILD_DEADLINE_NS) {
-        r->behind = true;
-        pool_event(p, EVENT_rebuild_behind, NULL, "redundancy is not restored after %llu s",
-                   (unsigned long long)((now - r->since_ns) / NS_PER_S));
-    }
+    if (now - r->second_ns < NS_PER_S)
+        return;
+    r->rate = r->bytes_this_second * NS_PER_S / (now - r->second_ns);
+    r->second_ns = now;
+    r->bytes_this_second = 0;
+    struct pace_sample s = {.now_ns = now, .remaining = rebuild_at_risk(p), .done = r->bytes,
+                            .working = rebuild_jobs(r) > 0 && !r->paused};
+    if (!pace_judge(&r->pace, &s) || !r->pace.behind)
+        return;
+    uint64_t gone = (now - r->pace.since_ns) / NS_PER_S, left = pace_seconds_left(&r->pace, s.remaining);
+    if (gone >= PACE_DEADLINE_S || left == UINT64_MAX)
+        pool_event(p, EVENT_rebuild_behind, NULL, "redundancy is not restored after %llu s, and %llu MiB remain",
+                   (unsigned long long)gone, (unsigned long long)(s.remaining >> 20));
+    else
+        pool_event(p, EVENT_rebuild_behind, NULL, "after %llu s %llu MiB remain, and at %.1f MiB/s that takes %llu s more",
+                   (unsigned long long)gone, (unsigned long long)(s.remaining >> 20), r->pace.rate / (1 << 20),
+                   (unsigned long long)left);
 }
 
 void rebuild_step(struct pool *p)
@@ -245,9 +263,9 @@ uint32_t rebuild_images_left(const struct pool *p)
 
 uint64_t rebuild_seconds_left(const struct pool *p)
 {
-    uint64_t since = p->rebuild ? p->rebuild->since_ns : 0, now = io_now_ns(p->io);
-    uint64_t gone = since && now > since ? now - since : 0;
-    return gone + NS_PER_S < REBUILD_DEADLINE_NS ? (REBUILD_DEADLINE_NS - gone) / NS_PER_S : 1;
+    uint64_t since = p->rebuild ? p->rebuild->pace.since_ns : 0, now = io_now_ns(p->io);
+    uint64_t gone = since && now > since ? (now - since) / NS_PER_S : 0;
+    return gone + 1 < PACE_DEADLINE_S ? PACE_DEADLINE_S - gone : 1;
 }
 
 void rebuild_status(struct pool *p, struct upkeep_status *o)
@@ -266,5 +284,5 @@ void rebuild_status(struct pool *p, struct upkeep_status *o)
     o->rebuild.eta_seconds = rebuild_jobs(r) && r->rate ? o->rebuild.bytes_remaining / r->rate : 0;
     o->rebuild.segments_rebuilt = r->segments;
     o->rebuild.bytes_rebuilt = r->bytes;
-    o->rebuild.behind = r->behind;
+    o->rebuild.behind = r->pace.behind;
 }

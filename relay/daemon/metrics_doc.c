@@ -213,7 +213,7 @@ static void upkeep_metrics(const struct status_view *v, struct json_out *j)
     gauge(j, "rebuild_remaining_messages", "Messages with fewer images than copies that the rebuild still sees.",
           (double)u->rebuild.messages_remaining);
     counter(j, "rebuild_bytes_total", "Bytes of images made again.", u->rebuild.bytes_rebuilt);
-    gauge(j, "rebuild_behind", "1 while redundancy is not restored within its deadline.", u->rebuild.behind);
+    gauge(j, "rebuild_behind", "1 while redundancy is not restored within its deadline, or will not be at this pace.", u->rebuild.behind);
     head(j, "events_total", "counter", "Events since the start, by kind.");
     for (int e = 0; e < EVENT_COUNT; e++)
         text_add(j, "ironspool_events_total{event=\"%s\",severity=\"%s\"} %llu\n", event_name((enum event_kind)e),

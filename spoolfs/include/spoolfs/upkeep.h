@@ -21,7 +21,7 @@ struct upkeep_status {
     struct {
         enum upkeep_state state;
         uint64_t bytes_remaining, messages_remaining, bytes_per_second, eta_seconds, segments_rebuilt, bytes_rebuilt;
-        bool behind;                  /* the redundancy deadline slipped */
+        bool behind;                  /* the redundancy deadline has passed, or cannot be kept at this pace */
     } rebuild;
 };
 void upkeep_status(struct pool *pool, struct upkeep_status *status_out);
