@@ -3,10 +3,13 @@
  * as the dispatcher wants, and where one fails in smaller ones, bad blocks as zeros, which never verify.
  *
  *   piece -> next piece, twice as large ... -> done | failed, member still there: half of it, down to one block -> zeros
+ *   the last block was refused without a word about the medium -> witness: another block of the slot -> that one again -> done
  *
  * Invariants: BRD-1: ERR_OK means that what is not zeros is what the member said; the caller still verifies everything.
  * BRD-2: a bad sector costs some twenty reads, not one for each block of the range: on a slow member the caller's
- * patience ended before that many answers were there, again and again. */
+ * patience ended before that many answers were there, again and again. BRD-3: a block counts as bad when the member says so of its
+ * medium, or when it answered for other blocks after it had refused this one: a cable, a controller or a driver refuses
+ * everything for a while, and what lies behind it is not lost. */
 #include "engine.h"
 
 #include <base/planted.h>
@@ -30,8 +33,9 @@ static void block_read_submit(struct block_read *r, uint32_t bytes)
     member_submit(r->member, &r->op);
 }
 
-static void block_read_gave_up(struct block_read *r)
+static void block_read_gave_up(struct block_read *r, enum err e)
 {
+    r->refused = e != ERR_MEDIA;
     memset(r->buffer + r->at, 0, BLOCK_BYTES);
     r->bad_blocks++;
     if (r->unread)
@@ -44,6 +48,7 @@ static void block_read_on_piece(struct member_op *mo)
     struct block_read *r = mo->owner;
     enum err e = mo->op.result;
     uint32_t length = mo->op.length;
+    r->refused = r->refused && e != ERR_OK; /* it answers */
     if (e == ERR_MEMBER_GONE || e == ERR_CANCELED || (PLANTED(short_read_is_end) && e == ERR_SHORT)) {
         block_read_end(r, e);
         return;
@@ -57,14 +62,61 @@ static void block_read_on_piece(struct member_op *mo)
     } else if (r->piece == 0) {
         r->piece = BLOCK_BYTES; /* nothing counts as bad that was asked for only once */
     } else {
-        block_read_gave_up(r);
+        block_read_gave_up(r, e);
     }
     block_read_next(r);
+}
+
+/* --- BRD-3 --- */
+
+/* The last block's place in the buffer serves for both: it holds zeros. */
+static void block_read_ask(struct block_read *r, uint64_t offset, void (*done)(struct member_op *mo))
+{
+    r->op = (struct member_op){.done = done, .owner = r, .mail = r->mail};
+    r->op.op = (struct io_op){.kind = IO_READ, .class = r->class, .length = BLOCK_BYTES, .offset = offset,
+                              .buffer = r->buffer + r->length - BLOCK_BYTES};
+    member_submit(r->member, &r->op);
+}
+
+static void block_read_judged(struct block_read *r, bool refuses_this_one)
+{
+    memset(r->buffer + r->length - BLOCK_BYTES, 0, BLOCK_BYTES);
+    r->refused = !refuses_this_one;
+    if (r->refused && r->member->refused_since_ns == 0)
+        r->member->refused_since_ns = io_now_ns(r->member->pool->io);
+    block_read_end(r, r->refused ? ERR_IO : r->bad_blocks * BLOCK_BYTES == r->length ? ERR_MEDIA : ERR_OK);
+}
+
+static void block_read_on_again(struct member_op *mo)
+{
+    block_read_judged(mo->owner, mo->op.result != ERR_OK && mo->op.result != ERR_MEMBER_GONE);
+}
+
+static void block_read_on_witness(struct member_op *mo)
+{
+    struct block_read *r = mo->owner;
+    if (mo->op.result == ERR_OK || mo->op.result == ERR_MEDIA)
+        block_read_ask(r, r->offset + r->length - BLOCK_BYTES, block_read_on_again);
+    else
+        block_read_judged(r, false);
+}
+
+/* The image's header; or the other end of the slot when that is what was asked for. */
+static void block_read_witness(struct block_read *r)
+{
+    const struct member *m = r->member;
+    ASSERT(r->offset >= m->slots_offset);
+    uint64_t slot = r->offset - (r->offset - m->slots_offset) % m->slot_bytes;
+    block_read_ask(r, r->offset > slot ? slot : slot + m->slot_bytes - BLOCK_BYTES, block_read_on_witness);
 }
 
 static void block_read_next(struct block_read *r)
 {
     uint32_t left = r->length - r->at;
+    if (left == 0 && r->refused) {
+        block_read_witness(r);
+        return;
+    }
     if (left == 0) {
         block_read_end(r, r->bad_blocks * BLOCK_BYTES == r->length ? ERR_MEDIA : ERR_OK);
         return;
@@ -77,6 +129,7 @@ static void block_read_next(struct block_read *r)
 void block_read_start(struct block_read *r)
 {
     r->bad_blocks = 0;
+    r->refused = false;
     r->at = r->piece = 0;
     block_read_next(r);
 }

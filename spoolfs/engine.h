@@ -132,6 +132,7 @@ struct member {
     bool suspect_late;            /* SUSPECT because of lateness, not errors */
     uint32_t slow_count;          /* how often it left as SLOW in this mount */
     uint64_t left_ns;
+    uint64_t refused_since_ns;    /* it refuses every read since then, and says nothing of its medium; 0: it does not */
     struct member_op *heartbeat;  /* a read that shows a pulled disk nobody talks to */
     uint8_t *heartbeat_block;
     uint64_t heard_ns;            /* when an op was last answered */
@@ -163,9 +164,10 @@ struct block_read {
     void (*done)(struct block_read *r);
     void *owner;
     /* out */
-    enum err result;              /* ERR_OK: at least one block is there */
+    enum err result;              /* ERR_OK: at least one block is there; ERR_MEDIA: none, for good; else nothing is known of it */
     uint32_t bad_blocks;          /* zeros in the buffer */
     /* private */
+    bool refused;                 /* the last block, and nothing was answered since */
     uint32_t at, piece;           /* piece: bytes asked for at once after something failed; 0: nothing has */
     struct member_op op;
 };
@@ -209,6 +211,7 @@ struct segment {
     uint64_t look_again_ns;       /* not before, where something was missed */
     uint64_t evidence_ns;         /* when evidence last led here */
     bool unread;                  /* bytes of it were bad on every image that was here: an absent one may hold them */
+    bool in_doubt;                /* bytes of it were refused by a member that is here: kept until the next mount has read it */
     bool dirty;                   /* statistics changed: look whether it can be freed */
     uint8_t image_count;
     struct image images[COPIES_MAX];
@@ -300,7 +303,9 @@ struct walk {
     uint32_t late_mask;        /* images that did not answer in time */
     uint32_t image, pending;
     bool all, running, resting, stopped, ended;
-    uint32_t refused;          /* rounds in which every image refused this place */
+    uint32_t refused;          /* rounds in which an image that may hold this place refused it */
+    bool refusing;             /* one did in this round */
+    bool in_doubt;             /* bytes were passed over that a member refused */
     bool unreadable;           /* no image could be read at all: walk_retry, or give up */
 };
 

@@ -272,6 +272,8 @@ static void member_on_done(struct io_op *op)
     } else if (op->kind == IO_READ) {
         m->reads++;
         m->read_bytes += op->length;
+        if (op->result == ERR_OK)
+            m->refused_since_ns = 0;
         latency_note(&m->read_latency, ns);
     }
     if (mo->mail && op->result == ERR_OK)

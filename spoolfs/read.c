@@ -29,6 +29,7 @@ struct read_state {
     struct member_op op;
     struct frame_read *out[COPIES_MAX]; /* frame mode: under way, own their buffers meanwhile */
     bool gave_up;                 /* frame mode: a late image was left out */
+    bool refused;                 /* frame mode: a member refused to say what it holds (BRD-3) */
     uint8_t *frames[COPIES_MAX];
     struct io_timer late;
 };
@@ -203,7 +204,7 @@ static void read_frame_finish(struct read_state *s)
             read_end(s, ERR_OK, &v);
             return;
         }
-    read_end(s, s->gave_up ? ERR_TIMEOUT : unreachable ? ERR_MEMBER_GONE : ERR_LOST, NULL);
+    read_end(s, s->gave_up ? ERR_TIMEOUT : unreachable ? ERR_MEMBER_GONE : s->refused ? ERR_IO : ERR_LOST, NULL);
 }
 
 static void read_on_frame(struct block_read *r)
@@ -219,6 +220,7 @@ static void read_on_frame(struct block_read *r)
         s->frames[f->image] = f->buffer;
         f->buffer = NULL;
     }
+    s->refused = s->refused || (r->result != ERR_OK && r->result != ERR_MEDIA);
     s->out[f->image] = NULL;
     frame_read_free(f);
     if (--s->pending == 0)
@@ -250,7 +252,7 @@ static void read_frame(struct read_state *s)
 {
     struct pool *p = s->pool;
     s->frame_mode = true;
-    s->gave_up = false;
+    s->gave_up = s->refused = false;
     s->pending = 0;
     for (uint32_t i = 0; i < s->segment->image_count; i++) {
         bool here = member_readable(&p->members[s->segment->images[i].member]);

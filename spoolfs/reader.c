@@ -80,9 +80,12 @@ static void reader_give_up(struct reader *r, uint32_t i, enum err e)
     r->window_bytes[i] = 0;
     if (e == ERR_TIMEOUT) /* its read is still out: nothing may be written there */
         member_leave(m, MEMBER_SLOW, "a read is not answered at mount");
+    else if (e == ERR_IO)
+        member_leave(m, MEMBER_ABSENT, "it refuses every read at mount");
 }
 
-static void reader_block(struct reader *r, uint32_t i, uint64_t offset, uint8_t *block)
+/* True: the member refused it without a word about the medium. */
+static bool reader_block(struct reader *r, uint32_t i, uint64_t offset, uint8_t *block)
 {
     enum err e = sync_read_member(&r->pool->members[r->images[i].member], offset, block, BLOCK_BYTES);
     r->no_memory = r->no_memory || e == ERR_NO_MEMORY;
@@ -90,6 +93,24 @@ static void reader_block(struct reader *r, uint32_t i, uint64_t offset, uint8_t 
         reader_give_up(r, i, e);
     else if (e != ERR_OK)
         memset(block, 0, BLOCK_BYTES); /* zeros never verify */
+    return e != ERR_OK && e != ERR_MEDIA && !r->dead[i] && !r->no_memory;
+}
+
+/* As BRD-3 has it: block by block; where all were refused the image's header tells whether the member answers at all. Who does not
+ * is away: what it holds is neither bad nor the end of the segment. */
+static void reader_blocks(struct reader *r, uint32_t i, uint64_t offset, uint32_t bytes)
+{
+    struct member *m = &r->pool->members[r->images[i].member];
+    uint8_t *header = NULL;
+    bool refused = true;
+    for (uint32_t b = 0; b < bytes && !r->dead[i]; b += BLOCK_BYTES)
+        refused = reader_block(r, i, offset + b, r->window[i] + b) && refused;
+    if (!refused || r->dead[i] || !(header = sync_buffer(BLOCK_BYTES)))
+        return;
+    enum err e = sync_read_member(m, segment_image_offset(r->pool, &r->images[i]), header, BLOCK_BYTES);
+    free(header);
+    if (e != ERR_OK && e != ERR_MEDIA)
+        reader_give_up(r, i, e == ERR_TIMEOUT || e == ERR_MEMBER_GONE ? e : ERR_IO);
 }
 
 /* Makes [offset, offset + bytes) of every image visible, where it can be read. A place that fails to read is tried
@@ -126,8 +147,7 @@ static void reader_fill(struct reader *r, uint64_t offset, uint32_t bytes)
         }
         if (PLANTED(short_read_is_end) && reads[n].result == ERR_SHORT)
             r->limit = offset;
-        for (uint32_t b = 0; b < want && !r->dead[i]; b += BLOCK_BYTES)
-            reader_block(r, i, reads[n].offset + b, r->window[i] + b);
+        reader_blocks(r, i, reads[n].offset, want);
     }
 }
 

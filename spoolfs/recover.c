@@ -539,6 +539,7 @@ static enum err recover_tail(struct pool *p, struct segment *s)
     if (e != ERR_NOT_FOUND)
         return e;
     s->unread = s->unread || blind; /* REC-6 */
+    s->in_doubt = s->in_doubt || blind;
     s->length = offset > known ? offset : known; /* what was told before is not shorter because it cannot be read now */
     s->state = SEGMENT_SEALED;
     s->by_recovery = true;

@@ -27,7 +27,7 @@ void retire_fini(struct pool *p)
     p->retire = NULL;
 }
 
-/* What no present image can read may be live mail that an absent member holds. */
+/* What no present image can read may be live mail that an absent member holds, or one that refuses to say. */
 static bool segment_may_return(const struct pool *p, const struct segment *s)
 {
     bool absent = false;
@@ -35,7 +35,7 @@ static bool segment_may_return(const struct pool *p, const struct segment *s)
         const struct member *m = &p->members[s->images[i].member];
         absent = absent || (!member_readable(m) && !m->removed);
     }
-    return s->unread && absent;
+    return s->in_doubt || (s->unread && absent);
 }
 
 static bool segment_empty(const struct pool *p, const struct segment *s)

@@ -13,9 +13,9 @@
 
 static void walk_run(struct walk *w);
 
-/* A drive that gave a sector up says so for good. One that answers EIO may be in trouble: it is asked again so often before what it
- * holds there counts as gone. Nobody waits for a few bad sectors for ever: the index of all mail does. */
-#define WALK_REFUSED_MAX 20u
+/* What a drive gave up is gone (BRD-3). A member that refuses everything may be back in a moment: it is asked again so often, for a
+ * minute where the replay asks, before the walk passes over what it may hold; the segment is then kept (in_doubt). */
+#define WALK_REFUSED_MAX 600u
 /* Longer than READ_LATE_NS: nobody waits for a walk but the backlog. */
 #define WALK_LATE_NS (1 * NS_PER_S)
 
@@ -61,7 +61,10 @@ static void walk_on_read(struct block_read *r)
         return;
     }
     w->window[i] = o->window;
-    bool gone = r->result == ERR_MEDIA || (r->result == ERR_IO && w->refused >= WALK_REFUSED_MAX);
+    bool refuses = r->result != ERR_OK && r->result != ERR_MEDIA && r->result != ERR_MEMBER_GONE && r->result != ERR_CANCELED;
+    bool gone = r->result == ERR_MEDIA || (refuses && w->refused >= WALK_REFUSED_MAX);
+    w->in_doubt = w->in_doubt || (gone && refuses);
+    w->refusing = w->refusing || (w->all && refuses && !gone);
     if (gone)
         memset(o->window + o->kept, 0, r->length); /* zeros never verify */
     w->window_bytes[i] = r->result == ERR_OK || gone ? o->kept + r->length : 0;
@@ -122,6 +125,7 @@ static void walk_read(struct walk *w, bool all)
     w->window_at = w->offset;
     w->want = bytes;
     w->all = all;
+    w->refusing = false;
     if (!kept)
         w->image = read_choose_image(w->pool, w->segment, w->late_mask);
     w->read_ns = io_now_ns(w->pool->io);
@@ -196,12 +200,12 @@ static void walk_salvage(struct walk *w)
         w->on_lost(w, from, w->end - from);
         return;
     }
-    if (e == ERR_NO_MEMORY || !any || (e != ERR_OK && w->late_mask)) { /* says nothing about what is on the members */
-        w->refused += !any;
+    if (e == ERR_NO_MEMORY || !any || (e != ERR_OK && (w->late_mask || w->refusing))) { /* says nothing about what is there */
+        w->refused += !any || w->refusing;
         w->unreadable = true;
         return;
     }
-    w->refused = 0;
+    w->refused = w->in_doubt ? w->refused : 0; /* what was given up for once is not waited for at every place */
     if (e != ERR_OK || w->offset + (uint64_t)v.blocks * BLOCK_BYTES > w->end) {
         uint64_t from = w->offset, to = walk_resync(w);
         w->offset = to;

@@ -27,6 +27,7 @@
 #define PROBES_GOOD 5u
 #define PROBE_TIMES 4.0                           /* of its own median: still good */
 #define DAY_NS (24 * 3600 * NS_PER_S)
+#define REFUSED_GONE_NS (60 * NS_PER_S)           /* a controller that is reset is back sooner */
 
 bool member_avoided(const struct member *m)
 {
@@ -129,6 +130,20 @@ static bool watch_may_leave(struct member *m)
     bool enough = pool_domains_usable(p) >= p->config.copies;
     m->state = state;
     return enough;
+}
+
+/* Where all refuse it is what they share, and it may be back in a moment. */
+static bool watch_others_answer(const struct pool *p)
+{
+    uint32_t domains = 0;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        const struct member *m = &p->members[i];
+        bool fresh = member_usable(m) && !m->refused_since_ns;
+        for (uint32_t j = 0; fresh && j < i; j++)
+            fresh = !(member_usable(&p->members[j]) && !p->members[j].refused_since_ns && members_share_domain(m, &p->members[j]));
+        domains += fresh;
+    }
+    return domains >= p->config.copies;
 }
 
 static void watch_count_slow(struct member *m, uint64_t now)
@@ -282,7 +297,9 @@ static bool watch_suspects_any(const struct pool *p)
 static void watch_member(struct member *m, bool ask, uint64_t now)
 {
     struct member_watch *w = &m->watch;
-    if (m->state == MEMBER_SLOW)
+    if (m->refused_since_ns && now - m->refused_since_ns >= REFUSED_GONE_NS && watch_others_answer(m->pool))
+        member_leave(m, MEMBER_ABSENT, "it refuses every read for a minute"); /* as if it were pulled: what it holds is not lost */
+    else if (m->state == MEMBER_SLOW)
         watch_probation(m, now);
     else if (ask && member_usable(m) && m->ops == 0 && now - w->probe_ns >= PROBE_NS && now - w->answered_ns >= PROBE_NS)
         member_probe(m, true, watch_on_probe);

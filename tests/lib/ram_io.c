@@ -60,7 +60,7 @@ static enum err ram_do(struct ram_io *r, struct io_op *op)
     ASSERT(op->offset % BLOCK_BYTES == 0 && op->length % BLOCK_BYTES == 0);
     ASSERT(op->offset + op->length <= r->targets[t].bytes);
     if (ram_meets_bad(r, op))
-        return ERR_MEDIA;
+        return r->bad_answer ? r->bad_answer : ERR_MEDIA;
     if (op->kind == IO_WRITE)
         memcpy(r->bytes[t] + op->offset, op->buffer, op->length);
     else if (op->kind == IO_READ)

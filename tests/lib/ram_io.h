@@ -23,6 +23,7 @@ struct ram_io {
     enum err fail[RAM_TARGETS_MAX];  /* every op of this target ends so */
     enum io_kind fail_kind;          /* with fail: only this kind, when fail_one_kind */
     bool fail_one_kind;
+    enum err bad_answer;             /* to a read of a bad block; ERR_OK: ERR_MEDIA */
     struct { uint16_t target; bool stays; uint64_t offset; bool used; } bad[RAM_BAD_MAX]; /* ram_io_make_bad */
 };
 

@@ -213,12 +213,123 @@ static void a_read_names_it_once_with_every_recipient(void **state)
     assert_int_equal(p.messages_lost, 1);
 }
 
+/* --- what is refused is not lost (BRD-3) --- */
+
+static void refuse_reads(uint32_t mask)
+{
+    w.ram.fail_one_kind = true;
+    w.ram.fail_kind = IO_READ;
+    for (uint32_t t = 0; t < w.ram.count; t++)
+        w.ram.fail[t] = mask & (1u << t) ? ERR_IO : ERR_OK;
+}
+
+static uint64_t lost_count(void)
+{
+    struct pool_status p;
+    pool_status(w.pool, &p);
+    return p.messages_lost;
+}
+
+static void a_controller_that_is_away_for_a_moment_loses_nothing(void **state)
+{
+    (void)state;
+    send_all(1);
+    refuse_reads(UINT32_MAX);
+    for (uint32_t n = 0; n < 100; n++) { /* longer than any look patience: and nobody is left to take over */
+        assert_int_equal(read_message(n % MESSAGES), ERR_IO);
+        pass_seconds(2);
+    }
+    assert_int_equal(said_count, 0);
+    assert_int_equal(lost_count(), 0);
+    refuse_reads(0);
+    for (uint32_t i = 0; i < MESSAGES; i++)
+        assert_int_equal(read_message(i), ERR_OK);
+}
+
+static void what_a_member_that_refuses_may_hold_is_not_lost(void **state)
+{
+    (void)state;
+    send_all(1);
+    uint32_t on = destroy(5, 0), refuses = on & -on;
+    destroy(5, ~refuses);
+    refuse_reads(refuses);
+    assert_int_equal(read_message(5), ERR_IO);
+    for (uint32_t n = 0; n < 40; n++) /* as if it were pulled, after a minute: there are enough others */
+        pass_seconds(5);
+    assert_int_equal(read_message(5), ERR_MEMBER_GONE);
+    assert_int_equal(said_count, 0);
+    assert_int_equal(lost_count(), 0);
+    refuse_reads(0);
+    pool_unmount(&w.pool);
+    mount();
+    pass_seconds(5);
+    for (uint32_t i = 0; i < MESSAGES; i++)
+        assert_int_equal(read_message(i), ERR_OK);
+}
+
+static void an_index_that_is_read_anew_waits_for_a_controller(void **state)
+{
+    (void)state;
+    send_all(1);
+    pool_unmount(&w.pool);
+    mount();
+    refuse_reads(UINT32_MAX);
+    pass_seconds(30);
+    refuse_reads(0);
+    pass_seconds(10);
+    assert_int_equal(said_count, 0);
+    for (uint32_t i = 0; i < MESSAGES; i++)
+        assert_int_equal(read_message(i), ERR_OK);
+}
+
+static void what_the_index_had_to_do_without_is_kept_and_comes_back(void **state)
+{
+    (void)state;
+    send_all(1);
+    pool_unmount(&w.pool);
+    mount();
+    refuse_reads(UINT32_MAX);
+    for (uint32_t n = 0; n < 60; n++) /* so long that the index goes on without */
+        pass_seconds(5);
+    refuse_reads(0);
+    pass_seconds(60); /* nothing in there is known to be live: all the same nothing is freed */
+    pool_unmount(&w.pool);
+    mount();
+    pass_seconds(5);
+    for (uint32_t i = 0; i < MESSAGES; i++)
+        assert_int_equal(read_message(i), ERR_OK);
+}
+
+static void a_place_that_is_refused_while_the_member_answers_is_bad(void **state)
+{
+    (void)state;
+    send_all(1);
+    uint8_t pattern[64];
+    memset(pattern, 8, sizeof pattern); /* message 7 */
+    w.ram.bad_answer = ERR_IO;
+    for (uint32_t t = 0; t < w.ram.count; t++)
+        for (uint64_t at = 64 * KIB; at + 64 * KIB < MEMBER_BYTES; at += 64)
+            if (memcmp(w.ram.bytes[t] + at, pattern, sizeof pattern) == 0) {
+                ram_io_make_bad(&w.ram, (uint16_t)t, at, true);
+                at += 2 * BLOCK_BYTES * 4;
+            }
+    assert_int_equal(read_message(7), ERR_LOST);
+    pass_seconds(1);
+    assert_int_equal(named(7, "<recipient0-of-7@test.example>"), 1);
+    assert_int_equal(read_message(8), ERR_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_rebuild_names_what_no_image_has_and_nothing_else, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(what_an_absent_member_may_hold_is_not_given_up, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(a_read_names_it_once_with_every_recipient, setup_with_index, teardown),
+        cmocka_unit_test_setup_teardown(a_controller_that_is_away_for_a_moment_loses_nothing, setup_with_index, teardown),
+        cmocka_unit_test_setup_teardown(what_a_member_that_refuses_may_hold_is_not_lost, setup_with_index, teardown),
+        cmocka_unit_test_setup_teardown(an_index_that_is_read_anew_waits_for_a_controller, setup_with_index, teardown),
+        cmocka_unit_test_setup_teardown(what_the_index_had_to_do_without_is_kept_and_comes_back, setup_with_index, teardown),
+        cmocka_unit_test_setup_teardown(a_place_that_is_refused_while_the_member_answers_is_bad, setup_with_index, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
