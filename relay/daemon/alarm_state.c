@@ -63,8 +63,8 @@ static void see_pool(struct alarm_state *s, uint64_t now_ms)
     snprintf(text, sizeof text, "%llu of %llu messages have fewer images than copies", (unsigned long long)v->below_copies,
              (unsigned long long)v->messages);
     set(s, &(struct wanted){EVENT_redundancy_low, NULL, "critical", text, SETTLE_MS, v->below_copies > 0}, now_ms);
-    set(s, &(struct wanted){EVENT_rebuild_behind, NULL, "critical", "redundancy is not restored within an hour, or will not be at this pace", 0,
-                            v->rebuild_behind}, now_ms);
+    set(s, &(struct wanted){EVENT_rebuild_behind, NULL, "critical",
+                            "redundancy is not restored within an hour, or will not be at this pace", 0, v->rebuild_behind}, now_ms);
     set(s, &(struct wanted){EVENT_scrub_blind, NULL, "critical", "the scrub did not find damage that was put there to be found", 0,
                             v->scrub_blind}, now_ms);
 }

@@ -86,7 +86,8 @@ struct pool_create_options {
 };
 
 /* Formats every member through the io. The caller has probed them (probe.h) and refused what must be refused;
- * two members on one disk, or too few failure domains for `copies`, are refused here unless share_disk. On failure *text_out says which member and why. */
+ * two members on one disk, or too few failure domains for `copies`, are refused here unless share_disk.
+ * On failure *text_out says which member and why. */
 enum err pool_create(struct io *io, const struct pool_config *config, const struct pool_create_options *options,
                      struct uuid *pool_out, const char **text_out) MUST_CHECK;
 
