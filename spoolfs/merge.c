@@ -9,7 +9,8 @@
  * is live; of what one half has freed and the other still holds only CHUNKs count (`chunks_only`), because a MESSAGE of the
  * other half may need them; everything else in there is retired, about what is retired, or lies elsewhere. MRG-2: each half
  * says what lies in the slots of its own members, nobody else. MRG-3: a segment known to both that a crash left open, or
- * that recovery sealed, is walked once more over all images.
+ * that recovery sealed, is walked once more over all images. MRG-4: what a half has freed it has retired, or moved to segments of
+ * its own: the other's copy gives way only when an image of each segment of that half is here. Otherwise it stays live mail.
  * Never: reads image headers (recover.c does, where the other half's table cannot be read). */
 #include "engine.h"
 
@@ -23,6 +24,7 @@ struct half {
     const struct superblock *super;
     uint32_t members;             /* mask: of this half, here */
     uint32_t same;                /* mask: member numbers that mean the same member in both */
+    bool theirs_here, ours_here;  /* MRG-4 */
 };
 
 static void view_free(struct pool *v)
@@ -74,6 +76,21 @@ static void half_know_members(struct half *h)
     }
 }
 
+/* Can all that `of` lists be read, as far as anybody knows? */
+static bool half_is_here(const struct half *h, const struct pool *of)
+{
+    for (uint32_t n = 0; n < of->segment_used; n++) {
+        const struct segment *s = &of->segments[n];
+        bool here = s->state == SEGMENT_UNUSED || s->kind != SEGMENT_MAIL;
+        for (uint32_t i = 0; i < s->image_count && !here; i++)
+            here = (of == h->pool || half_means_same(h, s->images[i].member)) &&
+                   h->pool->members[s->images[i].member].present && !s->unread;
+        if (!here)
+            return false;
+    }
+    return true;
+}
+
 /* A half frees only what it has seen: one of its members held an image. Where it seems to have freed anything else, its
  * table stopped before it knew, or we made its image elsewhere since: then the mail may come twice. */
 static bool half_freed(const struct half *h, const struct segment *s)
@@ -113,7 +130,7 @@ static void merge_strip(struct half *h)
         if (s->state == SEGMENT_UNUSED || s->kind != SEGMENT_MAIL)
             continue;
         bool listed = segment_find(h->view, s->id) != NULL, dead = half_freed(h, s);
-        s->chunks_only = s->chunks_only || dead;
+        s->chunks_only = s->chunks_only || (dead && h->theirs_here);
         for (uint32_t i = s->image_count; i-- > 0;) {
             if (!half_has(h, s->images[i].member))
                 continue;
@@ -122,6 +139,7 @@ static void merge_strip(struct half *h)
             if (listed || dead || other)
                 image_drop(p, s, i);
         }
+        s->chunks_only = s->chunks_only || (dead && s->image_count == 0); /* nothing is left of it, and nothing is lost */
     }
 }
 
@@ -148,9 +166,8 @@ static enum err merge_segment(struct half *h, const struct segment *theirs)
 {
     struct pool *p = h->pool;
     struct segment *s = segment_find(p, theirs->id);
-    bool known = s != NULL;
+    bool known = s != NULL, dead = !known && table_says_dead(p, theirs->id);
     if (!known) {
-        bool dead = table_says_dead(p, theirs->id);
         s = segment_add(p, theirs->id, SEGMENT_MAIL);
         if (!s)
             return ERR_CORRUPT; /* more segments than slots */
@@ -158,7 +175,7 @@ static enum err merge_segment(struct half *h, const struct segment *theirs)
         s->by_recovery = theirs->by_recovery;
         s->length = theirs->length;
         s->table_known = s->adopted = true;
-        s->chunks_only = dead;
+        s->chunks_only = dead && h->ours_here;
     }
     s->unread = s->unread || theirs->unread;
     s->chunks_only = s->chunks_only || theirs->chunks_only;
@@ -167,8 +184,9 @@ static enum err merge_segment(struct half *h, const struct segment *theirs)
         if (theirs_to_say || (!s->chunks_only && !p->members[theirs->images[i].member].present))
             image_add(h, s, &theirs->images[i], !theirs_to_say);
     }
-    for (uint32_t i = 0; i < theirs->image_count && s->image_count == 0 && !s->chunks_only; i++)
+    for (uint32_t i = 0; i < theirs->image_count && s->image_count == 0 && !s->chunks_only && !dead; i++)
         image_add(h, s, &theirs->images[i], true); /* where nobody contradicts */
+    s->chunks_only = s->chunks_only || (dead && s->image_count == 0);
     if (known)
         merge_ends(s, theirs);
     return ERR_OK;
@@ -237,6 +255,8 @@ static enum err merge_view(struct half *h)
     const struct pool *v = h->view;
     enum err e = ERR_OK;
     pool_event(p, EVENT_pool_diverged, h->speaker, "this member was in service without the others; its mail is merged");
+    h->theirs_here = half_is_here(h, v);
+    h->ours_here = half_is_here(h, p);
     merge_strip(h);
     merge_keep_table(h);
     for (uint32_t n = 0; n < v->segment_used && e == ERR_OK; n++)

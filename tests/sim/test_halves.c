@@ -279,6 +279,56 @@ static void a_half_is_known_by_its_table_not_by_what_it_says_of_others(void **st
     assert_true(acked > 400);
 }
 
+/* A half delivers most of its mail and moves the rest to members that then stay away. What the other half, or the member
+ * both had, still holds of it is mail, not a copy that somebody has freed (MRG-4). */
+static void what_was_moved_to_members_that_are_away_stays(void **state)
+{
+    (void)state;
+    uint64_t moved = 0;
+    for (uint64_t seed = 200; seed < 204; seed++) {
+        struct world *w = story_open(seed, 4, durable_by(seed));
+        here(w, 15);
+        if (world_create_pool(w)) {
+            here(w, 3);
+            if (mounts(w))
+                story_append(w, 30, 30000);
+        }
+        model_divide(&w->model);
+        model_half_begin(&w->model, 1);
+        alone(w, 1, seed % 2 ? 1 : 4);
+        model_half_end(&w->model);
+        if (!world_failed(w))
+            story_cut(w, SIM_SURVIVE_RANDOM);
+        model_half_begin(&w->model, 2);
+        here(w, 14);
+        if (mounts(w)) {
+            table_moves(w, 1); /* so that new segments are the other two's */
+            for (uint32_t i = 0; i < w->model.count && !world_failed(w); i++)
+                if (i % 15 != 14)
+                    senders_visit(w, &w->model.messages[i], VISIT_RETIRE);
+            world_settle(w);
+            turn_for(w, 20);
+        }
+        static struct pool_status s;
+        if (w->pool)
+            pool_status(w->pool, &s);
+        moved += s.segments_compacted;
+        story_cut(w, SIM_SURVIVE_RANDOM);
+        model_half_end(&w->model);
+        model_join(&w->model);
+        here(w, 3);
+        if (mounts(w))
+            audit_run(w);
+        story_cut(w, SIM_SURVIVE_RANDOM);
+        here(w, 15);
+        if (mounts(w))
+            audit_run(w);
+        lasts(w, 1);
+        story_close(w, "moved away, seed", seed);
+    }
+    assert_true(moved > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -288,6 +338,7 @@ int main(void)
         cmocka_unit_test(a_half_does_not_free_what_it_cannot_read),
         cmocka_unit_test(what_one_half_retired_does_not_come_back_from_the_other),
         cmocka_unit_test(chunks_that_the_other_half_needs_stay),
+        cmocka_unit_test(what_was_moved_to_members_that_are_away_stays),
         cmocka_unit_test(a_half_is_known_by_its_table_not_by_what_it_says_of_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
