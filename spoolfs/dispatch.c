@@ -37,12 +37,20 @@ uint32_t dispatch_piece(const struct member *m, uint32_t bytes)
     return small && bytes > DISPATCH_PIECE_BYTES ? DISPATCH_PIECE_BYTES : bytes;
 }
 
+#define RATE_BUSY_NS_MIN (UINT64_C(20) * 1000000) /* what moved in less is the device's cache, or chance */
+
+void dispatch_note_rate(struct dispatch *d, uint64_t bytes, uint64_t busy_ns)
+{
+    if (busy_ns >= RATE_BUSY_NS_MIN)
+        d->no_arm = (double)bytes * 1e9 / (double)busy_ns > (double)DISPATCH_ARM_RATE_MAX;
+}
+
 static bool dispatch_may(const struct member *m, uint64_t now)
 {
     const struct dispatch *d = &m->dispatch;
     bool arm = dispatch_has_arm(m);
     if (dispatch_idle(d, now))
-        return d->background < (arm ? DISPATCH_ARM_IDLE : DISPATCH_FLASH_IDLE);
+        return d->background < (arm && !d->no_arm ? DISPATCH_ARM_IDLE : DISPATCH_FLASH_IDLE);
     if (d->mail > 0 && d->credit == 0)
         return false;
     return d->background < (arm ? DISPATCH_ARM_BUSY : DISPATCH_FLASH_BUSY);

@@ -13,6 +13,9 @@
 #define DISPATCH_ARM_IDLE 3u
 #define DISPATCH_FLASH_BUSY 4u
 #define DISPATCH_FLASH_IDLE 16u
+/* What says that it has an arm and moves more than this, in bytes a second, has none: virtual disks say so, and caches and arrays of
+ * many arms behave so. No drive with an arm comes near. Without mail it is kept as busy as flash; with mail it stays an arm. */
+#define DISPATCH_ARM_RATE_MAX (UINT64_C(400) << 20)
 /* OpenZFS's credit: so many background ops may begin while one and the same piece of mail is waiting. */
 #define DISPATCH_CREDIT 5u
 #define DISPATCH_IDLE_NS UINT64_C(50000000)      /* without mail for so long a member counts as idle */
@@ -29,7 +32,11 @@ struct dispatch {
     uint32_t credit;
     uint64_t mail_ns;      /* when mail was last begun or answered */
     bool any_mail;
+    bool no_arm;           /* it moved more than an arm can in the last interval in which it was busy */
 };
+
+/* What background work moved on the member while it was busy, of one interval. */
+void dispatch_note_rate(struct dispatch *d, uint64_t bytes, uint64_t busy_ns);
 
 static inline bool io_class_is_background(enum io_class c) { return c >= IO_CLASS_REPAIR; }
 

@@ -5,13 +5,14 @@
  *  RBL-2  the new image counts only after the table says so; a crash before leaves a slot nobody owns.
  *  RBL-3  it never aborts on a bad frame: what no image has is reported and passed over.
  *  RBL-4  the throttle's word comes before every read.
- *  RBL-5  at most REBUILD_AT_ONCE segments, each by one job with two buffers: one is filled while the other is written. */
+ *  RBL-5  at most REBUILD_AT_ONCE segments, each by one job with JOB_BUFFERS buffers: one is filled while others are written. */
 #ifndef REBUILD_H
 #define REBUILD_H
 
 #include "engine.h"
 
-#define REBUILD_AT_ONCE 4u /* one reads while another writes, flushes or waits for the table: more won nothing on flash */
+#define REBUILD_AT_ONCE 8u /* each has one read under way: what keeps flash and network disks busy; 32 MiB of buffers while it runs */
+#define JOB_BUFFERS 3u     /* a read is answered while two writes are not */
 
 struct rebuild_job {
     struct pool *pool;
@@ -27,7 +28,7 @@ struct rebuild_job {
         uint32_t gathered;
         bool writing;
         struct member_op op;
-    } buffers[2];
+    } buffers[JOB_BUFFERS];
     uint32_t filling;          /* of the two */
     struct member_op end;      /* image header, then flush */
     bool ending, walked, failed, table;

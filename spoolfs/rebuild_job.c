@@ -15,14 +15,17 @@
 
 void rebuild_job_free(struct rebuild_job *r)
 {
-    for (uint32_t i = 0; i < 2; i++)
+    for (uint32_t i = 0; i < JOB_BUFFERS; i++)
         free(r->buffers[i].bytes);
     free(r);
 }
 
 static bool job_writes(const struct rebuild_job *r)
 {
-    return r->buffers[0].writing || r->buffers[1].writing || r->ending;
+    bool writing = r->ending;
+    for (uint32_t i = 0; i < JOB_BUFFERS; i++)
+        writing = writing || r->buffers[i].writing;
+    return writing;
 }
 
 static void job_end(struct rebuild_job *r, bool done)
@@ -151,7 +154,7 @@ static void job_on_write(struct member_op *mo)
     (void)job_answered(r, mo);
 }
 
-/* Writes out what is gathered; the other buffer is filled meanwhile. */
+/* Writes out what is gathered; the next buffer is filled meanwhile. */
 static void job_write(struct rebuild_job *r)
 {
     struct job_buffer *b = &r->buffers[r->filling];
@@ -160,7 +163,7 @@ static void job_write(struct rebuild_job *r)
     b->op = (struct member_op){.done = job_on_write, .owner = r};
     b->op.op = (struct io_op){.kind = IO_WRITE, .class = IO_CLASS_REBUILD, .length = b->gathered, .buffer = b->bytes,
                               .offset = segment_image_offset(r->pool, &r->target) + b->at};
-    r->filling ^= 1u;
+    r->filling = (r->filling + 1) % JOB_BUFFERS;
     member_submit(&r->pool->members[r->target.member], &b->op);
 }
 
@@ -183,7 +186,8 @@ static void job_on_end(struct walk *w)
     r->walked = true;
 }
 
-/* Takes the frame the walk rests on, or writes out what is gathered before it. False: both buffers are on their way. */
+/* Takes the frame the walk rests on, or writes out what is gathered before it. What fills half a buffer goes at once: it is no use to wait
+ * for a frame that may not fit. False: all buffers are on their way. */
 static bool job_gather(struct rebuild_job *r)
 {
     struct job_buffer *b = &r->buffers[r->filling];
@@ -201,6 +205,8 @@ static bool job_gather(struct rebuild_job *r)
     b->gathered += bytes;
     rebuild_count_bytes(r->pool, bytes);
     r->frame = NULL;
+    if (b->gathered >= FRAME_BYTES_MAX / 2)
+        job_write(r);
     return true;
 }
 
@@ -230,9 +236,12 @@ static bool job_go_on(struct rebuild_job *r)
 struct rebuild_job *rebuild_job_start(struct pool *p, struct segment *s, uint32_t image, struct image target)
 {
     struct rebuild_job *r = calloc(1, sizeof *r);
-    for (uint32_t i = 0; r && i < 2; i++)
+    bool enough = r != NULL;
+    for (uint32_t i = 0; r && i < JOB_BUFFERS; i++) {
         r->buffers[i].bytes = sync_buffer(FRAME_BYTES_MAX);
-    if (!r || !r->buffers[0].bytes || !r->buffers[1].bytes || !slot_take(&p->members[target.member], target.slot, s)) {
+        enough = enough && r->buffers[i].bytes;
+    }
+    if (!enough || !slot_take(&p->members[target.member], target.slot, s)) {
         if (r)
             rebuild_job_free(r);
         return NULL;
@@ -255,6 +264,8 @@ void rebuild_job_step(struct rebuild_job *r)
     walk_step(&r->walk);
     if (!member_usable(&p->members[r->target.member]) || r->walk.unreadable)
         r->failed = true;
+    if (rebuild_paused(p) && segment_is_empty_of_mail(r->segment))
+        r->failed = true; /* nobody knows for how long: what only waits to be freed, and others for it, is let go */
     if (r->failed || p->stopping) {
         walk_stop(&r->walk);
         if (!r->table)

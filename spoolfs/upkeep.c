@@ -162,6 +162,7 @@ static void upkeep_grant_member(struct member *m, uint64_t now)
         h->busy_since_ns = now;
     }
     m->watch.busy_ns += h->sample.busy_ns;
+    dispatch_note_rate(&m->dispatch, h->sample.bytes, h->sample.busy_ns);
     uint64_t grant = throttle_next(&h->throttle, &need, &h->sample);
     if (m->pool->upkeep_trace)
         m->pool->upkeep_trace(m->pool->upkeep_trace_owner, m, &h->sample, grant);
