@@ -18,6 +18,8 @@
 #define COMPACT_NEARLY_EMPTY 16u /* below a sixteenth live: at once, so that hedges and crash loops cannot burn slots */
 #define COMPACT_PRESSURE 4u      /* below a quarter of the slots free: anything less than half live */
 #define COMPACT_MARGIN 2u         /* ... or as many above those that new mail leaves: few slots have no quarter above them */
+#define COMPACT_CHAIN 16u         /* so many segments without mail that are not freed: a chain */
+#define COMPACT_OPEN_NS (30 * NS_PER_S) /* a segment that is open for so long takes little, and may be what holds the chain */
 #define COMPACT_HURRY_NS (20 * NS_PER_MS)
 #define COMPACT_PAUSE_NS (200 * NS_PER_MS) /* between looks for a victim: leaves time for retirement to do the work */
 
@@ -58,11 +60,33 @@ static bool compact_counted(const struct segment *s)
     return s->counted && s->told >= s->length && s->fed >= s->length;
 }
 
+/* Its results are about mail that lives: it is what holds a chain of segments without mail. */
+static bool compact_holds_a_chain(struct pool *p, const struct segment *s)
+{
+    bool holds = s->deps_overflowed;
+    for (uint32_t d = 0; d < s->dep_count && !holds; d++) {
+        const struct segment *about = segment_find(p, s->deps[d]);
+        holds = about && about != s && !segment_is_empty_of_mail(about);
+    }
+    return holds;
+}
+
+/* An open segment is no victim and is not freed, however little of it is needed. */
+static void compact_close_old(struct pool *p)
+{
+    for (uint32_t i = 0; i < p->segment_used; i++) {
+        struct segment *s = &p->segments[i];
+        bool old = s->state == SEGMENT_OPEN && s->kind == SEGMENT_MAIL && io_now_ns(p->io) - s->opened_ns >= COMPACT_OPEN_NS;
+        s->close_soon = s->close_soon || (old && s->length > BLOCK_BYTES);
+    }
+}
+
 static struct segment *compact_choose(struct pool *p)
 {
     struct segment *best = NULL;
     bool pressure = compact_pressure(p);
     uint64_t best_order = 0;
+    uint32_t chained = 0;
     for (uint32_t i = 0; i < p->segment_used; i++) {
         struct segment *s = &p->segments[i];
         if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || !compact_counted(s) ||
@@ -70,20 +94,24 @@ static struct segment *compact_choose(struct pool *p)
             s->refs || s->repairing || s->length <= BLOCK_BYTES || s->compacted ||
             io_now_ns(p->io) < s->compact_after_ns)
             continue;
-        bool empty = s->live_messages == 0 && s->live_chunks == 0;
+        bool empty = segment_is_empty_of_mail(s);
+        chained += empty;
         bool degraded = segment_images_good(p, s) < p->config.copies && s->live_bytes < s->length / 2;
         bool wanted = degraded || pressure ? s->live_bytes < s->length / 2 : s->live_bytes < p->slot_bytes / COMPACT_NEARLY_EMPTY;
         if (s->compact_first)
             return s;
         if (!wanted || (empty && !pressure))
             continue; /* what holds only results waits for the segments they are about */
-        /* Empty ones last: when the mail that their results are about has moved, they die without a copy. */
-        uint64_t order = empty ? UINT64_MAX : s->live_bytes;
+        /* Empty ones last: when the mail that their results are about has moved, they die without a copy. Where that mail stays
+         * - on hold, or deferred - those with results about it come before the chain behind them, which then dies without one. */
+        uint64_t order = !empty ? s->live_bytes : compact_holds_a_chain(p, s) ? UINT64_MAX - 1 : UINT64_MAX;
         if (!best || order < best_order) {
             best = s;
             best_order = order;
         }
     }
+    if (pressure && chained >= COMPACT_CHAIN)
+        compact_close_old(p);
     return best;
 }
 

@@ -204,6 +204,7 @@ struct segment {
     bool compacted;               /* all that was needed of it lies elsewhere: dead whatever its deps say */
     uint64_t copies_bytes;        /* of it that a compaction wrote */
     uint64_t compact_after_ns;    /* not a victim before */
+    uint64_t opened_ns;           /* in this mount */
     bool compact_first;           /* what was moved out of it cannot go before it does */
     bool close_soon;              /* open, and an image has a bad frame: sealed so that it can be repaired */
     bool suspicious;              /* a read failed here, or nearby: the scrub looks at once */
@@ -506,7 +507,11 @@ struct segment *segment_find(struct pool *p, struct segment_id id);
 struct segment *segment_add(struct pool *p, struct segment_id id, enum segment_kind kind);
 void segment_drop(struct pool *p, struct segment *s); /* forgets it and frees its slots */
 bool segment_on_member(const struct segment *s, uint8_t member);
-uint32_t segment_members(const struct segment *s);     /* mask of those with an image */
+uint32_t segment_members(const struct segment *s);
+static inline bool segment_is_empty_of_mail(const struct segment *s)
+{
+    return s->counted && s->live_messages == 0 && s->live_chunks == 0;
+}     /* mask of those with an image */
 uint64_t segment_image_offset(const struct pool *p, const struct image *i); /* on its member */
 /* The caller sets (*segment_out)->opened and opener at once: opened() comes in a later turn. */
 enum err segment_open(struct pool *p, enum segment_kind kind, enum spool_class class, uint32_t avoid_mask,

@@ -84,6 +84,15 @@ static struct member *rebuild_target(struct pool *p, const struct segment *s, ui
     return best && slot_find(best, slot_out) ? best : NULL;
 }
 
+/* The fewest images first; among equals those with mail before those with results only, and the newest first. */
+static bool rebuild_comes_before(const struct segment *s, uint32_t good, const struct segment *best, uint32_t best_good)
+{
+    if (!best || good != best_good)
+        return good < best_good;
+    bool dead = segment_is_empty_of_mail(s), best_dead = segment_is_empty_of_mail(best);
+    return dead != best_dead ? best_dead : s->id.counter > best->id.counter;
+}
+
 static struct segment *rebuild_choose(struct pool *p, uint32_t *image_out, struct image *target_out)
 {
     struct segment *best = NULL;
@@ -94,8 +103,7 @@ static struct segment *rebuild_choose(struct pool *p, uint32_t *image_out, struc
         if (image == UINT32_MAX)
             continue;
         uint32_t good = images_counting(p, s), slot;
-        bool newer = best && good == best_good && s->id.counter > best->id.counter;
-        if (best && good >= best_good && !newer)
+        if (!rebuild_comes_before(s, good, best, best_good))
             continue;
         struct member *m = rebuild_target(p, s, image, &slot);
         if (!m)

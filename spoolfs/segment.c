@@ -450,6 +450,7 @@ enum err segment_open(struct pool *p, enum segment_kind kind, enum spool_class c
     o->segment = s;
     s->opening = o;
     s->state = SEGMENT_OPENING;
+    s->opened_ns = io_now_ns(p->io);
     s->image_count = (uint8_t)count;
     for (uint32_t i = 0; i < count; i++) {
         s->images[i] = (struct image){.member = members[i], .slot = slots[i]};
