@@ -11,7 +11,7 @@ static char lower(char c)
 
 bool address_domain(const char *address, uint32_t len, const char **domain_out, uint32_t *domain_len_out)
 {
-    const char *at = len ? memrchr(address, '@', len) : NULL;
+    const char *at = len && address[len - 1] != '"' ? memrchr(address, '@', len) : NULL; /* "a@b" is a local part */
     if (!at || at + 1 == address + len)
         return false;
     *domain_out = at + 1;

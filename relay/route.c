@@ -25,7 +25,7 @@ struct route_table {
 
 const char *route_domain(const char *address, uint32_t len, uint32_t *len_out)
 {
-    const char *at = memrchr(address, '@', len);
+    const char *at = len && address[len - 1] != '"' ? memrchr(address, '@', len) : NULL; /* as address_domain */
     *len_out = at ? (uint32_t)(address + len - (at + 1)) : 0;
     return at ? at + 1 : address + len;
 }

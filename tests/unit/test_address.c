@@ -22,6 +22,7 @@ static void the_domain_is_behind_the_last_at_sign(void **state)
     assert_memory_equal(domain, "Example.org", 11);
     assert_false(address_domain(TEXT("postmaster"), &domain, &len));
     assert_false(address_domain(TEXT("a@"), &domain, &len));
+    assert_false(address_domain(TEXT("\"a@b\""), &domain, &len));
     assert_false(address_domain("", 0, &domain, &len));
 }
 
