@@ -322,8 +322,12 @@ static enum err check_settings(const struct settings *s, char why[512])
         snprintf(why, 512, "initial_destination_concurrency is more than default_destination_concurrency_limit");
         return ERR_CONFIG;
     }
+    char relayhost[sizeof s->relayhost + 8];
+    snprintf(relayhost, sizeof relayhost, "smtp:%s", s->relayhost);
     enum err e = check_tls(s, why);
-    return e == ERR_OK ? check_transport("default_transport", s->default_transport, why) : e;
+    if (e == ERR_OK)
+        e = check_transport("default_transport", s->default_transport, why);
+    return e == ERR_OK ? check_transport("relayhost", relayhost, why) : e;
 }
 
 enum err config_check(struct config *c, char why[512])

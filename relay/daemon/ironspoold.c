@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The daemon's main: the command line, nothing else. supervisor.c goes on. */
+#include "sandbox.h"
 #include "supervisor.h"
 
 #include <stdio.h>
@@ -50,6 +51,12 @@ int main(int argc, char **argv)
     }
     if (!check)
         return supervisor_run(config);
+    struct identity identity;
+    if ((e = identity_find(config, &identity, text)) != ERR_OK) {
+        fprintf(stderr, "ironspoold: %s\n", text);
+        config_free(&config);
+        return 1;
+    }
     printf("%s: good\n", config->file);
     config_free(&config);
     return 0;

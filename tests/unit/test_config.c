@@ -133,6 +133,7 @@ static void a_bad_value_is_named_with_its_line(void **state)
     refused("mynetworks = \"10.0.0.0/33\"\n" POOL, "is not a network");
     refused("fault_injection = perhaps\n" POOL, "t.conf:1: fault_injection: \"perhaps\" is neither yes nor no");
     refused("state_directory = \"var\"\n" POOL, "is not an absolute path");
+    refused("\nrelayhost = \"[127.0.0.1:25\"\n" POOL, "t.conf:2: relayhost: a \"]\" is missing");
     refused("message_size_limit = 99999999999999999999\n" POOL, "is not a size");
     static const char *const meaningless[] = { /* nothing, less than nothing, beyond all sense */
         "message_size_limit = 0", "message_size_limit = -1", "message_size_limit = 2G", "header_size_limit = 0",
