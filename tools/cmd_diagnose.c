@@ -96,19 +96,28 @@ static void diagnose_queue(const struct doc *s, struct doc *findings)
     finding(findings, "mail waits for its destinations", why, "spooltool queue summary", "docs/runbooks/README.md");
 }
 
-/* What pool, members and queue do not show by themselves. */
+static enum event_kind event_of(const char *name)
+{
+    enum event_kind kind = 0;
+    while (kind < EVENT_COUNT && strcmp(event_name(kind), name) != 0)
+        kind++;
+    return kind;
+}
+
+/* What pool, members and queue do not show by themselves; when they show nothing any more, every alarm that is still raised. */
 static void diagnose_alarms(const struct doc *s, struct doc *findings)
 {
     static const char *const told[] = {"queue_delayed", "mail_refused", "spool_silent", "smart_failing"};
+    bool quiet = doc_length(findings, "") == 0;
     for (size_t i = 0; i < doc_length(s, "alarm.raised"); i++) {
         const struct doc *a = doc_item(s, "alarm.raised", i);
         const char *event = doc_text(a, "event"), *member = doc_text(a, "member");
         char what[160], page[64], next[96];
-        enum event_kind kind = EVENT_COUNT;
+        enum event_kind kind = event_of(event);
+        bool tell = quiet;
         for (unsigned k = 0; k < sizeof told / sizeof told[0]; k++)
-            for (int e = 0; strcmp(told[k], event) == 0 && e < EVENT_COUNT; e++)
-                kind = strcmp(event_name((enum event_kind)e), event) == 0 ? (enum event_kind)e : kind;
-        if (kind == EVENT_COUNT)
+            tell = tell || strcmp(told[k], event) == 0;
+        if (!tell || kind == EVENT_COUNT)
             continue;
         snprintf(what, sizeof what, "%s%s%s%s", event_text(kind), *member ? ": member \"" : "", member, *member ? "\"" : "");
         snprintf(page, sizeof page, "docs/runbooks/event-%s.md", event);

@@ -18,16 +18,21 @@ static const struct doc *nagios_alarm(const struct doc *s, const char *event)
     return NULL;
 }
 
-/* What pool and members do not show. */
-static void nagios_alarms(const struct doc *s)
+/* Whatever else is a reason to look: no WARNING without one. What pool and members show as well is not said twice. */
+static void nagios_reasons(const struct doc *s)
 {
-    static const char *const events[] = {"mail_refused", "queue_delayed", "smart_failing"};
-    for (unsigned i = 0; i < sizeof events / sizeof events[0]; i++) {
-        const struct doc *a = nagios_alarm(s, events[i]);
-        if (a)
-            printf(", %s%s%s: %s (docs/runbooks/event-%s.md)", events[i], *doc_text(a, "member") ? " " : "",
-                   doc_text(a, "member"), doc_text(a, "evidence"), events[i]);
+    bool healthy = strcmp(doc_text(s, "pool.state"), "healthy") == 0;
+    for (size_t i = 0; i < doc_length(s, "alarm.raised"); i++) {
+        const struct doc *a = doc_item(s, "alarm.raised", i);
+        const char *event = doc_text(a, "event"), *member = doc_text(a, "member");
+        bool shown = strcmp(event, "pool_state") == 0 || strcmp(event, "member_state") == 0;
+        if (!shown || healthy) /* that one is over, and the alarm will be in a moment */
+            printf(", %s%s%s: %s (docs/runbooks/event-%s.md)", event, *member ? " " : "", member, doc_text(a, "evidence"), event);
     }
+    if (*doc_text(s, "pool.action"))
+        printf(", next: %s", doc_text(s, "pool.action"));
+    if (doc_length(s, "faults_injected"))
+        printf(", faults are injected (docs/runbooks/event-fault_injected.md)");
 }
 
 static enum nagios nagios_of(const struct doc *s)
@@ -74,7 +79,7 @@ int cmd_check_nagios(struct tool *t, int argc, char **argv)
     char age[OUT_TEXT];
     printf("IRONSPOOL %s - pool is %s", words[verdict], doc_text(s, "pool.state"));
     nagios_member(s);
-    nagios_alarms(s);
+    nagios_reasons(s);
     if (doc_count(s, "pool.messages_lost"))
         printf(", %llu records are lost (docs/runbooks/event-record_lost.md)",
                (unsigned long long)doc_count(s, "pool.messages_lost"));

@@ -5,7 +5,9 @@ replies. Words that change here change for users."""
 import json
 import os
 import re
+import shutil
 import signal
+import smtplib
 import subprocess
 import unittest
 import urllib.request
@@ -107,6 +109,15 @@ class Contract(unittest.TestCase):
         self.assertEqual(relay.tool("fault", "clear")[0], 0)
         self.assertEqual(relay.tool("status")[0], 0)
 
+    def test_a_warning_names_its_reason(self):
+        relay = self.relay(extra="fault_injection = yes\n").start()
+        self.assertEqual(relay.tool("fault", "add", "slow", "--member", "a", "--factor", "2")[0], 0)
+        code, out, _ = relay.tool("check", "nagios")
+        self.assertEqual(code, 1)
+        self.assertRegex(out, r"^IRONSPOOL WARNING - pool is healthy, .*faults are injected .* \| messages=")
+        self.assertEqual(relay.tool("diagnose")[0], 10)
+        self.assertIn("faults are injected", relay.tool("diagnose")[1])
+
     def test_queue_list_is_postqueues(self):
         relay = self.relay(transport="hold").start()
         qid = relay.send("s@test.example", ["r@test.example", "t@test.example"], message("listed"))
@@ -139,6 +150,26 @@ class Contract(unittest.TestCase):
                      r"delays=[\d.]+/[\d.]+/[\d.]+/[\d.]+, dsn=2\.0\.0, status=sent \(" % qid,
                      r"ironspool/qmgr\[\d+\]: %s: removed" % qid):
             self.assertRegex(log, r"(?m)^[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ " + line)
+
+    @unittest.skipUnless(shutil.which("pflogsumm"), "pflogsumm is not installed")
+    def test_pflogsumm_counts_what_happened(self):
+        relay = self.relay()
+        with open(relay.dir + "/routes", "w", encoding="ascii") as f:
+            f.write("gone.example error:5.1.1 no such user\nlater.example error:4.7.1 not now\n")
+        relay.write_config(extra='transport_maps = { "%s/routes" }\n' % relay.dir)
+        relay.change_config('mynetworks = { "127.0.0.0/8" }',
+                            'mynetworks = { "192.0.2.0/24" }\nrelay_domains = { "test.example", "gone.example", "later.example" }')
+        relay.start()
+        for to in ("r@test.example", "u@test.example", "x@gone.example", "y@later.example"):
+            relay.send("s@test.example", to, message(to))
+        with self.assertRaises(smtplib.SMTPResponseException):
+            relay.send("s@test.example", "r@theirs.example", message("refused"))
+        wait_for("the bounce and a deferral", lambda: relay.delivered("s@test.example") and "status=deferred" in relay.log())
+        done = subprocess.run(["pflogsumm", "--syslog-name=ironspool", relay.dir + "/log"], capture_output=True, text=True,
+                              timeout=60, check=True)
+        for what, least in (("received", 4), ("delivered", 3), ("bounced", 1), ("rejected", 1), ("deferred", 1)):
+            count = re.search(r"(?m)^ +(\d+) +%s" % what, done.stdout)
+            self.assertTrue(count and int(count.group(1)) >= least, "%s\n%s" % (what, done.stdout[:900]))
 
     def test_replies(self):
         relay = self.relay(extra="message_size_limit = 10K\n")
