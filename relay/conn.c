@@ -1,17 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Byte streams: one recv when readable, one send at the end of the turn, TLS in between over memory. Owns sockets and
- * the bytes on their way. Invariants in conn.h; besides:
- *
- *  CON-4  an idle connection holds no buffer: input is read into one shared scratch and only what the owner left is
- *         kept, output is freed when the kernel has it.
- *  CON-5  backpressure is lazy: the watch is changed only when bytes arrive that nobody wants, so a pause that ends
- *         before costs no system call.
- *  CON-6  a connection closed with `flush` reads and forgets until the peer closes too: closing over unread bytes would
- *         reset it and take the last reply away from the peer.
- *
- *  states: connecting -> open [connect_ended]; open -> handshaking [conn_start_tls] -> open [step_handshake];
- *          any -> ended [end] -> gone [conn_close]; open -> flushing [conn_close] -> lingering [output_done] -> gone */
-#include "conn.h"
+/* Byte streams: their sockets, deadlines and ends. What comes and goes over them is conn_io.c. Invariants in conn.h and
+ * conn_parts.h. */
+#include "conn_parts.h"
 
 #include "tls.h"
 
@@ -23,79 +13,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SCRATCH_BYTES (64u * 1024)
-#define INPUT_KEPT_MAX (64u * 1024)      /* unconsumed bytes of one connection, plus one scratch */
 #define LINGER_MS 5000u
-#define LINGER_BYTES_MAX (4u * 1024 * 1024) /* a peer that keeps talking is cut off */
 #define LINGERING_MAX 1024u              /* beyond this many, connections are closed without waiting */
-#define BUFFER_BYTES_MIN 512u
 
-struct bytes {
-    uint8_t *at;
-    size_t start, len, capacity;
-};
-
-struct conn {
-    struct link left_link; /* in g_left once the owner has left */
-    struct loop *loop;
-    const struct conn_callbacks *cb;
-    void *owner;
-    struct loop_watch watch;
-    struct loop_task task;
-    struct loop_timer timer;
-    struct tls_session *tls;
-    struct bytes in, out;
-    uint64_t read_ms, write_ms, read_at, write_at, close_at, lingered;
-    enum err broken;    /* found where no callback may be made; told by the task */
-    int broken_errno;
-    uint16_t depth;     /* of our functions above callbacks: freed at 0 only */
-    bool connecting, handshaking, offering;
-    bool paused, resume, reading, writing, undrained;
-    bool eof, ended;    /* ended: on_closed was called */
-    bool timed_out;     /* the peer may still read */
-    bool left;          /* the owner called conn_close; no callback any more */
-    bool lingering, dead;
-};
-
-/* one thread, and nothing reads while something offers */
-static uint8_t g_scratch[SCRATCH_BYTES];
-static uint8_t g_plain[SCRATCH_BYTES];
 static uint32_t g_lingering;
 static struct link g_left; /* whose owners have left: nobody else knows them */
-
-static bool bytes_add(struct bytes *b, const void *from, size_t len)
-{
-    if (b->start + b->len + len > b->capacity) {
-        if (b->start > 0) {
-            memmove(b->at, b->at + b->start, b->len);
-            b->start = 0;
-        }
-        size_t capacity = b->capacity ? b->capacity : BUFFER_BYTES_MIN;
-        while (capacity < b->len + len)
-            capacity *= 2;
-        if (capacity > b->capacity) {
-            uint8_t *at = realloc(b->at, capacity);
-            if (!at)
-                return false;
-            b->at = at;
-            b->capacity = capacity;
-        }
-    }
-    memcpy(b->at + b->start + b->len, from, len);
-    b->len += len;
-    return true;
-}
-
-static void bytes_take(struct bytes *b, size_t len)
-{
-    ASSERT(len <= b->len);
-    b->start += len;
-    b->len -= len;
-    if (b->len == 0) { /* CON-4 */
-        free(b->at);
-        *b = (struct bytes){0};
-    }
-}
 
 static void destroy(struct conn *c)
 {
@@ -125,7 +47,7 @@ static void leave(struct conn *c)
         destroy(c);
 }
 
-static void set_watch(struct conn *c, bool read, bool write)
+void conn_set_watch(struct conn *c, bool read, bool write)
 {
     if (c->reading == read && c->writing == write)
         return;
@@ -134,8 +56,7 @@ static void set_watch(struct conn *c, bool read, bool write)
     loop_watch_change(&c->watch, read, write);
 }
 
-/* Nothing more will come of this connection. */
-static void end(struct conn *c, enum err e, const char *text)
+void conn_end(struct conn *c, enum err e, const char *text)
 {
     if (c->left) { /* flushing or lingering: nobody to tell */
         c->dead = true;
@@ -144,17 +65,16 @@ static void end(struct conn *c, enum err e, const char *text)
     if (c->ended)
         return;
     c->ended = true;
-    set_watch(c, false, false);
+    conn_set_watch(c, false, false);
     c->cb->on_closed(c->owner, e, text);
 }
 
-static void end_errno(struct conn *c, int error)
+void conn_end_errno(struct conn *c, int error)
 {
-    end(c, ERR_SYSTEM, strerror(error));
+    conn_end(c, ERR_SYSTEM, strerror(error));
 }
 
-/* For places that may be inside the owner's call. */
-static void break_later(struct conn *c, enum err e, int error)
+void conn_break_later(struct conn *c, enum err e, int error)
 {
     if (!c->broken) {
         c->broken = e;
@@ -163,212 +83,19 @@ static void break_later(struct conn *c, enum err e, int error)
     loop_defer(c->loop, &c->task);
 }
 
-static bool deaf(const struct conn *c)
+bool conn_deaf(const struct conn *c)
 {
     return c->left || c->ended || c->dead || c->broken;
 }
 
-static size_t offer_bytes(struct conn *c, const uint8_t *bytes, size_t len)
+bool conn_linger(struct conn *c)
 {
-    bool was_plain = !c->tls;
-    c->offering = true;
-    size_t used = c->cb->on_bytes(c->owner, bytes, len);
-    c->offering = false;
-    ASSERT(used <= len);
-    if (was_plain && c->tls && used < len && !deaf(c)) { /* CON-1: a handshake began over bytes already here */
-        end(c, ERR_INVALID, "plaintext before the handshake");
-        return len;
-    }
-    return used;
-}
-
-static void offer_kept(struct conn *c)
-{
-    size_t used = offer_bytes(c, c->in.at + c->in.start, c->in.len);
-    bytes_take(&c->in, used);
-}
-
-static void offer_new(struct conn *c, const uint8_t *bytes, size_t len)
-{
-    if (c->in.len > 0) {
-        if (bytes_add(&c->in, bytes, len))
-            offer_kept(c);
-        else
-            end(c, ERR_NO_MEMORY, err_text(ERR_NO_MEMORY));
-        return;
-    }
-    size_t used = offer_bytes(c, bytes, len);
-    if (used < len && !deaf(c) && !bytes_add(&c->in, bytes + used, len - used))
-        end(c, ERR_NO_MEMORY, err_text(ERR_NO_MEMORY));
-}
-
-static void read_tls(struct conn *c)
-{
-    while (!deaf(c) && !c->handshaking && !c->paused && c->in.len < INPUT_KEPT_MAX) {
-        size_t len = 0;
-        enum err e = tls_session_read(c->tls, g_plain, sizeof g_plain, &len);
-        if (e == ERR_BUSY)
-            break;
-        if (e == ERR_CANCELED) {
-            c->eof = true;
-            end(c, ERR_OK, "TLS session closed");
-        } else if (e) {
-            end(c, ERR_SYSTEM, tls_session_text(c->tls));
-        } else {
-            offer_new(c, g_plain, len);
-        }
-    }
-    if (!c->dead)
-        loop_defer(c->loop, &c->task); /* OpenSSL may have something to say */
-}
-
-static void step_handshake(struct conn *c)
-{
-    enum err e = tls_session_handshake(c->tls);
-    loop_defer(c->loop, &c->task);
-    if (e == ERR_BUSY)
-        return;
-    if (!e)
-        c->handshaking = false;
-    if (!c->left)
-        c->cb->on_tls(c->owner, e, tls_session_text(c->tls));
-}
-
-static void feed_tls(struct conn *c, size_t len)
-{
-    if (tls_session_feed(c->tls, g_scratch, len)) {
-        end(c, ERR_NO_MEMORY, err_text(ERR_NO_MEMORY));
-        return;
-    }
-    if (c->handshaking)
-        step_handshake(c);
-    if (!deaf(c) && !c->handshaking)
-        read_tls(c);
-}
-
-static void drain(struct conn *c)
-{
-    ssize_t n = recv(c->watch.fd, g_scratch, sizeof g_scratch, 0);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    c->lingered += n > 0 ? (uint64_t)n : 0;
-    if (n <= 0 || c->lingered > LINGER_BYTES_MAX)
-        c->dead = true;
-}
-
-static void receive(struct conn *c)
-{
-    if (c->lingering) {
-        drain(c);
-        return;
-    }
-    if ((c->paused && !c->handshaking) || deaf(c)) { /* CON-5 */
-        set_watch(c, false, c->writing);
-        return;
-    }
-    if (c->in.len >= INPUT_KEPT_MAX) {
-        end(c, ERR_TOO_LARGE, "more input than anybody takes");
-        return;
-    }
-    ssize_t n = recv(c->watch.fd, g_scratch, sizeof g_scratch, 0);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (n < 0) {
-        end_errno(c, errno);
-        return;
-    }
-    if (n == 0) {
-        c->eof = true;
-        end(c, ERR_OK, "connection closed");
-        return;
-    }
-    c->read_at = loop_now_ms(c->loop);
-    if (c->tls)
-        feed_tls(c, (size_t)n);
-    else
-        offer_new(c, g_scratch, (size_t)n);
-}
-
-/* What is next for the wire; encrypts when the last ciphertext is gone. */
-static size_t wire_output(struct conn *c, const uint8_t **bytes_out)
-{
-    if (!c->tls) {
-        *bytes_out = c->out.at + c->out.start;
-        return c->out.len;
-    }
-    size_t len = tls_session_output(c->tls, bytes_out);
-    if (len > 0 || c->handshaking || c->out.len == 0)
-        return len;
-    size_t piece = c->out.len < SCRATCH_BYTES ? c->out.len : SCRATCH_BYTES;
-    if (tls_session_write(c->tls, c->out.at + c->out.start, piece)) {
-        c->broken = ERR_SYSTEM;
-        c->broken_errno = EPROTO;
-        return 0;
-    }
-    bytes_take(&c->out, piece);
-    return tls_session_output(c->tls, bytes_out);
-}
-
-static void output_done(struct conn *c)
-{
-    set_watch(c, c->reading, false);
-    if (!c->left) {
-        if (!c->undrained || c->ended)
-            return;
-        c->undrained = false;
-        if (c->cb->on_drained)
-            c->cb->on_drained(c->owner);
-        return;
-    }
-    if (c->lingering)
-        return;
-    if (c->eof || g_lingering >= LINGERING_MAX || shutdown(c->watch.fd, SHUT_WR) != 0) {
-        c->dead = true;
-        return;
-    }
+    if (g_lingering >= LINGERING_MAX || shutdown(c->watch.fd, SHUT_WR) != 0)
+        return false;
     c->lingering = true;
     g_lingering++;
-    set_watch(c, true, false);
-}
-
-static void flush_output(struct conn *c)
-{
-    const uint8_t *bytes = NULL;
-    size_t len = 0;
-    while ((len = wire_output(c, &bytes)) > 0) {
-        ssize_t n = send(c->watch.fd, bytes, len, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0 && errno == EAGAIN) {
-            set_watch(c, c->reading, true);
-            return;
-        }
-        if (n < 0) {
-            end_errno(c, errno);
-            return;
-        }
-        c->write_at = loop_now_ms(c->loop);
-        if (c->tls)
-            tls_session_output_taken(c->tls, (size_t)n);
-        else
-            bytes_take(&c->out, (size_t)n);
-    }
-    if (!c->broken)
-        output_done(c);
-}
-
-static void go_on_reading(struct conn *c)
-{
-    c->resume = false;
-    if (c->paused || deaf(c))
-        return;
-    c->read_at = loop_now_ms(c->loop);
-    if (c->in.len > 0)
-        offer_kept(c);
-    if (c->tls && !deaf(c))
-        read_tls(c);
-    if (!c->paused && !deaf(c))
-        set_watch(c, true, c->writing);
+    conn_set_watch(c, true, false);
+    return true;
 }
 
 static void run_task(struct loop_task *t)
@@ -376,11 +103,11 @@ static void run_task(struct loop_task *t)
     struct conn *c = t->owner;
     enter(c);
     if (c->resume)
-        go_on_reading(c);
+        conn_go_on_reading(c);
     if (!c->broken && !c->dead && !c->connecting && (!c->ended || c->left))
-        flush_output(c);
+        conn_flush_output(c);
     if (c->broken && !c->dead)
-        end(c, c->broken, c->broken_errno ? strerror(c->broken_errno) : err_text(c->broken));
+        conn_end(c, c->broken, c->broken_errno ? strerror(c->broken_errno) : err_text(c->broken));
     leave(c);
 }
 
@@ -393,13 +120,13 @@ static void connect_ended(struct conn *c)
     if (getsockopt(c->watch.fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
         error = errno;
     if (error) {
-        end_errno(c, error);
+        conn_end_errno(c, error);
         return;
     }
     c->connecting = false;
     c->read_at = c->write_at = loop_now_ms(c->loop);
     setsockopt(c->watch.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* a Unix socket refuses: no harm */
-    set_watch(c, true, false);
+    conn_set_watch(c, true, false);
     loop_defer(c->loop, &c->task); /* what was written meanwhile */
     c->cb->on_connected(c->owner);
 }
@@ -412,9 +139,9 @@ static void watch_ready(struct loop_watch *w, bool readable, bool writable)
         connect_ended(c);
     } else {
         if (readable)
-            receive(c);
+            conn_receive(c);
         if (writable && !c->dead && (!c->ended || c->left))
-            flush_output(c);
+            conn_flush_output(c);
         if (c->broken && !c->dead)
             loop_defer(c->loop, &c->task);
     }
@@ -453,7 +180,7 @@ static void timer_fired(struct loop_timer *t)
     enter(c);
     c->timed_out |= deadline && deadline <= now;
     if (deadline && deadline <= now)
-        end(c, ERR_TIMEOUT, c->connecting ? "connection timed out" : "timeout");
+        conn_end(c, ERR_TIMEOUT, c->connecting ? "connection timed out" : "timeout");
     else if (deadline) /* activity moved it: the timer itself is moved only here */
         loop_timer_set(t, deadline - now);
     else if (c->read_ms || c->write_ms)
@@ -504,7 +231,7 @@ enum err conn_connect(struct loop *loop, const struct sockaddr *to, socklen_t to
         return e;
     }
     if (error && error != EINPROGRESS) /* the owner has no conn yet: told from the task */
-        break_later(*conn_out, ERR_SYSTEM, error);
+        conn_break_later(*conn_out, ERR_SYSTEM, error);
     return ERR_OK;
 }
 
@@ -521,8 +248,8 @@ void conn_write(struct conn *c, const void *bytes, size_t len)
         return;
     if (c->out.len == 0)
         c->write_at = loop_now_ms(c->loop);
-    if (!bytes_add(&c->out, bytes, len)) {
-        break_later(c, ERR_NO_MEMORY, 0);
+    if (!conn_bytes_add(&c->out, bytes, len)) {
+        conn_break_later(c, ERR_NO_MEMORY, 0);
         return;
     }
     c->undrained = true;
@@ -569,7 +296,7 @@ enum err conn_start_tls(struct conn *c, struct tls_context *tls, bool server, co
     if (e)
         return e;
     c->handshaking = true;
-    set_watch(c, true, c->writing); /* a handshake is not held up by a pause */
+    conn_set_watch(c, true, c->writing); /* a handshake is not held up by a pause */
     if (server)
         return ERR_OK;
     e = tls_session_handshake(c->tls); /* our hello */
@@ -607,7 +334,7 @@ void conn_close(struct conn **conn, bool flush)
     if (flush && alive) {
         if (c->tls && !c->handshaking) { /* close_notify comes behind the last bytes */
             if (c->out.len > 0 && tls_session_write(c->tls, c->out.at + c->out.start, c->out.len) == ERR_OK)
-                bytes_take(&c->out, c->out.len);
+                conn_bytes_take(&c->out, c->out.len);
             tls_session_shutdown(c->tls);
         }
         if (!link_linked(&g_left))
