@@ -467,6 +467,8 @@ static void appender_start(struct appender *a)
     if (a->segment && !frame_place(f, a->segment))
         commit_close_segment(a);
     if (!a->segment && a->next && a->next->state == SEGMENT_OPEN) {
+        if (a->kind == SEGMENT_MAIL && (segment_members(a->next) & table_behind(p)))
+            return; /* TAB-6 */
         a->segment = a->next;
         a->next = NULL;
         bool fits = frame_place(f, a->segment);

@@ -310,8 +310,11 @@ struct walk {
     bool unreadable;           /* no image could be read at all: walk_retry, or give up */
 };
 
+/* `named`, if set, when the superblocks of the members in `named_by` say it; `done` when those of all members in service do. */
 struct superblock_wait {
     struct link link;
+    void (*named)(struct superblock_wait *w);
+    uint32_t named_by;
     void (*done)(struct superblock_wait *w);
     void *owner;
 };
@@ -359,6 +362,7 @@ struct pool {
         bool running, again;
         uint32_t pending;
         uint64_t since_ns;
+        uint32_t todo_mask;       /* members the running update waits for */
         uint32_t out_mask;        /* members with an op under way */
         uint32_t abandoned_mask;  /* of those, the update no longer waits for them */
         uint32_t deferred_mask;   /* members whose update begins when the scrub's read there is back */
@@ -371,6 +375,7 @@ struct pool {
     struct image table_images[COPIES_MAX];
     uint32_t table_image_count;
     struct segment *table_segment, *table_candidate;
+    struct segment *table_old;    /* the one before, while superblocks may name it (TAB-6) */
     bool compact_stuck;           /* a compaction found no slot, and nothing was freed since */
     struct append_frame *table_frame;
     uint32_t table_cursor, table_part;
@@ -380,6 +385,7 @@ struct pool {
     uint64_t table_retry_ns;
     bool table_renew;             /* something the table should say changed without a record of its own */
     bool table_rewriting;
+    bool table_settling;          /* the table is in service, superblocks of members without a part of it are being written */
     uint64_t clean_flag;
 
     /* index */
@@ -554,6 +560,7 @@ enum err table_submit_freed(struct pool *p, const struct segment_id *ids, uint32
 void table_rewrite(struct pool *p);                    /* a new table segment; then the superblocks name it */
 void table_step(struct pool *p);
 bool table_busy(const struct pool *p);
+uint32_t table_behind(const struct pool *p);          /* members whose superblocks do not name the table yet (TAB-6) */
 void table_fini(struct pool *p);
 enum err table_apply(struct pool *p, const struct record_view *r, bool *begun) MUST_CHECK;
 struct incarnation *table_incarnation(struct pool *p, uint64_t incarnation);

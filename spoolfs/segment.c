@@ -260,7 +260,7 @@ static uint32_t placement_choose(struct pool *p, enum spool_class class, uint32_
             for (uint32_t a = 0; a < p->appender_count; a++)
                 open += p->appenders[a].segment && segment_on_member(p->appenders[a].segment, m->number);
             uint64_t score = (uint64_t)m->slots_free * 1024 / m->slot_count * 16 / (1 + open) + 2;
-            if (m->state == MEMBER_SUSPECT || member_avoided(m))
+            if (m->state == MEMBER_SUSPECT || member_avoided(m) || (table_behind(p) & (1u << i)))
                 score = 1; /* only where nobody else is left */
             if (!clash && score > best_score) {
                 best = m;

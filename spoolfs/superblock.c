@@ -251,9 +251,24 @@ static void superblock_of_pool(struct pool *p, const struct member *m, uint32_t 
     }
 }
 
-static void update_end_member(struct pool *p)
+/* Whom the slowest members need not be waited for. */
+static void update_named(struct pool *p)
+{
+    for (struct link *l = p->super.current.next; l != &p->super.current; l = l->next) {
+        struct superblock_wait *w = CONTAINER_OF(l, struct superblock_wait, link);
+        void (*named)(struct superblock_wait *w) = w->named;
+        if (!named || (w->named_by & p->super.todo_mask))
+            continue;
+        w->named = NULL;
+        named(w);
+    }
+}
+
+static void update_end_member(struct pool *p, uint32_t bit)
 {
     ASSERT(p->super.pending > 0);
+    p->super.todo_mask &= ~bit;
+    update_named(p);
     if (--p->super.pending > 0)
         return;
     p->super.running = false;
@@ -306,12 +321,12 @@ static void update_step(struct member_op *mo)
     if (!member_kept(m) || m->update_failures > 1) {
         if (member_kept(m))
             member_leave(m, MEMBER_FAILED, "superblock could not be written in three copies");
-        update_end_member(p);
+        update_end_member(p, bit);
         return;
     }
     uintptr_t next = bad ? (step / 2 + 1) * 2 : step + 1;
     if (next >= SUPERBLOCK_COPIES * 2) {
-        update_end_member(p);
+        update_end_member(p, bit);
         return;
     }
     update_submit(mo, m, next);
@@ -345,12 +360,13 @@ void superblock_update(struct pool *p, struct superblock_wait *w)
             continue;
         m->update_failures = 0;
         p->super.pending++;
+        p->super.todo_mask |= 1u << i;
         if (scrub_reads_superblock(p, m)) /* two ops never overlap if one is a write */
             p->super.deferred_mask |= 1u << i;
         else
             update_submit(&p->super.ops[i], m, 0);
     }
-    update_end_member(p);
+    update_end_member(p, 0);
 }
 
 void superblock_read_back(struct pool *p, struct member *m)
@@ -362,7 +378,7 @@ void superblock_read_back(struct pool *p, struct member *m)
     if (member_kept(m))
         update_submit(&p->super.ops[m->number], m, 0);
     else
-        update_end_member(p);
+        update_end_member(p, bit);
 }
 
 /* Everybody else has it: one member that takes its time for each of the eight ops does not hold the table, and with it
@@ -388,12 +404,12 @@ void superblock_step(struct pool *p)
         uint32_t bit = 1u << i;
         if ((p->super.deferred_mask & bit) && !member_kept(&p->members[i])) {
             p->super.deferred_mask &= ~bit;
-            update_end_member(p);
+            update_end_member(p, bit);
             continue;
         }
         if (!(p->super.out_mask & bit) || (p->super.abandoned_mask & bit) || member_kept(&p->members[i]))
             continue;
         p->super.abandoned_mask |= bit; /* its buffer stays with the op until that comes back */
-        update_end_member(p);
+        update_end_member(p, bit);
     }
 }

@@ -9,7 +9,10 @@
  * is below its high-water mark and not listed was freed, or never took a frame: a table that stopped early, on a member that
  * left, takes nothing for dead that it only did not live to see. TAB-5: a table segment that was given up is never written
  * again, and what it said is in the next one of its incarnation, whose counter is higher. So who has read one knows all
- * that an older one told, and a member whose superblocks name a newer one may know more. */
+ * that an older one told, and a member whose superblocks name a newer one may know more. TAB-6: a table segment takes
+ * records as soon as the superblocks of the members that hold it name it: a slow member does not hold the mail. Until all
+ * superblocks do, the one before keeps its slots, no third one is begun, and no new segment with an image on a member that
+ * is behind takes a frame: left alone, that member would not know of it. */
 #include "engine.h"
 
 #include <base/planted.h>
@@ -393,6 +396,11 @@ void table_fini(struct pool *p)
     }
 }
 
+uint32_t table_behind(const struct pool *p)
+{
+    return p->table_settling ? p->super.todo_mask : 0;
+}
+
 bool table_busy(const struct pool *p)
 {
     return p->table_rewriting || !link_empty(&p->table_queue) || p->super.running;
@@ -410,21 +418,32 @@ static void rewrite_again(struct pool *p)
     p->table_retry_ns = io_now_ns(p->io) + TABLE_RETRY_NS;
 }
 
-static void rewrite_on_superblocks(struct superblock_wait *w)
+/* The members that hold it name it: it takes records, though a slow member's superblocks still name the one before (TAB-6). */
+static void rewrite_on_named(struct superblock_wait *w)
 {
     struct pool *p = w->owner;
-    struct segment *s = p->table_candidate, *old = p->table_segment;
+    struct segment *s = p->table_candidate;
     p->table_candidate = NULL;
+    p->table_old = p->table_segment;
     p->table_segment = s;
     p->table_rewriting = false;
-    if (old)
-        segment_drop(p, old);
+    p->table_settling = true;
     for (uint32_t i = 0; i < s->image_count; i++)
         if (!member_usable(&p->members[s->images[i].member])) {
             s->state = SEGMENT_CLOSED; /* it lost an image meanwhile: once more */
             return;
         }
     appender_adopt(&p->appenders[APPENDER_TABLE], s);
+}
+
+static void rewrite_on_superblocks(struct superblock_wait *w)
+{
+    struct pool *p = w->owner;
+    struct segment *old = p->table_old;
+    p->table_settling = false;
+    p->table_old = NULL;
+    if (old)
+        segment_drop(p, old);
 }
 
 static void rewrite_commit(struct pool *p)
@@ -434,7 +453,8 @@ static void rewrite_commit(struct pool *p)
     p->table_image_count = s->image_count;
     for (uint32_t i = 0; i < s->image_count; i++)
         p->table_images[i] = s->images[i];
-    p->table_wait = (struct superblock_wait){.done = rewrite_on_superblocks, .owner = p};
+    p->table_wait = (struct superblock_wait){.named = rewrite_on_named, .done = rewrite_on_superblocks, .owner = p,
+                                             .named_by = p->mounted ? segment_members(s) : UINT32_MAX}; /* POOL-1 */
     superblock_update(p, &p->table_wait);
 }
 
@@ -561,7 +581,7 @@ static void rewrite_on_opened(struct segment *s, enum err e)
 
 void table_rewrite(struct pool *p)
 {
-    if (p->table_rewriting || p->read_only || io_now_ns(p->io) < p->table_retry_ns)
+    if (p->table_rewriting || p->table_settling || p->read_only || io_now_ns(p->io) < p->table_retry_ns)
         return;
     p->table_rewriting = true;
     uint32_t avoid = p->appenders[APPENDER_TABLE].avoid_mask;
