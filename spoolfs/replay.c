@@ -343,8 +343,19 @@ static void on_conflict(void *owner, struct queue_id qid, struct place second)
                (unsigned long long)second.segment.counter);
 }
 
-/* The MESSAGE of a CHUNK may lie on members that are not here: in a segment of which no image can be read, or, when the segment
- * table itself had to be put together from headers, in one that nobody here knows. */
+/* Recovery sealed it without this image, which may be longer. */
+static bool segment_may_be_longer(const struct pool *p, const struct segment *s)
+{
+    bool longer = false;
+    for (uint32_t i = 0; i < s->image_count; i++) {
+        const struct member *m = &p->members[s->images[i].member];
+        longer = longer || (s->images[i].unproved && !m->present && !m->removed);
+    }
+    return longer;
+}
+
+/* The MESSAGE of a CHUNK may lie on members that are not here: in a segment of which no image can be read, at the end of one
+ * that is longer there, or, when the segment table itself had to be put together from headers, in one that nobody here knows. */
 static bool replay_keeps_chunks(const struct pool *p)
 {
     bool away = false, hidden = p->table_scanned;
@@ -352,7 +363,8 @@ static bool replay_keeps_chunks(const struct pool *p)
         away = away || (p->members[i].used && !p->members[i].present && !p->members[i].removed);
     for (uint32_t i = 0; i < p->segment_used && !hidden; i++) {
         const struct segment *s = &p->segments[i];
-        hidden = s->state != SEGMENT_UNUSED && s->kind == SEGMENT_MAIL && segment_images_readable(p, s) == 0;
+        hidden = s->state != SEGMENT_UNUSED && s->kind == SEGMENT_MAIL &&
+                 (segment_images_readable(p, s) == 0 || segment_may_be_longer(p, s));
     }
     return away && hidden;
 }

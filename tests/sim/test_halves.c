@@ -213,6 +213,37 @@ static void chunks_that_the_other_half_needs_stay(void **state)
     assert_true(acked > 10);
 }
 
+/* The power goes while a large message is under way: its MESSAGE may have reached one member only. That one is away for a mount,
+ * which must not take the CHUNKs for those of an append that came to nothing. */
+static void chunks_wait_for_the_end_of_a_segment_on_a_member_that_is_away(void **state)
+{
+    (void)state;
+    for (uint64_t run = 0; run < 24; run++)
+        for (uint16_t away = 0; away < 3; away++) {
+            struct world *w = story_open(420 + run, 3, IO_DURABLE_DSYNC);
+            if (world_create_pool(w) && world_mount(w))
+                story_append(w, 9, 3000);
+            sim_io_set_survival(w->sim, SIM_SURVIVE_ONLY_ONE);
+            w->scripted_cut = sim_io_counts(w->sim)->ops + 6 + run % 3;
+            senders_append(w, 200 * 1024, false);
+            world_settle(w);
+            w->scripted_cut = UINT64_MAX;
+            if (world_crashed(w))
+                world_after_crash(w);
+            else
+                story_cut(w, SIM_SURVIVE_NONE);
+            here(w, 7u & ~(1u << away));
+            bool mounted = mounts(w);
+            for (uint64_t n = 0; mounted && n < run % 12 && !world_failed(w); n++)
+                world_turn(w); /* the CHUNKs' segment goes, that of the mail stays */
+            story_cut(w, SIM_SURVIVE_NONE);
+            here(w, 7);
+            if (mounts(w))
+                audit_run(w);
+            story_close(w, "a large message under way, run", run);
+        }
+}
+
 /* Passes of the scrub: after each the segment table is written anew, in another place. */
 static void table_moves(struct world *w, uint32_t times)
 {
@@ -338,6 +369,7 @@ int main(void)
         cmocka_unit_test(a_half_does_not_free_what_it_cannot_read),
         cmocka_unit_test(what_one_half_retired_does_not_come_back_from_the_other),
         cmocka_unit_test(chunks_that_the_other_half_needs_stay),
+        cmocka_unit_test(chunks_wait_for_the_end_of_a_segment_on_a_member_that_is_away),
         cmocka_unit_test(what_was_moved_to_members_that_are_away_stays),
         cmocka_unit_test(a_half_is_known_by_its_table_not_by_what_it_says_of_others),
     };
