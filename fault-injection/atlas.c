@@ -301,8 +301,7 @@ static void members_swap(struct world *w)
     uint16_t other = any_member(w);
     if (other == a->victim || a->aside || a->out)
         return;
-    struct sim_disk *mine = sim_io_change_disk(w->sim, a->victim, sim_io_disk(w->sim, other));
-    sim_io_change_disk(w->sim, other, mine);
+    sim_io_swap_disks(w->sim, a->victim, other);
     measure_swap(w, a->victim, other);
     a->victim = other;
     mount_fault(w, SIM_FAULT_swap);

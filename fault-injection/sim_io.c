@@ -396,6 +396,15 @@ void sim_io_power_on(struct sim_io *sim)
 bool sim_io_present(const struct sim_io *sim, uint16_t target) { return sim->members[target].target.present; }
 void sim_io_slow(struct sim_io *sim, uint16_t target, uint32_t factor) { member_at(sim, target)->slow_factor = factor; }
 
+void sim_io_swap_disks(struct sim_io *sim, uint16_t a, uint16_t b)
+{
+    uint64_t stalled_until_ns = sim->members[a].stalled_until_ns;
+    struct sim_disk *disk = sim_io_change_disk(sim, a, sim_io_disk(sim, b));
+    sim_io_change_disk(sim, b, disk);
+    sim->members[a].stalled_until_ns = sim->members[b].stalled_until_ns;
+    sim->members[b].stalled_until_ns = stalled_until_ns;
+}
+
 void sim_io_stall(struct sim_io *sim, uint16_t target, uint64_t for_ns)
 {
     struct sim_member *m = member_at(sim, target);

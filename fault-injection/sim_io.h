@@ -57,6 +57,7 @@ void sim_io_return(struct sim_io *sim, uint16_t target); /* seen by the next mou
 bool sim_io_present(const struct sim_io *sim, uint16_t target);
 void sim_io_slow(struct sim_io *sim, uint16_t target, uint32_t factor); /* 1: as usual */
 void sim_io_stall(struct sim_io *sim, uint16_t target, uint64_t for_ns);
+void sim_io_swap_disks(struct sim_io *sim, uint16_t a, uint16_t b); /* nothing is in flight; a stall goes with its disk */
 struct sim_disk *sim_io_disk(struct sim_io *sim, uint16_t target);
 struct sim_disk *sim_io_change_disk(struct sim_io *sim, uint16_t target, struct sim_disk *disk); /* returns the old */
 void sim_io_jump_wall(struct sim_io *sim, int64_t by_ms);
