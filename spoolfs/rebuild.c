@@ -67,18 +67,26 @@ static uint32_t rebuild_wants(const struct pool *p, const struct segment *s)
     return more && s->image_count < COPIES_MAX ? s->image_count : UINT32_MAX;
 }
 
+/* The healthier one, then the emptier one. A suspect member is a better place than none. */
+static bool rebuild_goes_rather_to(const struct member *m, const struct member *best)
+{
+    if (!best || (m->state == MEMBER_HEALTHY) != (best->state == MEMBER_HEALTHY))
+        return !best || m->state == MEMBER_HEALTHY;
+    return (uint64_t)m->slots_free * best->slot_count > (uint64_t)best->slots_free * m->slot_count;
+}
+
 static struct member *rebuild_target(struct pool *p, const struct segment *s, uint32_t replaced, uint32_t *slot_out)
 {
     struct member *best = NULL;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         struct member *m = &p->members[i];
-        bool fits = member_usable(m) && m->state == MEMBER_HEALTHY && m->slots_free > slot_reserve(m, SPOOL_RESULT);
+        bool fits = member_usable(m) && m->slots_free > slot_reserve(m, SPOOL_RESULT);
         for (uint32_t k = 0; fits && k < s->image_count; k++)
             fits = k == replaced ||
                    (s->images[k].member != i &&
                     (!member_usable(&p->members[s->images[k].member]) ||
                     !members_share_domain(m, &p->members[s->images[k].member])));
-        if (fits && (!best || (uint64_t)m->slots_free * best->slot_count > (uint64_t)best->slots_free * m->slot_count))
+        if (fits && rebuild_goes_rather_to(m, best))
             best = m;
     }
     return best && slot_find(best, slot_out) ? best : NULL;

@@ -132,6 +132,25 @@ static void an_evacuated_member_ends_empty_and_can_be_removed(void **state)
     assert_int_equal(s.members[1].state, MEMBER_REMOVED);
 }
 
+static void a_suspect_member_is_a_better_place_than_none(void **state)
+{
+    (void)state;
+    fill(200, 30000);
+    w.ram.targets[0].present = false;
+    pass_seconds(6);
+    assert_int_equal(member_smart(w.pool, "c", true, "the drive says that it fails"), ERR_OK);
+    pass_seconds(60);
+    struct pool_status s;
+    pool_status(w.pool, &s);
+    assert_int_equal(s.members[0].state, MEMBER_ABSENT);
+    assert_int_equal(s.members[2].state, MEMBER_SUSPECT); /* two are left, and two copies are wanted */
+    assert_int_equal(upkeep().rebuild.bytes_remaining, 0);
+    w.ram.targets[1].present = false;
+    pass_seconds(1);
+    all_readable();
+    w.ram.targets[1].present = true;
+}
+
 static void a_crash_in_a_rebuild_is_repeated_and_ends_whole(void **state)
 {
     (void)state;
@@ -159,6 +178,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_rebuild_takes_good_frames_from_whichever_image_has_them, setup_four, teardown),
         cmocka_unit_test_setup_teardown(a_scrub_pass_finds_and_repairs_every_bad_place, setup, teardown),
         cmocka_unit_test_setup_teardown(an_evacuated_member_ends_empty_and_can_be_removed, setup_four, teardown),
+        cmocka_unit_test_setup_teardown(a_suspect_member_is_a_better_place_than_none, setup, teardown),
         cmocka_unit_test_setup_teardown(a_crash_in_a_rebuild_is_repeated_and_ends_whole, setup_four, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
