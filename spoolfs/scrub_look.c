@@ -213,6 +213,14 @@ static bool look_unread(const struct look *l, uint32_t i, uint32_t block)
     return (l->unread[i][block / 64] >> (block % 64)) & 1;
 }
 
+static bool look_unread_any(const struct look *l, uint32_t i, uint32_t at, const struct frame_view *f)
+{
+    bool any = false;
+    for (uint32_t b = 0; b < f->blocks; b++)
+        any = any || look_unread(l, i, at / BLOCK_BYTES + b);
+    return any;
+}
+
 /* Blocks of the frame that are not what the proved source has. */
 static uint32_t look_bad_blocks(const struct look *l, uint32_t i, uint32_t at, const struct frame_view *good)
 {
@@ -312,7 +320,7 @@ static uint64_t look_frame(struct look *l)
         uint32_t blocks = look_bad_blocks(l, i, at, &best);
         if (v.why[i] == ERR_OK && !other && (blocks == 0 || PLANTED(scrub_blind)) && proved)
             continue;
-        enum err why = v.why[i] != ERR_OK ? v.why[i] : other || !proved ? ERR_IDENTITY : ERR_MEDIA;
+        enum err why = look_unread_any(l, i, at, &best) ? ERR_MEDIA : v.why[i] != ERR_OK ? v.why[i] : other || !proved ? ERR_IDENTITY : ERR_MEDIA;
         bool decided = proved && (!v.differ || l->chained);
         struct scrub_found f = {.kind = SCRUB_FRAME, .offset = l->offset, .blocks = blocks ? blocks : 1, .fault = why};
         look_found(l, i, f, decided ? &best : NULL);

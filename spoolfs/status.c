@@ -43,23 +43,28 @@ static void status_tally(const struct pool *p, struct tally *t)
     }
 }
 
+static bool status_member_missing(const struct pool *p)
+{
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        const struct member *m = &p->members[i];
+        if (m->used && !m->removed && m->state != MEMBER_HEALTHY && m->state != MEMBER_SUSPECT && m->state != MEMBER_SPARE)
+            return true;
+    }
+    return false;
+}
+
 static enum pool_state status_judge(struct pool *p, const struct tally *t)
 {
     uint32_t domains = pool_domains_usable(p), readable = 0;
-    bool missing = false;
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
-        const struct member *m = &p->members[i];
-        readable += member_readable(m);
-        missing = missing || (m->used && !m->removed && m->state != MEMBER_HEALTHY && m->state != MEMBER_SUSPECT &&
-                              m->state != MEMBER_SPARE);
-    }
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        readable += member_readable(&p->members[i]);
     if (readable == 0)
         return POOL_FAILED;
     if (domains < p->config.min_copies || p->read_only)
         return POOL_READ_ONLY;
     if (headroom_domain_count(p) <= p->config.copies || t->single > 0 || headroom_bytes(p, t->live_bytes) == 0)
         return POOL_AT_RISK;
-    if (missing || t->below > 0)
+    if (status_member_missing(p) || t->below > 0)
         return POOL_DEGRADED;
     return POOL_HEALTHY;
 }
@@ -231,6 +236,8 @@ void pool_status(struct pool *p, struct pool_status *o)
     o->messages = t.messages;
     o->messages_below_copies = t.below;
     o->messages_lost = p->count_lost;
+    o->lacks_domains = p->state == POOL_AT_RISK && headroom_domain_count(p) <= p->config.copies && t.below == 0 &&
+                       !status_member_missing(p);
     o->index_ready = p->index_ready;
     o->index_progress = p->index_ready ? 1.0
                         : p->replay_total ? (double)p->replay_bytes / (double)p->replay_total : 0.0;

@@ -40,11 +40,15 @@ static void set(struct alarm_state *s, const struct wanted *w, uint64_t now_ms)
     struct alarm_condition *c = find(s, w->kind, w->member ? w->member : "");
     if (!c)
         return; /* more members than a pool can have */
-    if (c->present != w->present)
+    bool once = w->kind == EVENT_pool_state && s->view.lacks_domains;
+    bool worse = w->present && c->once && !once;
+    if (c->present != w->present || worse)
         c->changed_ms = now_ms;
+    c->raised = c->raised && !worse; /* said anew */
     c->present = w->present;
     if (!w->present)
         return; /* what was wrong stays known for the message that it is over */
+    c->once = once;
     c->severity = w->severity;
     c->settle_ms = w->settle_ms;
     snprintf(c->evidence, sizeof c->evidence, "%s", w->evidence);
@@ -56,7 +60,7 @@ static void see_pool(struct alarm_state *s, uint64_t now_ms)
     char text[256];
     bool degraded = strcmp(v->state, "degraded") == 0;
     snprintf(text, sizeof text, "the pool is %s%s%s", v->state, v->action[0] ? "; next: " : "", v->action);
-    set(s, &(struct wanted){EVENT_pool_state, NULL, degraded ? "warning" : "critical", text, SETTLE_MS,
+    set(s, &(struct wanted){EVENT_pool_state, NULL, degraded || v->lacks_domains ? "warning" : "critical", text, SETTLE_MS,
                             strcmp(v->state, "healthy") != 0}, now_ms);
     if (!v->mounted)
         return; /* what the mail is like is not known: what was raised stays so */
@@ -174,7 +178,7 @@ static void step_condition(struct alarm_state *s, struct alarm_condition *c, uin
     } else if (c->raised && !c->present && held >= ALARM_CLEAR_MS) {
         c->raised = false;
         say(s, c, ALARM_CLEARED, wall_ms);
-    } else if (c->raised && now_ms - c->said_ms >= s->limits.repeat_ms) {
+    } else if (c->raised && !c->once && now_ms - c->said_ms >= s->limits.repeat_ms) {
         c->said_ms = now_ms;
         c->count++;
         say(s, c, ALARM_REPEATED, wall_ms); /* ALS-1; also while it is only just away */

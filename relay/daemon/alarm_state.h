@@ -4,7 +4,8 @@
  *   quiet --present for the kind's settling time [step]--> raised --every repeat_ms [step]--> raised, said again
  *     ^--- absent for ALARM_CLEAR_MS [step], said once -------'
  *
- *  ALS-1  level-triggered: a condition that lasts is said again every repeat_ms, and its end is said exactly once.
+ *  ALS-1  level-triggered: a condition that lasts is said again every repeat_ms, and its end is said exactly once. One that is
+ *         how the pool was made is said once, and anew as soon as there is more to it.
  *  ALS-2  nothing is raised by one look alone that the next look takes back: settling times, and ALARM_CLEAR_MS.
  *  ALS-3  bounded: one condition a kind and member; of events that come in crowds one a kind and member is said in
  *         ALARM_EVENT_GAP_MS, with how many it stands for.
@@ -28,6 +29,7 @@ struct alarm_limits {
 
 struct alarm_condition {
     bool used, present, raised;
+    bool once;                      /* not repeated: nothing has happened, and only a person with a disk ends it */
     enum event_kind kind;
     char member[MEMBER_NAME_BYTES], evidence[256];
     const char *severity;

@@ -116,6 +116,34 @@ static void what_lasts_is_said_again_and_its_end_once(void **state)
     assert_int_equal(w.count, 5);
 }
 
+/* Two disks and two copies: at-risk for ever, by choice. */
+static void how_a_pool_was_made_is_said_once_and_what_happens_to_it_at_once(void **state)
+{
+    (void)state;
+    snprintf(w.v.state, sizeof w.v.state, "at-risk");
+    w.v.lacks_domains = true;
+    pass(10000);
+    assert_int_equal(told(EVENT_pool_state, ALARM_RAISED), 1);
+    assert_string_equal(last()->severity, "warning");
+    assert_int_equal(w.count, 1);
+    w.v.lacks_domains = false; /* a message with one image: now it is at risk */
+    pass(1);
+    assert_int_equal(w.count, 1);
+    pass(10);
+    assert_int_equal(told(EVENT_pool_state, ALARM_RAISED), 2);
+    assert_string_equal(last()->severity, "critical");
+    pass(1200);
+    assert_int_equal(told(EVENT_pool_state, ALARM_REPEATED), 2);
+    w.v.lacks_domains = true; /* as it was: not said */
+    pass(10000);
+    assert_int_equal(w.count, 4);
+    snprintf(w.v.state, sizeof w.v.state, "healthy");
+    w.v.lacks_domains = false;
+    pass(10);
+    assert_int_equal(told(EVENT_pool_state, ALARM_CLEARED), 1);
+    assert_int_equal(w.count, 5);
+}
+
 static void what_is_not_known_now_is_not_over(void **state)
 {
     (void)state;
@@ -578,6 +606,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(a_healthy_pool_is_silent),
         T(what_lasts_is_said_again_and_its_end_once),
+        T(how_a_pool_was_made_is_said_once_and_what_happens_to_it_at_once),
         T(what_is_not_known_now_is_not_over),
         T(what_comes_and_goes_at_once_is_nothing_and_what_flaps_is_one_alarm),
         T(a_member_is_told_with_its_path_and_serial),
