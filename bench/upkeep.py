@@ -10,7 +10,8 @@ scrub, rebuild   steady mail at half of what the pool takes (--rate sets it), wi
                  that was offered was accepted, and what the work did in the windows in which it ran.
 slow             one member made 100 times slower under load: p99 by second, when the member left, and its evidence.
 loss             4 members under load, one killed, a second killed during the rebuild, a third with read errors on 1 % of
-                 its reads: failed transactions, time to full redundancy, and what was reported lost.
+                 its reads: failed transactions, time until all that a living member has is whole again, what waits for the two,
+                 whether it is there when they are back, and the ids of what was reported lost.
 --one-arm F      every member behind an arm that does one thing at a time, in F percent of the time a 7200 rpm disk takes
                  (100); made by `spooltool fault add one-arm`.
 
@@ -191,8 +192,12 @@ class Scrub:
         self.pool.tool("scrub", "pause")
 
     def floor(self):
-        """Bytes a second over all members that one pass a day needs."""
-        return sum(m["bytes_used"] for m in self.pool.status()["members"]) / 86400
+        """Bytes a second over all members that one pass a day needs; the product reads no slower than 64 KiB/s of each member."""
+        return sum(max(m["bytes_used"] / 86400, 65536) for m in self.pool.status()["members"])
+
+    def tell(self, pace):
+        used = sum(m["bytes_used"] for m in self.pool.status()["members"])
+        return f"one pass over {used / 1e6:.0f} MB at this pace takes {used / pace / 3600 if pace else math.inf:.2f} h of its 24 h"
 
 
 class Rebuild:
@@ -220,9 +225,16 @@ class Rebuild:
         """Bytes a second over source and target while the images of a member that is emptied can still be read."""
         return 2.0 * (1 if self.pool.options.one_arm else 2) * (1 << 20)
 
+    def tell(self, pace):
+        return f"{sum(m['io']['rebuild']['bytes'] for m in self.pool.status()['members']) / 2e6:.0f} MB moved in all"
+
+
+def load_average():
+    return " ".join(f"{x:.2f}" for x in os.getloadavg())
+
 
 def pairs(pool, work, rate):
-    o = pool.options
+    o, before_load = pool.options, load_average()
     work.pause()
     load = Load(pool, rate, (2 * o.pairs + 1) * (o.window + 1) + 5)
     time.sleep(o.window / 2)
@@ -251,14 +263,17 @@ def pairs(pool, work, rate):
             busy.append(percentile(y, 99))
             ratios.append(busy[-1] / still[-1])
     low, high = interval(ratios)
+    pace, floor = moved / active, work.floor()
     result = {"work": work.word, "one_arm": o.one_arm, "rate": round(rate, 1), "pairs": len(ratios), "window": o.window,
               "p99_ms_paused": round(statistics.median(still), 3), "p99_ms_running": round(statistics.median(busy), 3),
               "ratio": round(statistics.median(ratios), 3), "interval90": [round(low, 3), round(high, 3)],
               "offered": load.offered, "accepted": load.summary["accepted"],
-              "bytes_per_second": round(moved / active), "floor": round(work.floor())}
+              "refused": load.offered - load.summary["accepted"], "bytes_per_second": round(pace), "floor": round(floor),
+              "load_average": [before_load, load_average()], "limit": work.limit}
     print(f"{work.word:8} {len(ratios)} pairs at {rate:.0f}/s: p99 {result['p99_ms_paused']} -> {result['p99_ms_running']} ms, "
-          f"median ratio {result['ratio']} (90 %: {low:.3f} to {high:.3f}), accepted {load.summary['accepted']} of {load.offered}, "
-          f"{moved / active / 1e6:.1f} MB/s (floor {result['floor'] / 1e6:.2f})", flush=True)
+          f"median ratio {result['ratio']} (90 %: {low:.3f} to {high:.3f}; limit {1.5 if o.one_arm else work.limit}), accepted "
+          f"{load.summary['accepted']} of {load.offered}; pace {pace / 1e6:.2f} MB/s, {pace / floor:.2f} of its floor of "
+          f"{floor / 1e6:.2f}; {work.tell(pace)}; load average {before_load} -> {load_average()}", flush=True)
     return result
 
 
@@ -280,7 +295,8 @@ def slow(pool, rate):
               "p99_ms_by_second": [round(percentile(load.between(at + s, at + s + 1), 99), 2) for s in range(6)],
               "left_after": left and round(left[0], 1), "state": left and left[1], "evidence": left and left[2],
               "offered": load.offered, "accepted": load.summary["accepted"]}
-    print(f"slow     p99 {normal:.2f} ms before; by second after: {result['p99_ms_by_second']}; left after "
+    print(f"slow     p99 {normal:.2f} ms before; by second after: {result['p99_ms_by_second']}; within twice that from second "
+          f"{back} on; left after "
           f"{result['left_after']} s as {result['state']}: {result['evidence']}; accepted {load.summary['accepted']} of "
           f"{load.offered}", flush=True)
     pool.tool("fault", "clear", check=False)
@@ -288,33 +304,52 @@ def slow(pool, rate):
 
 
 def loss(pool, rate):
-    load = Load(pool, rate, 60)
+    """What lies on the two members that are gone, and nowhere else, waits for them: it is the rest that has to be whole. When they
+    are back nothing may be missing."""
+    load, before_load = Load(pool, rate, 60), load_average()
     time.sleep(5)
     began = time.monotonic()
     pool.tool("fault", "add", "vanish", "--member", "a", "--for", "3600s")
-    second, whole = None, None
+    second, whole, left, since = None, None, None, began
     while time.monotonic() < began + 600:
         s = pool.status()
-        busy = s["rebuild"]["state"] == "running"
-        if second is None and (busy or time.monotonic() > began + 40):
-            second = time.monotonic()
+        now = time.monotonic()
+        if second is None and (s["rebuild"]["state"] == "running" or now > began + 40):
+            second = now
             pool.tool("fault", "add", "vanish", "--member", "b", "--for", "3600s")
             pool.tool("fault", "add", "read-error", "--member", "c", "--rate", "0.01", "--for", "3600s")
-        elif second and time.monotonic() > second + 20 and s["pool"]["messages_below_copies"] == 0:
-            whole = time.monotonic() - began
+        rest = s["pool"]["messages_below_copies"], s["rebuild"]["bytes_remaining"], s["rebuild"]["state"] == "running"
+        if rest != left:
+            left, since = rest, now
+        if second and now > second + 20 and not rest[2] and (rest[0] == 0 or now > since + 30):
+            whole = since - began
             break
         time.sleep(0.5)
     load.end()
-    s = pool.status()
-    lost = [e for e in pool.events() if e.get("event") == "record_lost"]
+    waiting, lost = left[0], lost_ids(pool)
+    pool.tool("fault", "clear", check=False)
+    pool.stop()
+    pool.start()
+    until = time.monotonic() + 300
+    while time.monotonic() < until:
+        s = pool.status()
+        if s["pool"]["index_ready"] and s["pool"]["messages_below_copies"] == 0:
+            break
+        time.sleep(1)
+    lost = sorted(set(lost) | set(lost_ids(pool)))
     result = {"work": "loss", "offered": load.offered, "accepted": load.summary["accepted"],
               "refused": load.summary["refused"], "seconds_until_whole": whole and round(whole, 1),
-              "messages_below_copies": s["pool"]["messages_below_copies"], "messages_lost": s["pool"]["messages_lost"],
-              "record_lost_events": len(lost)}
-    print(f"loss     accepted {result['accepted']} of {result['offered']}, refused {result['refused']}; whole after "
-          f"{result['seconds_until_whole']} s; below copies {result['messages_below_copies']}, lost {result['messages_lost']} "
-          f"({len(lost)} events)", flush=True)
+              "waiting_for_the_two": waiting, "below_copies_when_back": s["pool"]["messages_below_copies"],
+              "messages_lost": s["pool"]["messages_lost"], "lost_ids": lost, "load_average": [before_load, load_average()]}
+    print(f"loss     accepted {result['accepted']} of {result['offered']}, refused {result['refused']}; all that a living member has "
+          f"was whole after {result['seconds_until_whole']} s; {waiting} messages lay on the two dead members only and waited for "
+          f"them; with these back {result['below_copies_when_back']} below copies; lost {len(lost)}: {' '.join(lost) or 'none'}; "
+          f"load average {before_load} -> {load_average()}", flush=True)
     return result
+
+
+def lost_ids(pool):
+    return [e.get("evidence", "").split(" ")[0].rstrip(":") for e in pool.events() if e.get("event") == "record_lost"]
 
 
 def main():

@@ -139,6 +139,14 @@ bool rebuild_paused(const struct pool *p)
     return p->rebuild->paused;
 }
 
+uint32_t rebuild_jobs_reading(const struct pool *p)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < REBUILD_AT_ONCE; i++)
+        n += p->rebuild->jobs[i] && p->rebuild->jobs[i]->walk.pending > 0;
+    return n;
+}
+
 void rebuild_count_bytes(struct pool *p, uint64_t bytes)
 {
     p->rebuild->bytes += bytes;

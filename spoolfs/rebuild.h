@@ -12,6 +12,7 @@
 #include "engine.h"
 
 #define REBUILD_AT_ONCE 8u /* each has one read under way: what keeps flash and network disks busy; 32 MiB of buffers while it runs */
+#define REBUILD_BESIDE_MAIL 4u /* of these read while there is mail: what waits for a device is not paid for yet, and comes in a burst */
 #define JOB_BUFFERS 3u     /* a read is answered while two writes are not */
 
 struct rebuild_job {
@@ -44,6 +45,7 @@ void rebuild_job_free(struct rebuild_job *r);
 void rebuild_job_over(struct rebuild_job *r, bool done); /* it is no longer one of those under way */
 struct rebuild_job *rebuild_job_of(const struct pool *p, const struct segment *s);
 bool rebuild_paused(const struct pool *p);
+uint32_t rebuild_jobs_reading(const struct pool *p);
 void rebuild_count_bytes(struct pool *p, uint64_t bytes);
 
 #endif

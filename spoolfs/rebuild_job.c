@@ -210,6 +210,15 @@ static bool job_gather(struct rebuild_job *r)
     return true;
 }
 
+/* RBL-4 */
+static bool job_may_read(const struct rebuild_job *r)
+{
+    struct pool *p = r->pool;
+    bool idle = p->members[r->target.member].share.throttle.idle >= THROTTLE_IDLE_INTERVALS;
+    return !rebuild_paused(p) && (idle || rebuild_jobs_reading(p) < REBUILD_BESIDE_MAIL) &&
+           upkeep_may(p, segment_members(r->segment) | 1u << r->target.member, IO_CLASS_REBUILD);
+}
+
 /* False: something has to be answered first. */
 static bool job_go_on(struct rebuild_job *r)
 {
@@ -226,9 +235,8 @@ static bool job_go_on(struct rebuild_job *r)
         }
         return gathered;
     }
-    if (!r->walk.resting || rebuild_paused(r->pool) ||
-        !upkeep_may(r->pool, segment_members(r->segment) | 1u << r->target.member, IO_CLASS_REBUILD))
-        return false; /* a read is under way, or RBL-4 */
+    if (!r->walk.resting || !job_may_read(r))
+        return false; /* a read is under way, or it has to wait */
     walk_next(&r->walk);
     return true;
 }
