@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Transactions on their way into the spool. Owns envelope and body until the append is answered; then the mail belongs
- * to whoever on_accepted names. Invariants in intake.h.
- *
- *  RECEIVING -> (waits for a queue id) -> BODY [intake_body_begin]; BODY -> (waits for credit) -> BODY [intake_room]
- *  BODY -> LAST_CHUNK -> APPENDING -> IN_FLIGHT [intake_body_end, intake_room] -> gone [append_done] */
-#include "intake.h"
-#include "recipients.h"
+/* Transactions on their way into the spool. Owns the envelope and, until the append is answered, the mail; then it
+ * belongs to whoever on_accepted names. Bodies are intake_body.c's. Invariants in intake.h, states in intake_parts.h. */
+#include "intake_parts.h"
 
 #include "log.h"
 
@@ -13,47 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#define BODY_CAPACITY_MIN 4096u
-#define RECEIVED_BYTES_MAX 2048u            /* names of 255 and 320 bytes, folded */
-#define RESERVE_OVERHEAD (UINT64_C(8) * 1024) /* Received header and envelope */
-#define RESERVE_STEP (UINT64_C(1024) * 1024)  /* when SIZE= was too small */
 #define NAMES_BYTES_MAX 600u
-
-enum stage { RECEIVING, BODY, LAST_CHUNK, APPENDING, IN_FLIGHT };
-
-struct intake {
-    struct intake_deps deps;
-    struct link waiting;   /* for room */
-    struct link in_flight;
-    uint32_t in_flight_count;
-    bool closed;           /* nobody is told any more */
-    struct intake *next_closed;
-    time_t date_second;
-    char date[64];
-};
-
-struct intake_transaction {
-    struct intake *intake;
-    struct link link;      /* waiting or in_flight */
-    const struct intake_callbacks *cb;
-    void *owner;           /* NULL: abandoned while in flight */
-    enum stage stage;
-    enum err failed;
-    struct recipients recipients;
-    uint32_t flags;
-    uint8_t *body;
-    uint32_t body_len, body_capacity; /* of this buffer, at most BODY_INLINE_MAX */
-    bool body_in_tray;             /* of the port: large messages, while there are trays */
-    uint64_t size_hint, size_max, reserved, total, fresh_bytes_max;
-    uint32_t chunk_count;
-    struct queue_id qid;
-    char qid_text[QUEUE_ID_TEXT];
-    char message_id[256];
-    struct mail *mail;
-    struct port_append append;
-};
 
 enum err intake_open(const struct intake_deps *deps, struct intake **intake_out)
 {
@@ -68,17 +25,6 @@ enum err intake_open(const struct intake_deps *deps, struct intake **intake_out)
     return ERR_OK;
 }
 
-static void body_drop(struct intake_transaction *t)
-{
-    if (t->body_in_tray)
-        port_tray_give(t->intake->deps.port, t->body);
-    else
-        free(t->body);
-    t->body = NULL;
-    t->body_in_tray = false;
-    t->body_len = t->body_capacity = 0;
-}
-
 static void transaction_free(struct intake_transaction *t)
 {
     if (link_linked(&t->link))
@@ -86,7 +32,7 @@ static void transaction_free(struct intake_transaction *t)
     if (t->reserved)
         port_unreserve(t->intake->deps.port, t->reserved); /* INT-4 */
     recipients_free(&t->recipients);
-    body_drop(t);
+    intake_body_drop(t);
     mail_unref(&t->mail);
     free(t);
 }
@@ -131,7 +77,7 @@ uint32_t intake_in_flight(const struct intake *intake)
     return intake->in_flight_count;
 }
 
-static void wait_for_room(struct intake_transaction *t)
+void intake_wait_for_room(struct intake_transaction *t)
 {
     if (!link_linked(&t->link))
         link_push(&t->intake->waiting, &t->link);
@@ -212,187 +158,6 @@ enum err intake_recipient(struct intake_transaction *t, const char *address, uin
     return e;
 }
 
-/* --- body --- */
-
-static const char *date_now(struct intake *i)
-{
-    time_t now = (time_t)(loop_wall_ms(i->deps.loop) / 1000);
-    if (now != i->date_second) {
-        struct tm tm;
-        localtime_r(&now, &tm);
-        strftime(i->date, sizeof i->date, "%a, %d %b %Y %H:%M:%S %z (%Z)", &tm);
-        i->date_second = now;
-    }
-    return i->date;
-}
-
-/* What a client calls itself must not leave its place in the header. */
-static void clean_name(const char *from, char to[256])
-{
-    size_t n = 0;
-    for (; from[n] && n < 255; n++)
-        to[n] = strchr("()<>\"\\,;", from[n]) ? '?' : from[n];
-    to[n] = '\0';
-}
-
-/* " for <address>", as the client said it, when it named one and no other could learn of it. */
-static void for_clause(const struct intake_transaction *t, char *text, size_t capacity)
-{
-    uint32_t len;
-    const char *address = recipients_single(&t->recipients, &len);
-    text[0] = '\0';
-    if (address)
-        snprintf(text, capacity, "\r\n\tfor <%.*s>", (int)len, address);
-}
-
-static const char *protocol(const struct intake_client *c)
-{
-    if (c->smtputf8)
-        return c->tls ? "UTF8SMTPS" : "UTF8SMTP";
-    if (!c->esmtp)
-        return "SMTP";
-    return c->tls ? "ESMTPS" : "ESMTP";
-}
-
-static uint32_t received_header(struct intake_transaction *t, const struct settings *s, const struct intake_client *c,
-                                char header[RECEIVED_BYTES_MAX])
-{
-    char helo[256], to[ADDRESS_BYTES_MAX + 16], tls[320] = "";
-    clean_name(c->helo, helo);
-    for_clause(t, to, sizeof to);
-    if (c->tls)
-        snprintf(tls, sizeof tls, "\r\n\t(using %s)", c->tls);
-    int n = snprintf(header, RECEIVED_BYTES_MAX,
-                     "Received: from %s (%s [%s%s])%s\r\n\tby %s (%s) with %s id %s%s;\r\n\t%s\r\n", helo, c->name,
-                     strchr(c->address, ':') ? "IPv6:" : "", c->address, tls, s->hostname, s->mail_name, protocol(c),
-                     t->qid_text, to, date_now(t->intake));
-    ASSERT(n > 0 && n < (int)RECEIVED_BYTES_MAX);
-    return (uint32_t)n;
-}
-
-static enum err body_capacity(struct intake_transaction *t, uint64_t wanted)
-{
-    if (wanted <= t->body_capacity)
-        return ERR_OK;
-    bool large = t->chunk_count > 0 || t->size_hint > BODY_INLINE_MAX;
-    uint8_t *tray = large && !t->body ? port_tray_take(t->intake->deps.port) : NULL;
-    if (tray) {
-        t->body = tray;
-        t->body_in_tray = true;
-        t->body_capacity = CHUNK_BYTES_MAX;
-        return ERR_OK;
-    }
-    uint64_t capacity = t->body_capacity * 2 > wanted ? t->body_capacity * 2 : wanted;
-    if (capacity < BODY_CAPACITY_MIN)
-        capacity = BODY_CAPACITY_MIN;
-    if (capacity > BODY_INLINE_MAX || large)
-        capacity = BODY_INLINE_MAX;
-    ASSERT(!t->body_in_tray); /* it has all the room there is */
-    uint8_t *body = realloc(t->body, capacity);
-    if (!body)
-        return ERR_NO_MEMORY;
-    t->body = body;
-    t->body_capacity = (uint32_t)capacity;
-    return ERR_OK;
-}
-
-static enum err reserve(struct intake_transaction *t, uint64_t bytes)
-{
-    enum err e = port_reserve(t->intake->deps.port, bytes);
-    if (!e)
-        t->reserved += bytes;
-    return e;
-}
-
-static size_t add_bytes(struct intake_transaction *t, const uint8_t *bytes, size_t len);
-
-enum err intake_body_begin(struct intake_transaction *t, const struct settings *settings, const struct intake_client *client)
-{
-    ASSERT(t->stage == RECEIVING);
-    enum err e = ERR_OK;
-    if (!t->reserved)
-        e = reserve(t, (t->size_hint ? t->size_hint : t->size_max) + RESERVE_OVERHEAD);
-    if (!e)
-        e = port_take_queue_id(t->intake->deps.port, &t->qid);
-    if (e == ERR_BUSY)
-        wait_for_room(t);
-    if (e)
-        return e;
-    char header[RECEIVED_BYTES_MAX];
-    queue_id_print(t->qid, t->qid_text);
-    uint32_t len = received_header(t, settings, client, header);
-    e = body_capacity(t, len + (t->size_hint ? t->size_hint + 64 : 0)); /* 64: a slightly wrong SIZE */
-    if (e)
-        return e;
-    t->stage = BODY;
-    add_bytes(t, (const uint8_t *)header, len);
-    return ERR_OK;
-}
-
-static void fail(struct intake_transaction *t, enum err e)
-{
-    t->failed = e;
-    body_drop(t);
-}
-
-static enum err send_chunk(struct intake_transaction *t)
-{
-    if (t->chunk_count == CHUNKS_PER_MESSAGE_MAX)
-        return ERR_TOO_LARGE;
-    enum err e = port_chunk(t->intake->deps.port, t->qid, t->chunk_count, t->body, t->body_len);
-    if (e)
-        return e;
-    t->chunk_count++;
-    if (t->body_in_tray)
-        t->body = NULL; /* the port's */
-    t->body_in_tray = false;
-    body_drop(t);
-    return ERR_OK;
-}
-
-static enum err admit(struct intake_transaction *t, size_t len)
-{
-    if (t->total + len > t->size_max + RECEIVED_BYTES_MAX)
-        return ERR_TOO_LARGE; /* the machine stops long before; a spool's limit must not depend on that */
-    if (t->total + len <= t->reserved)
-        return ERR_OK;
-    return reserve(t, len > RESERVE_STEP ? len : RESERVE_STEP);
-}
-
-static size_t add_bytes(struct intake_transaction *t, const uint8_t *bytes, size_t len)
-{
-    size_t taken = 0;
-    enum err e = admit(t, len);
-    while (!e && taken < len) {
-        if (t->body_len == BODY_INLINE_MAX) {
-            e = send_chunk(t);
-            if (e == ERR_BUSY) {
-                wait_for_room(t); /* INT-2 */
-                return taken;
-            }
-            if (e)
-                break;
-        }
-        size_t n = BODY_INLINE_MAX - t->body_len < len - taken ? BODY_INLINE_MAX - t->body_len : len - taken;
-        e = body_capacity(t, t->body_len + n);
-        if (e)
-            break;
-        memcpy(t->body + t->body_len, bytes + taken, n);
-        t->body_len += (uint32_t)n;
-        t->total += n;
-        taken += n;
-    }
-    if (e)
-        fail(t, e);
-    return e ? len : taken;
-}
-
-size_t intake_body(struct intake_transaction *t, const uint8_t *bytes, size_t len)
-{
-    ASSERT(t->stage == BODY);
-    return t->failed ? len : add_bytes(t, bytes, len);
-}
-
 /* --- append --- */
 
 static void finish(struct intake_transaction *t, enum err e)
@@ -459,7 +224,7 @@ static void try_append(struct intake_transaction *t)
     i->in_flight_count--;
     link_remove(&t->link);
     if (e == ERR_BUSY)
-        wait_for_room(t);
+        intake_wait_for_room(t);
     else
         finish(t, e);
 }
@@ -491,7 +256,7 @@ static void make_mail(struct intake_transaction *t)
             return;
         }
     }
-    body_drop(t);
+    intake_body_drop(t);
     e = mail_make(t->qid, to->envelope.buffer, envelope_len, body, &t->mail);
     if (e) {
         free(body);
@@ -506,9 +271,9 @@ static void make_mail(struct intake_transaction *t)
 
 static void send_last_chunk(struct intake_transaction *t)
 {
-    enum err e = t->body_len > 0 ? send_chunk(t) : ERR_OK;
+    enum err e = t->body_len > 0 ? intake_send_chunk(t) : ERR_OK;
     if (e == ERR_BUSY)
-        wait_for_room(t);
+        intake_wait_for_room(t);
     else if (e)
         finish(t, e);
     else
@@ -552,13 +317,13 @@ static void retry(struct intake_transaction *t)
         t->cb->go_on(t->owner);
         break;
     case BODY: {
-        enum err e = t->failed ? ERR_OK : send_chunk(t);
+        enum err e = t->failed ? ERR_OK : intake_send_chunk(t);
         if (e == ERR_BUSY) {
-            wait_for_room(t);
+            intake_wait_for_room(t);
             return;
         }
         if (e)
-            fail(t, e);
+            intake_body_fail(t, e);
         t->cb->go_on(t->owner);
         break;
     }

@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See smtp_out.h for the machine and its invariants. Pure. Whoever drives it is attempt_smtp.c. */
-#include "smtp_out.h"
+/* The states of the SMTP and LMTP client: what is said, and what each reply leads to. Invariants in smtp_out.h. Pure;
+ * replies are read by smtp_out_reply.c, bodies written by smtp_out_body.c; whoever drives it all is outgoing_mail.c. */
+#include "smtp_out_parts.h"
 
 #include <base/assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-/* the last bytes of the body so far */
-enum { TAIL_LINE_START, TAIL_IN_LINE, TAIL_CR };
 
 #define COMMAND_BYTES 4096u
 
@@ -24,12 +22,12 @@ void smtp_out_init(struct smtp_out *m, const struct smtp_out_callbacks *cb, void
     m->lmtp = lmtp;
 }
 
-static void write_text(struct smtp_out *m, const char *text)
+void smtp_out_write_text(struct smtp_out *m, const char *text)
 {
     m->cb->write(m->owner, text, strlen(text));
 }
 
-static void die(struct smtp_out *m, unsigned code, const char *text, const char *command)
+void smtp_out_die(struct smtp_out *m, unsigned code, const char *text, const char *command)
 {
     m->state = SMTP_OUT_DEAD;
     m->cb->on_failed(m->owner, code, text, command);
@@ -51,7 +49,7 @@ static void send_hello(struct smtp_out *m, enum smtp_out_state state)
     m->size_max = 0;
     m->state = state;
     snprintf(line, sizeof line, "%s %.255s\r\n", verb, m->helo_name);
-    write_text(m, line);
+    smtp_out_write_text(m, line);
 }
 
 static bool is_keyword(const char *line, const char *word)
@@ -60,7 +58,7 @@ static bool is_keyword(const char *line, const char *word)
     return strncasecmp(line, word, len) == 0 && (line[len] == '\0' || line[len] == ' ' || line[len] == '=');
 }
 
-static void take_keyword(struct smtp_out *m, const char *line)
+void smtp_out_take_keyword(struct smtp_out *m, const char *line)
 {
     if (is_keyword(line, "PIPELINING"))
         m->pipelining = true;
@@ -83,16 +81,16 @@ static void on_hello(struct smtp_out *m, unsigned code)
         if (m->state == SMTP_OUT_EHLO && code / 100 == 5 && !m->lmtp && m->tls != SMTP_OUT_TLS_REQUIRED && !m->secure)
             send_hello(m, SMTP_OUT_HELO);
         else
-            die(m, code, m->text, command);
+            smtp_out_die(m, code, m->text, command);
         return;
     }
     if (m->secure || m->tls == SMTP_OUT_TLS_NONE) {
         become_ready(m);
     } else if (m->starttls) {
         m->state = SMTP_OUT_STARTTLS;
-        write_text(m, "STARTTLS\r\n");
+        smtp_out_write_text(m, "STARTTLS\r\n");
     } else if (m->tls == SMTP_OUT_TLS_REQUIRED) {
-        die(m, 0, "4.7.4 TLS is required, but was not offered", NULL);
+        smtp_out_die(m, 0, "4.7.4 TLS is required, but was not offered", NULL);
     } else {
         become_ready(m);
     }
@@ -104,7 +102,7 @@ static void on_starttls(struct smtp_out *m, unsigned code)
         m->state = SMTP_OUT_TLS;
         m->cb->start_tls(m->owner);
     } else if (m->tls == SMTP_OUT_TLS_REQUIRED) {
-        die(m, code, m->text, "STARTTLS");
+        smtp_out_die(m, code, m->text, "STARTTLS");
     } else {
         become_ready(m);
     }
@@ -213,7 +211,7 @@ void smtp_out_quit(struct smtp_out *m)
 {
     ASSERT(m->state == SMTP_OUT_READY);
     m->state = SMTP_OUT_QUIT;
-    write_text(m, "QUIT\r\n");
+    smtp_out_write_text(m, "QUIT\r\n");
 }
 
 static void result_for_accepted(struct smtp_out *m, unsigned code, const char *text, const char *command)
@@ -228,10 +226,10 @@ static void result_for_accepted(struct smtp_out *m, unsigned code, const char *t
 static void reset(struct smtp_out *m)
 {
     m->state = SMTP_OUT_RSET;
-    write_text(m, "RSET\r\n");
+    smtp_out_write_text(m, "RSET\r\n");
 }
 
-/* --- replies of a transaction --- */
+/* --- replies --- */
 
 static void send_rcpt(struct smtp_out *m)
 {
@@ -280,7 +278,7 @@ static void on_rcpt(struct smtp_out *m, unsigned code)
     }
     m->state = SMTP_OUT_DATA;
     if (!m->pipelined)
-        write_text(m, "DATA\r\n");
+        smtp_out_write_text(m, "DATA\r\n");
 }
 
 static void on_data(struct smtp_out *m, unsigned code)
@@ -289,12 +287,12 @@ static void on_data(struct smtp_out *m, unsigned code)
         m->state = SMTP_OUT_BODY;
         m->cb->on_body(m->owner);
     } else if (code == 354 && m->lmtp) {
-        die(m, 0, "4.5.0 the host takes a message without recipients", NULL); /* how many replies would follow? */
+        smtp_out_die(m, 0, "4.5.0 the host takes a message without recipients", NULL); /* how many replies follow? */
     } else if (code == 354) { /* RFC 2920 3.1: end it with nothing in it */
         m->state = SMTP_OUT_EMPTY_DOT;
-        write_text(m, ".\r\n");
+        smtp_out_write_text(m, ".\r\n");
     } else if (code / 100 == 2 || code / 100 == 3) {
-        die(m, 0, "4.5.0 the host answers DATA with nonsense", NULL);
+        smtp_out_die(m, 0, "4.5.0 the host answers DATA with nonsense", NULL);
     } else {
         result_for_accepted(m, code, m->text, "DATA");
         if (m->mail_refused)
@@ -320,7 +318,7 @@ static void on_dot(struct smtp_out *m, unsigned code)
         become_ready(m);
 }
 
-static void on_reply(struct smtp_out *m, unsigned code)
+void smtp_out_on_reply(struct smtp_out *m, unsigned code)
 {
     enum smtp_out_state state = m->state;
     switch (state) {
@@ -328,7 +326,7 @@ static void on_reply(struct smtp_out *m, unsigned code)
         if (code / 100 == 2)
             send_hello(m, SMTP_OUT_EHLO);
         else
-            die(m, code, m->text, "greeting");
+            smtp_out_die(m, code, m->text, "greeting");
         return;
     case SMTP_OUT_EHLO:
     case SMTP_OUT_HELO:
@@ -349,7 +347,7 @@ static void on_reply(struct smtp_out *m, unsigned code)
     case SMTP_OUT_BODY: /* it did not wait for the end: whatever it says, it has not got the message */
         if (code / 100 != 2)
             result_for_accepted(m, code, m->text, "DATA content");
-        die(m, 0, "4.4.2 the host answered before the end of the message", NULL);
+        smtp_out_die(m, 0, "4.4.2 the host answered before the end of the message", NULL);
         return;
     case SMTP_OUT_DOT:
         on_dot(m, code);
@@ -359,10 +357,10 @@ static void on_reply(struct smtp_out *m, unsigned code)
         become_ready(m);
         break;
     case SMTP_OUT_READY: /* "421 idle too long" and the like */
-        die(m, code, m->text, "idle");
+        smtp_out_die(m, code, m->text, "idle");
         return;
     case SMTP_OUT_QUIT:
-        die(m, code, m->text, "QUIT");
+        smtp_out_die(m, code, m->text, "QUIT");
         return;
     case SMTP_OUT_TLS:
     case SMTP_OUT_DEAD:
@@ -401,141 +399,4 @@ const char *smtp_out_command(const struct smtp_out *m)
         break;
     }
     return "QUIT";
-}
-
-/* --- reading replies --- */
-
-static void keep_text(struct smtp_out *m, const char *text)
-{
-    size_t len = strlen(text), room = sizeof m->text - 1 - m->text_len;
-    if (m->lines > 0 && room > 0 && m->text_len > 0) {
-        m->text[m->text_len++] = ' ';
-        room--;
-    }
-    len = len < room ? len : room;
-    memcpy(m->text + m->text_len, text, len);
-    m->text_len += (uint32_t)len;
-    m->text[m->text_len] = '\0';
-}
-
-/* The further lines of an enhanced reply repeat its code: once is enough. */
-static const char *without_repeated_dsn(const struct smtp_out *m, const char *text)
-{
-    size_t len = strcspn(text, " ");
-    bool code = len >= 5 && len <= 11 && text[1] == '.' && text[len] == ' ';
-    if (m->lines > 0 && code && strncmp(m->text, text, len) == 0)
-        return text + len + 1;
-    return text;
-}
-
-static void on_line(struct smtp_out *m)
-{
-    const char *l = m->line;
-    bool code = l[0] >= '2' && l[0] <= '5' && l[1] >= '0' && l[1] <= '9' && l[2] >= '0' && l[2] <= '9';
-    if (!code || (l[3] != ' ' && l[3] != '-' && l[3] != '\0')) {
-        die(m, 0, "4.5.0 the host does not speak SMTP", NULL);
-        return;
-    }
-    const char *text = l[3] ? l + 4 : "";
-    if (m->state == SMTP_OUT_EHLO && m->lines > 0)
-        take_keyword(m, text);
-    keep_text(m, without_repeated_dsn(m, text));
-    m->lines++;
-    if (l[3] == '-')
-        return;
-    unsigned number = (unsigned)(l[0] - '0') * 100 + (unsigned)(l[1] - '0') * 10 + (unsigned)(l[2] - '0');
-    m->lines = m->reply_bytes = m->text_len = 0; /* the text stays until the next line */
-    if (number == 421 && m->state != SMTP_OUT_READY && m->state != SMTP_OUT_QUIT)
-        die(m, 421, m->text, smtp_out_command(m)); /* it closes the channel, whatever it answers */
-    else
-        on_reply(m, number);
-}
-
-size_t smtp_out_feed(struct smtp_out *m, const uint8_t *bytes, size_t len)
-{
-    size_t at = 0;
-    while (at < len && m->state != SMTP_OUT_TLS && m->state != SMTP_OUT_DEAD) {
-        const uint8_t *eol = memchr(bytes + at, '\n', len - at);
-        size_t piece = (eol ? (size_t)(eol - bytes) : len) - at;
-        size_t room = sizeof m->line - 1 - m->line_len, keep = piece < room ? piece : room;
-        memcpy(m->line + m->line_len, bytes + at, keep);
-        m->line_len += (uint32_t)keep;
-        at += piece + (eol ? 1 : 0);
-        if (piece > SMTP_OUT_REPLY_BYTES_MAX - m->reply_bytes) {
-            die(m, 0, "4.5.0 the host's reply does not end", NULL);
-            break;
-        }
-        m->reply_bytes += (uint32_t)piece;
-        if (!eol)
-            break;
-        if (m->line_len > 0 && m->line[m->line_len - 1] == '\r')
-            m->line_len--;
-        for (uint32_t i = 0; i < m->line_len; i++)
-            if (m->line[i] == '\0')
-                m->line[i] = '?';
-        m->line[m->line_len] = '\0';
-        m->line_len = 0;
-        on_line(m);
-    }
-    return at;
-}
-
-/* --- the body --- */
-
-static void put(struct smtp_out *m, const uint8_t *from, const uint8_t *to)
-{
-    if (to > from)
-        m->cb->write(m->owner, from, (size_t)(to - from));
-}
-
-/* SMO-3. Writes runs as long as nothing in them needs changing: usually everything up to the next ".". */
-void smtp_out_body(struct smtp_out *m, const uint8_t *bytes, size_t len)
-{
-    if (m->state == SMTP_OUT_DEAD)
-        return;
-    ASSERT(m->state == SMTP_OUT_BODY);
-    const uint8_t *at = bytes, *end = bytes + len, *run = bytes;
-    while (at < end) {
-        if (m->tail == TAIL_CR) { /* the CR itself is held back */
-            bool crlf = *at == '\n';
-            write_text(m, crlf ? "\r\n" : " ");
-            run = at += crlf;
-            m->tail = crlf ? TAIL_LINE_START : TAIL_IN_LINE;
-            continue;
-        }
-        if (m->tail == TAIL_LINE_START && *at == '.') {
-            put(m, run, at);
-            write_text(m, ".");
-            run = at;
-        }
-        const uint8_t *eol = memchr(at, '\n', (size_t)(end - at)), *line_end = eol ? eol : end;
-        const uint8_t *cr = memchr(at, '\r', (size_t)(line_end - at));
-        if (eol && cr == eol - 1) { /* a whole proper line */
-            at = eol + 1;
-            m->tail = TAIL_LINE_START;
-        } else if (cr) { /* alone, or at the end of this piece */
-            put(m, run, cr);
-            run = at = cr + 1;
-            m->tail = TAIL_CR;
-        } else if (eol) { /* a bare LF, from an import */
-            put(m, run, eol);
-            write_text(m, "\r\n");
-            run = at = eol + 1;
-            m->tail = TAIL_LINE_START;
-        } else {
-            at = end;
-            m->tail = TAIL_IN_LINE;
-        }
-    }
-    put(m, run, end);
-}
-
-void smtp_out_body_end(struct smtp_out *m)
-{
-    if (m->state == SMTP_OUT_DEAD)
-        return;
-    ASSERT(m->state == SMTP_OUT_BODY);
-    m->state = SMTP_OUT_DOT;
-    m->at = 0;
-    write_text(m, m->tail == TAIL_LINE_START ? ".\r\n" : "\r\n.\r\n");
 }
