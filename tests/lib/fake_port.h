@@ -125,7 +125,7 @@ void port_tray_give(struct port *port, uint8_t *tray)
             return;
         }
     }
-    ASSERT(!"a tray that was taken");
+    UNREACHABLE(); /* a tray that was not taken */
 }
 
 enum err port_chunk(struct port *port, struct queue_id qid, uint32_t number, const void *bytes, uint32_t len)

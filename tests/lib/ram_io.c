@@ -33,7 +33,7 @@ void ram_io_make_bad(struct ram_io *r, uint16_t target, uint64_t offset, bool st
             r->bad[i].stays = stays;
             return;
         }
-    ASSERT(!"room for one more bad block");
+    UNREACHABLE(); /* no room for one more bad block */
 }
 
 static bool ram_meets_bad(struct ram_io *r, const struct io_op *op)
