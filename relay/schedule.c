@@ -11,7 +11,6 @@
 #include "log.h"
 
 #include <base/assert.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,128 +63,6 @@ static struct item *make_item(struct schedule *s, struct mail *mail, enum lane_c
     else
         s->fresh_items++;
     return item;
-}
-
-/* --- lanes' readiness --- */
-
-/* LAN-3 */
-static void update_ready(struct schedule *s, struct lane *lane)
-{
-    for (uint32_t c = 0; c < LANE_QUEUES; c++) {
-        bool ready = lane_can_start(lane, c);
-        if (ready && !link_linked(&lane->ready[c]))
-            link_push(&s->ready[c], &lane->ready[c]);
-        else if (!ready && link_linked(&lane->ready[c]))
-            link_remove(&lane->ready[c]);
-    }
-}
-
-/* Remembered, so that a destination is not paused again for each of its mails, and a flush can end what it began. Two
- * that share a place in the table forget each other: that costs a message more, or a wait the flush did not end. */
-static void pause_destination(struct schedule *s, uint64_t destination, uint64_t until_ms)
-{
-    struct schedule_pause *p = &s->pauses[destination % SCHEDULE_PAUSES];
-    if (p->destination == destination && p->until_ms >= until_ms && until_ms > 0)
-        return;
-    *p = (struct schedule_pause){.destination = destination, .until_ms = until_ms};
-    port_pause_destination(s->port, destination, until_ms);
-}
-
-static uint64_t destination_of(const struct job *job)
-{
-    return envelope_destination(job->recipients[0].address, job->recipients[0].len);
-}
-
-/* One MX destination's backlog shall not fill the window that all share: the spool skips it until its lane is half
- * empty. A lane that many domains share (relayhost, LMTP, Maildir) is the way of all, so there is nothing to prefer. */
-static void balance_window(struct schedule *s, struct lane *lane, const struct job *job)
-{
-    bool own = lane->route.mx && lane->route.nexthop[0] == '\0';
-    if (!own || lane->dead_until_ms)
-        return;
-    if (!lane->paused && lane->queued > SCHEDULE_LANE_WINDOW) {
-        lane->paused = true;
-        pause_destination(s, destination_of(job), loop_now_ms(s->loop) + s->limits.backoff_max_ms);
-    } else if (lane->paused && lane->queued < SCHEDULE_LANE_WINDOW / 2) {
-        lane->paused = false;
-        pause_destination(s, destination_of(job), 0);
-    }
-}
-
-void schedule_enqueue(struct schedule *s, struct job *job, bool front)
-{
-    struct lane *lane = job->lane;
-    struct link *queue = &lane->queue[lane_queue_of(job->class, job->item->mail->images)];
-    job->state = JOB_QUEUED;
-    job->queued_ms = loop_now_ms(s->loop);
-    if (front)
-        link_push_front(queue, &job->link);
-    else
-        link_push(queue, &job->link);
-    lane->queued++;
-    update_ready(s, lane);
-    balance_window(s, lane, job);
-}
-
-static void dequeue(struct schedule *s, struct job *job)
-{
-    link_remove(&job->link);
-    job->lane->queued--;
-    update_ready(s, job->lane);
-    balance_window(s, job->lane, job);
-}
-
-/* --- death of a lane --- */
-
-static void set_wake(struct schedule *s)
-{
-    uint64_t now = loop_now_ms(s->loop);
-    struct heap_node *n = heap_top(&s->lanes.wakes);
-    if (n)
-        loop_timer_set(&s->wake, n->key > now ? n->key - now : 0);
-    else
-        loop_timer_clear(&s->wake);
-}
-
-/* Mail for a dead lane is not tried: it waits where the destination waits, in the spool. */
-void schedule_suspend(struct schedule *s, struct job *job)
-{
-    struct lane *lane = job->lane;
-    uint64_t now = loop_now_ms(s->loop);
-    uint64_t wait = lane->dead_until_ms > now ? lane->dead_until_ms - now : 0;
-    struct outcome o = lane->why_dead;
-    char text[2 * REASON_BYTES_MAX];
-    int n = snprintf(text, sizeof text, "delivery temporarily suspended: %s", lane->why_dead.text);
-    memcpy(o.text, text, (size_t)n < sizeof o.text ? (size_t)n + 1 : sizeof o.text);
-    o.text[sizeof o.text - 1] = '\0';
-    pause_destination(s, destination_of(job), lane->dead_until_ms);
-    mark_defer_all(s, job, &o, wait);
-}
-
-static void bury_lane(struct schedule *s, struct lane *lane)
-{
-    log_line("qmgr", "warning: destination %s is dead for %llu s: %s", lane->route.host,
-             (unsigned long long)((lane->dead_until_ms - loop_now_ms(s->loop)) / 1000), lane->why_dead.text);
-    update_ready(s, lane);
-    for (uint32_t c = 0; c < LANE_QUEUES; c++) {
-        for (struct link *l = link_pop(&lane->queue[c]); l; l = link_pop(&lane->queue[c])) {
-            lane->queued--;
-            schedule_suspend(s, CONTAINER_OF(l, struct job, link));
-        }
-    }
-    lane->paused = false;
-    set_wake(s);
-}
-
-static void wake_fired(struct loop_timer *t)
-{
-    struct schedule *s = t->owner;
-    uint64_t now = loop_now_ms(s->loop);
-    for (struct lane *lane = lane_wake(&s->lanes, now, now, &s->limits); lane;
-         lane = lane_wake(&s->lanes, now, now, &s->limits))
-        update_ready(s, lane);
-    set_wake(s);
-    schedule_pump_soon(s);
 }
 
 static void log_active(const struct mail *m)
@@ -278,7 +155,7 @@ static void start(struct schedule *s, struct job *job)
 {
     job->lane->busy++;
     job->lane->busy_of[job->class]++;
-    dequeue(s, job);
+    schedule_dequeue(s, job);
     job->state = JOB_ACTIVE;
     job->started_ms = loop_now_ms(s->loop);
     job->connected_ms = 0;
@@ -296,7 +173,7 @@ static void stopped(struct schedule *s, struct job *job)
     lane->busy_of[job->class]--;
     s->active--;
     s->active_of[job->class]--;
-    update_ready(s, lane);
+    schedule_update_ready(s, lane);
     schedule_pump_soon(s);
 }
 
@@ -392,15 +269,15 @@ static void on_host_failed(void *owner, struct job *job, const struct outcome *w
     stopped(s, job);
     if (lane_failed(&s->lanes, lane, &s->limits, loop_now_ms(s->loop), why)) {
         /* the job that found out is deferred for its own reason, the others because of it */
-        pause_destination(s, destination_of(job), lane->dead_until_ms);
+        schedule_pause_destination(s, schedule_destination_of(job), lane->dead_until_ms);
         for (uint32_t i = 0; i < job->count; i++)
             if (job->recipients[i].status == MARK_PENDING)
                 mark_outcome(s, job, i, why, "none");
         mark_job(s, job);
-        bury_lane(s, lane);
+        schedule_bury_lane(s, lane);
     } else {
         again(s, job, why);
-        update_ready(s, lane);
+        schedule_update_ready(s, lane);
     }
     lane_free_when_empty(&s->lanes, lane);
 }
@@ -408,7 +285,7 @@ static void on_host_failed(void *owner, struct job *job, const struct outcome *w
 static void on_host_worked(void *owner, struct lane *lane)
 {
     lane_succeeded(lane);
-    update_ready(owner, lane);
+    schedule_update_ready(owner, lane);
 }
 
 static void on_session_gone(void *owner, struct lane *lane)
@@ -431,7 +308,7 @@ void schedule_on_recall(struct schedule *s, struct queue_id qid)
         if (job->state != JOB_QUEUED)
             continue; /* in flight, or its mark waits: it ends the lease itself when it is the last */
         struct lane *lane = job->lane;
-        dequeue(s, job);
+        schedule_dequeue(s, job);
         item->open -= job->count;
         item->staying += job->count;
         any = true;
@@ -447,11 +324,11 @@ void schedule_on_flush(struct schedule *s)
     uint64_t now = loop_now_ms(s->loop);
     for (uint32_t i = 0; i < SCHEDULE_PAUSES; i++)
         if (s->pauses[i].until_ms > now)
-            pause_destination(s, s->pauses[i].destination, 0);
+            schedule_pause_destination(s, s->pauses[i].destination, 0);
     for (struct lane *lane = lane_wake(&s->lanes, UINT64_MAX, now, &s->limits); lane;
          lane = lane_wake(&s->lanes, UINT64_MAX, now, &s->limits))
-        update_ready(s, lane);
-    set_wake(s);
+        schedule_update_ready(s, lane);
+    schedule_set_wake(s);
     schedule_pump_soon(s);
 }
 
@@ -516,7 +393,7 @@ enum err schedule_open(struct loop *loop, struct port *port, const struct settin
     for (uint32_t c = 0; c < LANE_QUEUES; c++)
         link_init(&s->ready[c]);
     s->pump = (struct loop_task){.run = run_pump, .owner = s};
-    loop_timer_init(loop, &s->wake, wake_fired, s);
+    loop_timer_init(loop, &s->wake, schedule_wake_fired, s);
     loop_timer_init(loop, &s->retry, retry_fired, s);
     s->buckets = calloc(SCHEDULE_BUCKETS, sizeof *s->buckets);
     enum err e = s->buckets ? lane_table_open(&s->lanes) : ERR_NO_MEMORY;

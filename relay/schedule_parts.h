@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What schedule.c (which mail starts when), schedule_sort.c (in which lane) and schedule_mark.c (what its end means)
- * share. Nobody else includes it. */
+/* What schedule.c (which mail starts when), schedule_lane.c (who waits how long), schedule_sort.c (in which lane) and
+ * schedule_mark.c (what its end means) share. Nobody else includes it. */
 #ifndef RELAY_SCHEDULE_PARTS_H
 #define RELAY_SCHEDULE_PARTS_H
 
@@ -46,8 +46,17 @@ struct schedule {
 /* schedule.c */
 void schedule_pump_soon(struct schedule *s);
 void schedule_free_item(struct schedule *s, struct item *item);
+
+/* schedule_lane.c */
+uint64_t schedule_destination_of(const struct job *job);
 void schedule_enqueue(struct schedule *s, struct job *job, bool front);
+void schedule_dequeue(struct schedule *s, struct job *job);
+void schedule_update_ready(struct schedule *s, struct lane *lane);
+void schedule_pause_destination(struct schedule *s, uint64_t destination, uint64_t until_ms); /* 0: the pause is over */
 void schedule_suspend(struct schedule *s, struct job *job); /* the job's lane is dead; the job is gone */
+void schedule_bury_lane(struct schedule *s, struct lane *lane);
+void schedule_set_wake(struct schedule *s);
+void schedule_wake_fired(struct loop_timer *t);
 
 /* schedule_sort.c */
 void schedule_sort(struct schedule *s, struct item *item);
