@@ -26,7 +26,10 @@ static void set_narrow(struct queue *q, const char *key, const char *value)
     q->narrowed = true;
 }
 
-static void set_sender(void *owner, const char *value) { set_narrow(owner, "sender", value); }
+static void set_sender(void *owner, const char *value)
+{
+    set_narrow(owner, "sender", strcmp(value, "<>") == 0 ? "" : value); /* the null sender, as it is shown */
+}
 static void set_domain(void *owner, const char *value) { set_narrow(owner, "domain", value); }
 
 static void set_queue(void *owner, const char *value)

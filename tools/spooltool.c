@@ -258,6 +258,10 @@ int main(int argc, char **argv)
         char usage[256];
         snprintf(usage, sizeof usage, "%s %s", commands[i].words, commands[i].arguments);
         t.usage = usage;
+        if (strcmp(argv[argc - 1], "--help") == 0) {
+            printf("usage: spooltool [-c FILE] %s\n  %s\n", usage, commands[i].does);
+            return TOOL_DONE;
+        }
         code = commands[i].run(&t, argc - at - words + 1, argv + at + words - 1);
     }
     if (code < 0)

@@ -87,6 +87,11 @@ class Create(unittest.TestCase):
                       ["queue", "hold"], ["queue", "show"], ["queue", "list", "--older-than", "soon"]):
             self.assertEqual(self.relay.tool(*words)[0], 2, words)
 
+    def test_help_is_an_answer_and_no_mistake(self):
+        for words in (["help"], ["--help"], ["status", "--help"], ["queue", "delete", "--help"]):
+            done = subprocess.run([harness.BIN + "/spooltool", *words], capture_output=True, text=True, timeout=60, check=False)
+            self.assertEqual((done.returncode, done.stdout[:6]), (0, "usage:"), words)
+
     def test_a_daemon_that_is_down_is_exit_code_four(self):
         for words in (["status"], ["members"], ["events"], ["diagnose"], ["queue", "list"], ["queue", "summary"], ["metrics"]):
             code, out, err = self.relay.tool(*words)
@@ -221,6 +226,11 @@ class Queue(unittest.TestCase):
     def test_selectors_narrow(self):
         self.assertEqual(len(self.listed("--sender", "s0@test.example")), 4)
         self.assertEqual(len(self.listed("--domain", "d1.example")), 6)
+        null = self.relay.send("", "null@d2.example", message("null"))
+        for words in ("", "<>"):
+            wait_for("the null sender's", lambda words=words: set(self.listed("--sender", words)) == {null})
+        self.assertEqual(self.relay.tool("queue", "delete", null)[0], 0)
+        wait_for("it gone", lambda: self.relay.queued() == 12)
         self.assertEqual(len(self.listed("--older-than", "1d")), 0)
         self.assertEqual(len(self.listed("--queue", "hold")), 12)
         self.assertEqual(len(self.listed("--queue", "deferred")), 0)
