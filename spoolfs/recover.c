@@ -256,6 +256,25 @@ static void adopt_absent(struct pool *p, struct segment *s, const struct image_v
     }
 }
 
+/* A header that is not dead is newer than the table: what the table says of that slot was freed since, or by the other half, before
+ * the slot was used again (SEG-2). */
+static bool adopt_slot(struct member *m, uint32_t slot, struct segment *s)
+{
+    struct pool *p = m->pool;
+    uint32_t owner = slot < m->slot_count ? m->slot_owner[slot] : 0;
+    struct segment *old = owner ? &p->segments[owner - 1] : NULL;
+    if (old && old != s && old->kind == SEGMENT_MAIL) {
+        for (uint32_t i = old->image_count; i-- > 0;)
+            if (old->images[i].member == m->number)
+                old->images[i] = old->images[--old->image_count];
+        m->slot_owner[slot] = 0;
+        m->slots_free++;
+        if (old->image_count == 0)
+            segment_drop(p, old);
+    }
+    return slot_take(m, slot, s);
+}
+
 /* An image found by its header that the table does not name and does not know to be dead is live mail. REC-5: it counts
  * as known from here on, so that the TABLE this mount writes names it. */
 static void recover_adopt(struct pool *p, struct member *m, const struct image_view *v)
@@ -272,7 +291,7 @@ static void recover_adopt(struct pool *p, struct member *m, const struct image_v
     } else if (!s->adopted || segment_on_member(s, m->number) || s->image_count == COPIES_MAX) {
         return;
     }
-    if (slot_take(m, v->slot, s))
+    if (adopt_slot(m, v->slot, s))
         s->images[s->image_count++] = (struct image){.member = m->number, .slot = v->slot};
     if (s->image_count > 0)
         adopt_absent(p, s, v);
