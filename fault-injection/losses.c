@@ -220,7 +220,7 @@ static bool losses_untold(const struct world *w)
     return false;
 }
 
-/* LOS-1. `visit_lost` in senders.c notes what was answered, world.c's sink what events said. */
+/* LOS-1. `visit_lost` in senders_visit.c notes what was answered, world.c's sink what events said. */
 static void losses_read(struct losses *l)
 {
     struct world *w = l->w;
