@@ -8,6 +8,7 @@
 #include <base/planted.h>
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -329,6 +330,9 @@ int main(int argc, char **argv)
                            .program = program_invocation_short_name};
     if (!parse(argc, argv, &r.o))
         return usage();
+    /* An engine's large tables come from the kernel as zeros that nobody has to write; glibc would learn to keep their memory,
+     * and then a mount writes ten megabytes of them anew. */
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);
     setvbuf(stdout, NULL, _IOLBF, 0); /* a run that aborts keeps its listing */
     if (r.o.jobs == 0) {
         run_here(&r);
