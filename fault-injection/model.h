@@ -35,7 +35,8 @@ struct model_message {
     uint64_t seed;
     uint32_t body_bytes, chunk_count, recipients;
     bool bounce;
-    struct digest envelope;
+    struct digest envelope, body;
+    bool given;                  /* its body is not made from `seed`, but this */
     struct segment_id segment;   /* its locator when last seen */
     enum model_fact appended, retired;
     enum model_fact held;        /* of the wish in `want_held` */

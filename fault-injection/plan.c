@@ -130,6 +130,7 @@ static void plan_index(struct plan *plan)
 {
     struct prng prng = {plan->seed ^ UINT64_C(0x696e646578213f21)};
     plan->index_kept = prng_below(&prng, 4) > 0;
+    plan->scheduled = (plan->seed * UINT64_C(0x9e3779b97f4a7c15)) >> 62 == 0;
     if (plan->level == PLAN_NONE)
         return;
     plan->mount_percent[SIM_FAULT_index_lost] = between(&prng, 0, 15);

@@ -30,7 +30,7 @@ void action_end(struct action *a)
     struct world *w = a->w;
     if (a->leased)
         spool_lease_end(w->pool, a->msg->qid);
-    if (a->msg)
+    if (a->msg && !a->lent)
         a->msg->busy = a->msg->leased = false;
     if (a->bounce)
         a->bounce->busy = false;
@@ -150,6 +150,8 @@ static void senders_watch(struct world *w)
 void senders_step(struct world *w)
 {
     senders_watch(w);
+    if (w->scheduler)
+        w->scheduler->step(w);
     if (w->paused || io_now_ns(w->io) < w->resume_ns)
         return;
     while (w->action_count < w->plan.at_once && world_begins(w)) {
@@ -164,6 +166,8 @@ void senders_step(struct world *w)
 void senders_forget(struct world *w)
 {
     struct link *l;
+    if (w->scheduler)
+        w->scheduler->stop(w);
     while ((l = link_pop(&w->actions)) != NULL) {
         struct action *a = CONTAINER_OF(l, struct action, link);
         index_query_fini(&a->query);

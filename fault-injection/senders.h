@@ -12,6 +12,13 @@
 
 #define CHUNKS_AT_ONCE 4u
 
+/* Who reads a message for its own sake. */
+struct reader {
+    void *owner;
+    void (*told)(void *owner, const uint8_t *bytes, uint32_t len); /* a part of the body, compared; may be NULL */
+    void (*over)(void *owner, enum err e);                         /* never from inside senders_read */
+};
+
 enum action_kind { ACTION_APPEND, ACTION_VISIT, ACTION_DUE };
 
 struct chunk_group {
@@ -32,7 +39,7 @@ struct action {
     struct spool_record records[2];
     struct chunk_group chunks[CHUNKS_AT_ONCE];
     uint32_t chunk_next, chunks_done, chunks_out;
-    bool chunk_failed, leased, fresh, querying, reading;
+    bool chunk_failed, leased, fresh, querying, reading, lent; /* lent: the lease is the reader's */
     enum err failed;
     bool full_then;                   /* `failed` is FULL, and the pool was when it was said */
     struct spool_read read;
@@ -40,6 +47,7 @@ struct action {
     struct mark mark;
     uint32_t marked;
     uint8_t payload[256];
+    struct reader reader;             /* over: somebody else's read; the lease is his, too */
 };
 
 /* senders.c */
@@ -56,6 +64,10 @@ struct model_message *message_new(struct world *w); /* under a queue id that was
 
 /* senders_visit.c */
 enum visit_kind visit_draw(struct world *w);
+/* Reads and compares every byte of a message that somebody has leased. */
+struct action *senders_read(struct world *w, struct model_message *msg, const struct place *place, struct digest digest,
+                            const struct reader *reader);
+void senders_read_forget(struct action *a); /* the reader is gone; the read ends by itself */
 
 /* senders_result.c: what a->visit says; ends the action */
 void result_submit(struct action *a);

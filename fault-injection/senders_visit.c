@@ -10,6 +10,14 @@
 
 static void visit_read_chunk(struct action *a);
 
+static void visit_over(struct action *a, enum err e)
+{
+    struct reader reader = a->reader;
+    action_end(a);
+    if (reader.over)
+        reader.over(reader.owner, e);
+}
+
 static void visit_lost(struct action *a, enum err e, const char *what)
 {
     struct world *w = a->w;
@@ -23,14 +31,17 @@ static void visit_lost(struct action *a, enum err e, const char *what)
         a->msg->lost_said = true;
         w->counts.lost_said++;
     }
-    action_end(a);
+    visit_over(a, e);
 }
 
 /* Every byte was compared. */
 static void visit_verified(struct action *a)
 {
     a->msg->verified = a->w->model.audits;
-    result_submit(a);
+    if (a->lent)
+        visit_over(a, ERR_OK);
+    else
+        result_submit(a);
 }
 
 static void visit_on_part(struct spool_read *r, enum err e)
@@ -54,6 +65,8 @@ static void visit_on_part(struct spool_read *r, enum err e)
         action_end(a);
         return;
     }
+    if (has_part && a->reader.told)
+        a->reader.told(a->reader.owner, r->body, r->body_bytes);
     a->chunk_next += !message;
     if (a->chunk_next < a->msg->chunk_count)
         visit_read_chunk(a);
@@ -93,6 +106,18 @@ static void visit_read_chunk(struct action *a)
     a->querying = true;
     index_query(spool_index(a->w->pool), &a->query);
 }
+
+struct action *senders_read(struct world *w, struct model_message *msg, const struct place *place, struct digest digest,
+                            const struct reader *reader)
+{
+    struct action *a = action_new(w, ACTION_VISIT, msg);
+    a->reader = *reader;
+    a->lent = true;
+    visit_read(a, *place, digest, RECORD_MESSAGE);
+    return a;
+}
+
+void senders_read_forget(struct action *a) { a->reader = (struct reader){0}; }
 
 /* Leased or not at all: a segment under compaction says BUSY and the visit ends. */
 static bool visit_begin(struct action *a, const struct index_entry *e)
@@ -164,7 +189,7 @@ static void due_on_answer(struct index_query *q, enum err e)
 
 void senders_due(struct world *w)
 {
-    if (!spool_index_ready(w->pool))
+    if (!spool_index_ready(w->pool) || w->scheduler)
         return;
     struct action *a = action_new(w, ACTION_DUE, NULL);
     a->query = (struct index_query){.kind = INDEX_DUE, .now_ms = pool_clock_ms(w->pool), .max = DUE_AT_ONCE,

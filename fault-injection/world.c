@@ -122,6 +122,7 @@ void world_make(struct world *w, const struct plan *plan)
     changes_init(w);
     kept_init(w);
     halves_init(w);
+    w->relay_dice.state = plan->seed ^ UINT64_C(0x72656c6179213f21);
     atlas_init(w);
     sim_io_on_submit(w->sim, w, atlas_decide);
     sim_io_on_end(w->sim, w, on_op_end);

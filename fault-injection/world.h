@@ -22,7 +22,7 @@
 struct world_counts {
     uint64_t appends, acked, refused[ERR_COUNT], visits, reads, read_bytes, retires, marks, states, bounces, large;
     uint64_t crashes, crashes_in_mount, lost_by_id, salvaged, mounts, unmounts, audits, messages_audited, eras, lost_said;
-    uint64_t merges, crashes_in_merge, index_lost_in_merge, halves_refused, slots_used, slots_reused, given_up, short_of_measure;
+    uint64_t scheduled, merges, crashes_in_merge, index_lost_in_merge, halves_refused, slots_used, slots_reused, given_up, short_of_measure;
 #define X(counter, text) uint64_t counter;
 #include "measure.def"
 #undef X
@@ -65,6 +65,12 @@ struct halves {
     bool refused;             /* the half that is alone has no room to be mounted */
 };
 
+struct world;
+struct relay_ops {
+    void (*step)(struct world *w);
+    void (*stop)(struct world *w); /* the engine is gone: nothing is answered any more */
+};
+
 struct world {
     struct plan plan;
     struct sim_io *sim;
@@ -79,6 +85,9 @@ struct world {
     struct atlas atlas;
     struct kept kept;
     struct halves halves;
+    const struct relay_ops *scheduler; /* a real scheduler takes what is due (sim_relay.h); NULL: the senders do */
+    void *relay;              /* its own */
+    struct prng relay_dice;
     struct link actions;
     uint32_t action_count;
     uint32_t begun;           /* of plan.ops */
