@@ -203,6 +203,17 @@ def every_state_and_alarming_event_has_a_page():
             yield f"docs/runbooks/{page}.md is missing"
 
 
+def every_fault_has_a_section():
+    words = set(re.findall(r'^X\(\w+,\s*"([a-z-]+)"', read("fault-injection/faults.def"), re.M)) - {"none"}
+    words |= set(re.findall(r'^\s*X\([A-Z_]+, "([a-z-]+)"', read("fault-injection/inject_io.h"), re.M))
+    if len(words) < 30:
+        yield "faults.def or inject_io.h is not read any more: this check would see nothing"
+    page = "docs/FAULTS.md"
+    told = set(re.findall(r"^## (.+)$", read(page), re.M))
+    for word in sorted(words ^ told):
+        yield f"{page}: {word}: a section for each fault, and for nothing else"
+
+
 def every_metric_is_listed():
     source, page = "relay/daemon/metrics_doc.c", "docs/METRICS.md"
     if page not in FILES or source not in FILES:
