@@ -6,8 +6,8 @@
  *
  * Invariants: LEASE-1 (engine.h). CMP-1: a MESSAGE is copied byte for byte together with its present marks and hold in
  * one frame, so that the old MARKs are not needed any more. CMP-2: a frame of copies holds nothing else and names the
- * victim, so that the segment it lands in outlives the victim. CMP-3: a victim is chosen by counts that include all the
- * index was told of it. One compaction at a time. */
+ * victim, so that the segment it lands in outlives the victim; unless both go in one record (exchange.c). CMP-3: a
+ * victim is chosen by counts that include all the index was told of it. One compaction at a time. */
 #include "engine.h"
 
 #include <base/planted.h>
@@ -38,7 +38,8 @@ struct compaction {
     struct index_query query;
     uint32_t at, left, in_flight;
     bool source_lives;         /* a segment that was compacted into the victim is not dead yet */
-    bool running, asking, have_frame, have_record, walked, failed, barrier, stopped;
+    bool running, asking, have_frame, have_record, walked, failed, barrier, full;
+    bool exchange;             /* the copies go where exchange.c puts them */
     struct copy copies[COMPACT_COPIES_IN_FLIGHT_MAX];
     uint64_t next_ns;
 };
@@ -81,6 +82,13 @@ static void compact_close_old(struct pool *p)
     }
 }
 
+bool compact_eligible(const struct pool *p, const struct segment *s)
+{
+    return s->kind == SEGMENT_MAIL && s->state == SEGMENT_SEALED && compact_counted(s) &&
+           (!s->leased || PLANTED(compact_under_lease)) && !s->refs && !s->repairing && s->length > BLOCK_BYTES &&
+           !s->compacting && !s->compacted && io_now_ns(p->io) >= s->compact_after_ns;
+}
+
 static struct segment *compact_choose(struct pool *p)
 {
     struct segment *best = NULL;
@@ -89,10 +97,7 @@ static struct segment *compact_choose(struct pool *p)
     uint32_t chained = 0;
     for (uint32_t i = 0; i < p->segment_used; i++) {
         struct segment *s = &p->segments[i];
-        if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || !compact_counted(s) ||
-            (s->leased && !PLANTED(compact_under_lease)) ||
-            s->refs || s->repairing || s->length <= BLOCK_BYTES || s->compacted ||
-            io_now_ns(p->io) < s->compact_after_ns)
+        if (!compact_eligible(p, s))
             continue;
         bool empty = segment_is_empty_of_mail(s);
         chained += empty;
@@ -118,7 +123,16 @@ static struct segment *compact_choose(struct pool *p)
 static void compact_end(struct compaction *c)
 {
     struct pool *p = c->pool;
+    uint64_t now = io_now_ns(p->io);
     walk_fini(&c->walk);
+    c->running = false;
+    if (c->exchange && !c->failed) {
+        exchange_take(p, c->victim);
+        c->next_ns = now; /* the next one into the same segment */
+        return;
+    }
+    if (c->exchange)
+        exchange_leave_out(p);
     c->victim->compacting = false;
     if (!c->victim->dirty) {
         c->victim->dirty = true;
@@ -126,10 +140,10 @@ static void compact_end(struct compaction *c)
     }
     p->count_compacted += !c->failed;
     c->victim->compacted = !c->failed && !c->source_lives;
-    c->victim->compact_after_ns = io_now_ns(p->io) + COMPACT_AGAIN_NS;
-    c->running = false;
+    c->victim->compact_after_ns = c->full ? now : now + COMPACT_AGAIN_NS;
     bool hurry = c->source_lives || (!c->failed && compact_pressure(p));
-    c->next_ns = io_now_ns(p->io) + (hurry ? COMPACT_HURRY_NS : c->failed ? 10 * COMPACT_PAUSE_NS : COMPACT_PAUSE_NS);
+    uint64_t pause = hurry ? COMPACT_HURRY_NS : c->failed && !c->full ? 10 * COMPACT_PAUSE_NS : COMPACT_PAUSE_NS;
+    c->next_ns = now + pause;
 }
 
 static void compact_on_copied(struct spool_group *g, enum err e)
@@ -139,7 +153,8 @@ static void compact_on_copied(struct spool_group *g, enum err e)
     copy->used = false;
     c->in_flight--;
     c->failed = c->failed || e != ERR_OK;
-    c->pool->compact_stuck = c->pool->compact_stuck || e == ERR_FULL; /* until a segment is freed: slot_reserve */
+    c->full = c->full || e == ERR_FULL;
+    c->pool->compact_stuck = c->pool->compact_stuck || e == ERR_FULL; /* until a segment is freed: by exchange.c */
 }
 
 static struct copy *compact_take(struct compaction *c)
@@ -158,7 +173,7 @@ static uint32_t compact_state(const struct index_entry *e)
 /* ERR_BUSY: once more later. */
 static enum err compact_copy(struct compaction *c, const struct index_entry *e)
 {
-    struct copy *copy = compact_take(c);
+    struct copy at_once, *copy = c->exchange ? &at_once : compact_take(c);
     if (!copy)
         return ERR_BUSY;
     memset(copy, 0, sizeof *copy);
@@ -172,6 +187,8 @@ static enum err compact_copy(struct compaction *c, const struct index_entry *e)
         copy->records[n++] = (struct spool_record){.type = RECORD_STATE, .qid = c->record.qid, .arg = compact_state(e)};
     copy->group = (struct spool_group){.records = copy->records, .count = n, .class = SPOOL_COMPACTION,
                                        .done = compact_on_copied, .owner = c, .moved_from = c->victim->id};
+    if (c->exchange)
+        return exchange_add(c->pool, &copy->group);
     enum err err = spool_submit(c->pool, &copy->group);
     if (err != ERR_OK)
         return err;
@@ -211,13 +228,14 @@ static void compact_ask(struct compaction *c, enum index_query_kind kind)
     index_query(c->pool->index, &c->query);
 }
 
-/* Results about messages that lie in other live segments. Those about messages here went along as marks (CMP-1). */
+/* Results about messages that lie in other segments that stay. Those about messages here went along as marks (CMP-1). */
 static bool compact_result_needed(struct compaction *c)
 {
     if (c->victim->chunks_only)
         return false; /* MRG-1 */
     struct segment *about = segment_find(c->pool, c->record.message_segment);
-    return about && about != c->victim && !(PLANTED(compact_drops_retire) && c->record.type == RECORD_RETIRE);
+    bool goes = !about || about == c->victim || (c->exchange && exchange_holds(c->pool, about));
+    return !goes && !(PLANTED(compact_drops_retire) && c->record.type == RECORD_RETIRE);
 }
 
 static void compact_record(struct compaction *c)
@@ -251,7 +269,8 @@ static void compact_on_frame(struct walk *w, const struct frame_view *f)
     c->frame = *f;
     c->have_frame = true;
     struct segment *source = segment_id_is_none(f->moved_from) ? NULL : segment_find(c->pool, f->moved_from);
-    if (source) { /* its RETIREs also keep what lies in there from coming back: that one goes first */
+    if (source && !(c->exchange && exchange_holds(c->pool, source))) {
+        /* its RETIREs also keep what lies in there from coming back: that one goes first */
         c->source_lives = c->failed = true;
         source->compact_first = true;
     }
@@ -309,21 +328,73 @@ static void compact_advance(struct compaction *c)
     }
 }
 
+static void compact_on_applied(struct index_query *q, enum err e)
+{
+    struct compaction *c = q->owner;
+    index_query_fini(q);
+    c->asking = false;
+    c->failed = c->failed || e != ERR_OK;
+}
+
+/* Nothing to compact into: the victims of an exchange, one after the other. NULL: none just now. */
+static struct segment *compact_exchanges(struct compaction *c)
+{
+    struct pool *p = c->pool;
+    struct segment *victim = exchange_choose(p);
+    if (exchange_fills(p)) {
+        if (!victim)
+            exchange_say(p);
+        return victim;
+    }
+    c->exchange = victim && exchange_open(p, victim) == ERR_OK;
+    if (c->exchange)
+        c->next_ns = io_now_ns(p->io);
+    return NULL;
+}
+
 static bool compact_begin(struct compaction *c)
 {
     struct pool *p = c->pool;
     c->next_ns = io_now_ns(p->io) + COMPACT_PAUSE_NS;
-    c->victim = compact_choose(p);
+    c->exchange = exchange_fills(p);
+    if (c->exchange || p->compact_stuck)
+        c->victim = compact_exchanges(c);
+    if (!c->exchange)
+        c->victim = compact_choose(p);
     if (!c->victim)
         return false;
     c->victim->compacting = true;
     c->running = true;
     c->source_lives = false;
-    c->have_frame = c->have_record = c->walked = c->failed = c->barrier = false;
+    c->have_frame = c->have_record = c->walked = c->failed = c->barrier = c->full = false;
     c->walk = (struct walk){.pool = p, .segment = c->victim, .offset = BLOCK_BYTES, .end = c->victim->length,
                             .class = IO_CLASS_COMPACT, .on_frame = compact_on_frame, .on_lost = compact_on_lost,
                             .on_end = compact_on_end, .owner = c};
+    if (c->exchange) { /* what the replay reads from there later must not bring back what is retired by now */
+        c->query = (struct index_query){.kind = INDEX_BARRIER, .done = compact_on_applied, .owner = c};
+        c->asking = true;
+        index_query(p->index, &c->query);
+    }
     return walk_start(&c->walk) == ERR_OK;
+}
+
+/* False: not yet. */
+static bool compact_settled(struct compaction *c)
+{
+    struct pool *p = c->pool;
+    if (c->failed)
+        return true;
+    if (c->exchange) {
+        enum err e = exchange_settle(p);
+        c->failed = e != ERR_OK && e != ERR_BUSY;
+        return e != ERR_BUSY;
+    }
+    if (c->barrier)
+        return true;
+    c->query = (struct index_query){.kind = INDEX_BARRIER, .done = compact_on_barrier, .owner = c};
+    c->asking = true;
+    index_query(p->index, &c->query);
+    return false;
 }
 
 #define COMPACT_STEPS 256u
@@ -337,12 +408,14 @@ void compact_step(struct pool *p)
             return;
         c->pool = p;
     }
+    exchange_step(p);
     if (!c->running) {
-        if (p->stopping || !p->index_live || io_now_ns(p->io) < c->next_ns || !compact_begin(c))
+        bool exchanges = !exchange_idle(p) && !exchange_fills(p);
+        if (exchanges || p->stopping || !p->index_live || io_now_ns(p->io) < c->next_ns || !compact_begin(c))
             return;
     }
     walk_step(&c->walk);
-    c->failed = c->failed || c->walk.unreadable;
+    c->failed = c->failed || c->walk.unreadable || (c->exchange && exchange_failed(p));
     bool reading = false;
     for (uint32_t n = 0; n < COMPACT_STEPS && !c->asking && !c->failed && !c->walked && !reading; n++) {
         bool had = c->have_record, rests = c->have_frame && !c->have_record && c->left == 0;
@@ -357,13 +430,8 @@ void compact_step(struct pool *p)
         walk_stop(&c->walk);
     if (!walk_idle(&c->walk))
         return;
-    if (!c->barrier && !c->failed) {
-        c->query = (struct index_query){.kind = INDEX_BARRIER, .done = compact_on_barrier, .owner = c};
-        c->asking = true;
-        index_query(p->index, &c->query);
-        return;
-    }
-    compact_end(c);
+    if (compact_settled(c))
+        compact_end(c);
 }
 
 void compact_stop(struct pool *p)
@@ -380,9 +448,15 @@ void compact_fini(struct pool *p)
     if (c && c->running)
         walk_fini(&c->walk);
     free(c);
+    exchange_fini(p);
 }
 
 bool compact_idle(const struct pool *p)
+{
+    return compact_at_rest(p) && exchange_idle(p);
+}
+
+bool compact_at_rest(const struct pool *p)
 {
     return !p->compaction || !p->compaction->running;
 }

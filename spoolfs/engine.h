@@ -196,6 +196,7 @@ struct segment {
     enum segment_state state;
     bool table_known;             /* its OPEN is durable, or is in the next TABLE (adopted) */
     bool adopted;                 /* image headers told of it, at this mount (REC-5) */
+    bool provisional;             /* holds nothing yet: it counts when a record has freed what it was copied from (EXC-1) */
     bool chunks_only;             /* another half has freed it: of its records only CHUNKs count (MRG-1) */
     bool by_recovery;
     bool compacting;
@@ -274,13 +275,12 @@ struct incarnation { uint64_t incarnation, high_water, last_table; };
 struct table_group {
     struct link link;
     struct spool_group group;
-    struct spool_record record;
+    struct spool_record records[2];
     void (*done)(struct table_group *t, enum err e);
     struct pool *pool;
     struct segment *segment;
-    uint32_t payload_bytes;
     uint8_t payload[64];
-    uint8_t *heap;                /* payload when larger */
+    uint8_t *heap;                /* a row of ids */
 };
 
 /* Visits the frames of a segment in order, from any image, never blocking. */
@@ -322,6 +322,7 @@ struct superblock_wait {
 struct lease_table;
 struct retire;
 struct compaction;
+struct exchange;
 struct read_state;
 struct lost;
 struct rebuild;
@@ -406,6 +407,7 @@ struct pool {
 
     struct lease_table *leases;
     struct compaction *compaction;
+    struct exchange *exchange;
     struct rebuild *rebuild;
     struct lost *lost;
     struct roster *roster;
@@ -522,10 +524,13 @@ uint64_t segment_image_offset(const struct pool *p, const struct image *i); /* o
 /* The caller sets (*segment_out)->opened and opener at once: opened() comes in a later turn. */
 enum err segment_open(struct pool *p, enum segment_kind kind, enum spool_class class, uint32_t avoid_mask,
                       struct segment **segment_out) MUST_CHECK;
+enum err segment_open_on(struct pool *p, enum segment_kind kind, const uint8_t members[COPIES_MAX], uint32_t count,
+                         struct segment **segment_out) MUST_CHECK; /* exactly there, whatever the reserve */
 /* An opening that waits for a late member fails; its writes keep their buffers until they come back. */
 void segment_open_step(struct pool *p, struct segment *s);
 void segment_opening_fini(struct segment *s);
 void segment_forget_discards(struct pool *p); /* the io is gone */
+uint32_t placement_want(const struct pool *p);         /* images of a new segment; 0: the policy allows none */
 bool placement_possible(struct pool *p, enum spool_class class, uint32_t avoid_mask, enum err *why_out);
 bool slot_take(struct member *m, uint32_t slot, struct segment *s);
 bool slot_find(struct member *m, uint32_t *slot_out);
@@ -557,6 +562,9 @@ enum err table_submit(struct pool *p, enum record_type type, struct segment *s,
                       void (*done)(struct table_group *t, enum err e)) MUST_CHECK; /* OPEN, SEAL */
 enum err table_submit_freed(struct pool *p, const struct segment_id *ids, uint32_t count,
                             void (*done)(struct table_group *t, enum err e)) MUST_CHECK;
+/* One record group: SEAL of `s`, which is provisional no more, and FREED of the others. */
+enum err table_submit_exchange(struct pool *p, struct segment *s, const struct segment_id *ids, uint32_t count,
+                               void (*done)(struct table_group *t, enum err e)) MUST_CHECK;
 void table_rewrite(struct pool *p);                    /* a new table segment; then the superblocks name it */
 void table_step(struct pool *p);
 bool table_busy(const struct pool *p);
@@ -649,11 +657,29 @@ void retire_step(struct pool *p);
 void compact_step(struct pool *p);
 void compact_stop(struct pool *p);
 bool compact_idle(const struct pool *p);
+bool compact_at_rest(const struct pool *p);            /* no victim is being read */
+bool compact_eligible(const struct pool *p, const struct segment *s); /* may be a victim now, were it worth it */
 void compact_fini(struct pool *p);
 enum err lease_init(struct pool *p) MUST_CHECK;
 void lease_fini(struct pool *p);
 void lease_step(struct pool *p);
 void retire_fini(struct pool *p);
+
+/* exchange.c: compactions when there is no slot to compact into */
+struct segment *exchange_choose(struct pool *p);       /* the next victim, or the first; NULL: none */
+enum err exchange_open(struct pool *p, const struct segment *first) MUST_CHECK;
+/* A copy goes into the new segment. ERR_BUSY: once more later; ERR_FULL: no room. The bytes are taken at once. */
+enum err exchange_add(struct pool *p, const struct spool_group *g) MUST_CHECK;
+enum err exchange_settle(struct pool *p) MUST_CHECK;   /* all that was added is durable; ERR_BUSY: not yet */
+void exchange_take(struct pool *p, struct segment *victim); /* all that is needed of it was added */
+void exchange_leave_out(struct pool *p);               /* a victim was broken off */
+void exchange_say(struct pool *p);                     /* no more victims */
+void exchange_step(struct pool *p);
+bool exchange_holds(const struct pool *p, const struct segment *s);
+bool exchange_fills(const struct pool *p);
+bool exchange_failed(const struct pool *p);
+bool exchange_idle(const struct pool *p);
+void exchange_fini(struct pool *p);
 
 bool table_fits(uint64_t slots, uint64_t slot_bytes); /* create.c */
 

@@ -81,7 +81,7 @@ static bool half_is_here(const struct half *h, const struct pool *of)
 {
     for (uint32_t n = 0; n < of->segment_used; n++) {
         const struct segment *s = &of->segments[n];
-        bool here = s->state == SEGMENT_UNUSED || s->kind != SEGMENT_MAIL;
+        bool here = s->state == SEGMENT_UNUSED || s->kind != SEGMENT_MAIL || s->provisional;
         for (uint32_t i = 0; i < s->image_count && !here; i++)
             here = (of == h->pool || half_means_same(h, s->images[i].member)) &&
                    h->pool->members[s->images[i].member].present && !s->unread;
@@ -167,6 +167,10 @@ static enum err merge_segment(struct half *h, const struct segment *theirs)
     struct pool *p = h->pool;
     struct segment *s = segment_find(p, theirs->id);
     bool known = s != NULL, dead = !known && table_says_dead(p, theirs->id);
+    if (theirs->provisional)
+        return ERR_OK; /* EXC-1: to them it holds nothing, and neither is it dead */
+    if (known)
+        s->provisional = false; /* they went on */
     if (!known) {
         s = segment_add(p, theirs->id, SEGMENT_MAIL);
         if (!s)
@@ -199,7 +203,7 @@ static void merge_drop_placeless(struct pool *p)
         struct segment *s = &p->segments[n];
         if (s->state == SEGMENT_UNUSED || s->kind != SEGMENT_MAIL || s->image_count > 0)
             continue;
-        if (!s->chunks_only)
+        if (!s->chunks_only && !s->provisional)
             pool_event(p, EVENT_record_lost, NULL, "segment %llu: the halves of the pool know no place of it",
                        (unsigned long long)s->id.counter);
         segment_drop(p, s);

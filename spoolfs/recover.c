@@ -605,10 +605,23 @@ static void recover_unread(struct pool *p)
     }
 }
 
+/* EXC-1 */
+static void recover_drop_provisional(struct pool *p)
+{
+    for (uint32_t i = 0; i < p->segment_used; i++) {
+        struct segment *s = &p->segments[i];
+        if (s->state == SEGMENT_UNUSED || !s->provisional)
+            continue;
+        s->table_known = false; /* no discard here: nothing is written before the mount decides to */
+        segment_drop(p, s);
+    }
+}
+
 enum err recover_tails(struct pool *p)
 {
     enum err e = ERR_OK;
     uint32_t walked = 0;
+    recover_drop_provisional(p);
     for (uint32_t i = 0; i < p->segment_used && e == ERR_OK; i++) {
         struct segment *s = &p->segments[i];
         bool unproved = false; /* an image that was away when recovery sealed it is here now */

@@ -110,7 +110,7 @@ static struct segment *replay_behind(struct pool *p)
     for (uint32_t i = 0; i < p->segment_used; i++) {
         struct segment *s = &p->segments[i];
         bool holds = s->state == SEGMENT_OPEN || s->state == SEGMENT_CLOSED || s->state == SEGMENT_SEALED;
-        if (holds && s->kind == SEGMENT_MAIL && s->fed < s->length)
+        if (holds && s->kind == SEGMENT_MAIL && !s->provisional && s->fed < s->length)
             return s;
     }
     return NULL;

@@ -143,21 +143,20 @@ bool slot_take(struct member *m, uint32_t slot, struct segment *s)
     return true;
 }
 
-/* Slots a class leaves untouched (docs/design/0016). A member keeps one for the segment table's next place, and another
- * while the table is not on it: wherever the table goes, the mount after that finds a slot, whichever members are here. A
- * compaction that finds no slot takes that other one: a pool that can free nothing is worse off than one whose next mount may
- * have to wait for a member. */
+/* Slots a class leaves untouched (docs/design/0016). A member keeps one for the segment table's next place, another while the
+ * table is not on it - wherever the table goes, the mount after that finds a slot, whichever members are here - and one for
+ * exchange.c, which frees slots when nothing else can. */
 uint32_t slot_reserve(const struct member *m, enum spool_class class)
 {
     const struct segment *table = m->pool->table_segment;
-    uint32_t percent = m->slot_count * 3 / 100, kept = table && segment_on_member(table, m->number) ? 1 : 2;
+    uint32_t percent = m->slot_count * 3 / 100, kept = table && segment_on_member(table, m->number) ? 2 : 3;
     switch (class) {
     case SPOOL_NEW_MAIL:
-        return percent > kept + 6 ? percent : kept + 6;
+        return percent > kept + 5 ? percent : kept + 5;
     case SPOOL_RESULT:
-        return kept + 4;
+        return kept + 3;
     case SPOOL_COMPACTION:
-        return m->pool->compact_stuck ? 1 : kept;
+        return kept;
     }
     return 0; /* SPOOL_TABLE */
 }
@@ -275,17 +274,20 @@ static uint32_t placement_choose(struct pool *p, enum spool_class class, uint32_
     return count;
 }
 
-/* How many images a new segment gets now: `copies`, or what the usable domains give while that is not below
- * min_copies. 0 with the reason when nothing can be opened. */
+/* `copies`, or what the usable domains give while that is not below min_copies. */
+uint32_t placement_want(const struct pool *p)
+{
+    uint32_t domains = pool_domains_usable(p), want = domains < p->config.copies ? domains : p->config.copies;
+    return p->read_only || want < p->config.min_copies ? 0 : want;
+}
+
+/* How many images a new segment gets now. 0 with the reason when nothing can be opened. */
 static uint32_t placement_plan(struct pool *p, enum spool_class class, uint32_t avoid_mask,
                                uint8_t members_out[COPIES_MAX], enum err *why_out)
 {
-    uint32_t domains = pool_domains_usable(p);
-    uint32_t want = domains < p->config.copies ? domains : p->config.copies;
-    *why_out = ERR_BELOW_POLICY;
-    if (p->read_only)
-        *why_out = ERR_READ_ONLY;
-    if (p->read_only || want < p->config.min_copies)
+    uint32_t want = placement_want(p);
+    *why_out = p->read_only ? ERR_READ_ONLY : ERR_BELOW_POLICY;
+    if (want == 0)
         return 0;
     uint32_t got = placement_choose(p, class, avoid_mask, want, members_out);
     *why_out = ERR_FULL;
@@ -425,15 +427,10 @@ static void open_write_headers(struct pool *p, struct segment *s)
         member_submit(&p->members[s->images[i].member], &o->ops[i]);
 }
 
-enum err segment_open(struct pool *p, enum segment_kind kind, enum spool_class class, uint32_t avoid_mask,
-                      struct segment **segment_out)
+enum err segment_open_on(struct pool *p, enum segment_kind kind, const uint8_t members[COPIES_MAX], uint32_t count,
+                         struct segment **segment_out)
 {
-    uint8_t members[COPIES_MAX];
     uint32_t slots[COPIES_MAX];
-    enum err why;
-    uint32_t count = placement_plan(p, class, avoid_mask, members, &why);
-    if (count == 0)
-        return why;
     for (uint32_t i = 0; i < count; i++)
         if (!slot_find(&p->members[members[i]], &slots[i]))
             return ERR_BUSY; /* free slots still have late ops on them */
@@ -460,4 +457,13 @@ enum err segment_open(struct pool *p, enum segment_kind kind, enum spool_class c
     open_write_headers(p, s);
     *segment_out = s;
     return ERR_OK;
+}
+
+enum err segment_open(struct pool *p, enum segment_kind kind, enum spool_class class, uint32_t avoid_mask,
+                      struct segment **segment_out)
+{
+    uint8_t members[COPIES_MAX];
+    enum err why;
+    uint32_t count = placement_plan(p, class, avoid_mask, members, &why);
+    return count ? segment_open_on(p, kind, members, count, segment_out) : why;
 }

@@ -102,6 +102,7 @@ static void table_entry_of(const struct segment *s, struct table_segment_disk *d
         .image_count = s->image_count,
         .unread = s->unread,
         .chunks_only = s->chunks_only,
+        .provisional = s->provisional,
     };
     if (PLANTED(seal_short) && sealed && s->length > BLOCK_BYTES)
         d->length = le64_of(s->length - BLOCK_BYTES);
@@ -190,6 +191,7 @@ static enum err table_enter(struct pool *p, const struct table_segment_disk *d, 
     s->by_recovery = d->state == TABLE_SEALED_BY_RECOVERY;
     s->unread = d->unread != 0;
     s->chunks_only = d->chunks_only != 0;
+    s->provisional = d->provisional != 0;
     if (d->state != TABLE_OPEN)
         s->length = le64_get(d->length) > BLOCK_BYTES ? le64_get(d->length) : BLOCK_BYTES;
     return opened ? table_note_incarnation(p, id.incarnation, id.counter) : ERR_OK;
@@ -277,7 +279,7 @@ static void table_on_group(struct spool_group *g, enum err e)
 {
     struct table_group *t = CONTAINER_OF(g, struct table_group, group);
     struct pool *p = t->pool;
-    if (e == ERR_OK && t->record.type == RECORD_OPEN) {
+    if (e == ERR_OK && t->records[0].type == RECORD_OPEN) {
         t->segment->table_known = true;
         e = table_note_incarnation(p, t->segment->id.incarnation, t->segment->id.counter);
     }
@@ -285,56 +287,90 @@ static void table_on_group(struct spool_group *g, enum err e)
     table_group_free(t);
 }
 
-static void table_enqueue(struct table_group *t)
+static void table_enqueue(struct table_group *t, uint32_t count)
 {
-    t->record.parts[0] = (struct digest_piece){t->heap ? t->heap : t->payload, t->payload_bytes};
-    t->group = (struct spool_group){.records = &t->record, .count = 1, .class = SPOOL_COMPACTION,
+    t->group = (struct spool_group){.records = t->records, .count = count, .class = SPOOL_COMPACTION,
                                     .done = table_on_group};
     link_push(&t->pool->table_queue, &t->link);
+}
+
+static struct table_group *table_group_make(struct pool *p, void (*done)(struct table_group *t, enum err e))
+{
+    struct table_group *t = calloc(1, sizeof *t);
+    if (t) {
+        t->pool = p;
+        t->done = done;
+    }
+    return t;
+}
+
+/* The entry of `s` as it will be when the record is durable. */
+static void table_group_entry(struct table_group *t, enum record_type type, struct segment *s)
+{
+    enum segment_state state = s->state;
+    bool provisional = s->provisional;
+    struct table_segment_disk d;
+    if (type == RECORD_SEAL) {
+        s->state = SEGMENT_SEALED;
+        s->provisional = false;
+    }
+    table_entry_of(s, &d);
+    s->state = state;
+    s->provisional = provisional;
+    _Static_assert(sizeof d == sizeof t->payload, "an entry is the payload");
+    memcpy(t->payload, &d, sizeof d);
+    t->segment = s;
+    t->records[0].type = type;
+    t->records[0].parts[0] = (struct digest_piece){t->payload, sizeof t->payload};
+}
+
+static bool table_group_freed(struct table_group *t, uint32_t at, const struct segment_id *ids, uint32_t count)
+{
+    struct id_disk *row = calloc(count, sizeof *row);
+    if (!row)
+        return false;
+    for (uint32_t i = 0; i < count; i++)
+        row[i] = segment_id_disk_of(ids[i]);
+    t->heap = (uint8_t *)row;
+    t->records[at].type = RECORD_FREED;
+    t->records[at].parts[0] = (struct digest_piece){row, count * sizeof *row};
+    return true;
 }
 
 enum err table_submit(struct pool *p, enum record_type type, struct segment *s,
                       void (*done)(struct table_group *t, enum err e))
 {
     ASSERT(type == RECORD_OPEN || type == RECORD_SEAL);
-    struct table_group *t = calloc(1, sizeof *t);
+    struct table_group *t = table_group_make(p, done);
     if (!t)
         return ERR_NO_MEMORY;
-    t->pool = p;
-    t->segment = s;
-    t->done = done;
-    t->record.type = type;
-    enum segment_state state = s->state;
-    if (type == RECORD_SEAL)
-        s->state = SEGMENT_SEALED; /* as it will be when the record is durable */
-    struct table_segment_disk d;
-    table_entry_of(s, &d);
-    s->state = state;
-    _Static_assert(sizeof d == sizeof t->payload, "an entry is the payload");
-    memcpy(t->payload, &d, sizeof d);
-    t->payload_bytes = sizeof d;
-    table_enqueue(t);
+    table_group_entry(t, type, s);
+    table_enqueue(t, 1);
     return ERR_OK;
 }
 
 enum err table_submit_freed(struct pool *p, const struct segment_id *ids, uint32_t count,
                             void (*done)(struct table_group *t, enum err e))
 {
-    struct table_group *t = calloc(1, sizeof *t);
-    struct id_disk *row = calloc(count, sizeof *row);
-    if (!t || !row) {
+    struct table_group *t = table_group_make(p, done);
+    if (!t || !table_group_freed(t, 0, ids, count)) {
         free(t);
-        free(row);
         return ERR_NO_MEMORY;
     }
-    for (uint32_t i = 0; i < count; i++)
-        row[i] = segment_id_disk_of(ids[i]);
-    t->pool = p;
-    t->done = done;
-    t->record.type = RECORD_FREED;
-    t->heap = (uint8_t *)row;
-    t->payload_bytes = count * (uint32_t)sizeof *row;
-    table_enqueue(t);
+    table_enqueue(t, 1);
+    return ERR_OK;
+}
+
+enum err table_submit_exchange(struct pool *p, struct segment *s, const struct segment_id *ids, uint32_t count,
+                               void (*done)(struct table_group *t, enum err e))
+{
+    struct table_group *t = table_group_make(p, done);
+    if (!t || !table_group_freed(t, 1, ids, count)) {
+        free(t);
+        return ERR_NO_MEMORY;
+    }
+    table_group_entry(t, RECORD_SEAL, s);
+    table_enqueue(t, 2);
     return ERR_OK;
 }
 

@@ -177,7 +177,8 @@ struct table_segment_disk {
     uint8_t unproved;           /* bit i: image i was absent when recovery sealed the segment */
     uint8_t unread;             /* 1: some bytes were bad on every image that was present */
     uint8_t chunks_only;        /* 1: a half of the pool that ran apart has freed it: its MESSAGEs do not count */
-    uint8_t reserved[2];
+    uint8_t provisional;        /* 1: holds nothing; what was copied into it counts from a SEAL without this on */
+    uint8_t reserved;
     struct image_place_disk images[COPIES_MAX];
 };
 enum table_state { TABLE_OPEN = 1, TABLE_SEALED = 2, TABLE_SEALED_BY_RECOVERY = 3 };

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* EXC-1 to EXC-4: a pool in which compaction has no slot left gets out by itself, and no crash on the way costs it one. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "engine.h"
+#include "story.h"
+
+#define MESSAGES 90u
+
+/* All but what compaction leaves alone is gone, as if each slot had a place that stays bad. */
+static void take_free_slots(struct world *w, uint32_t left)
+{
+    for (uint32_t i = 0; i < w->plan.members; i++) {
+        struct member *m = &w->pool->members[i];
+        uint32_t slot;
+        while (m->slots_free > slot_reserve(m, SPOOL_COMPACTION) + left && slot_find(m, &slot)) {
+            m->slots_free--;
+            slot_retire(m, slot);
+        }
+    }
+}
+
+static uint32_t free_slots(const struct world *w, uint32_t member) { return w->pool->members[member].slots_free; }
+
+static void turns_for(struct world *w, uint64_t seconds)
+{
+    uint64_t until = io_now_ns(w->io) + seconds * NS_PER_S;
+    while (!world_failed(w) && !world_crashed(w) && io_now_ns(w->io) < until)
+        world_turn(w);
+}
+
+/* Segments in which a message here and there is left; then not a slot that compaction might take. */
+static struct world *open_full(uint64_t seed, uint32_t members)
+{
+    struct world *w = story_open(seed, members, seed % 2 ? IO_DURABLE_DSYNC : IO_DURABLE_FLUSH);
+    assert_true(world_create_pool(w) && world_mount(w));
+    story_append(w, MESSAGES, 40000);
+    turns_for(w, 1);
+    take_free_slots(w, 1); /* for the results below */
+    for (uint32_t i = 0; i < MESSAGES && !world_failed(w); i++)
+        if (i % 12 != seed % 12)
+            senders_visit(w, &w->model.messages[i], VISIT_RETIRE);
+    w->pool->compact_stuck = true; /* no compaction of the usual kind on the way */
+    world_settle(w);
+    take_free_slots(w, 0);
+    return w;
+}
+
+static void a_pool_without_a_slot_to_compact_into_gets_out_by_itself(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 300; seed < 308; seed++) {
+        struct world *w = open_full(seed, (uint32_t)(2 + seed % 3));
+        uint32_t before[MEMBERS_MAX], gained = 0;
+        for (uint32_t i = 0; i < w->plan.members; i++)
+            before[i] = free_slots(w, i);
+        turns_for(w, 30);
+        for (uint32_t i = 0; i < w->plan.members; i++) {
+            assert_true(free_slots(w, i) >= before[i]); /* EXC-2 */
+            gained += free_slots(w, i) - before[i];
+        }
+        assert_true(gained >= 2);
+        assert_true(w->pool->count_compacted >= 2);
+        assert_true(exchange_idle(w->pool));
+        audit_run(w);
+        story_cut(w, SIM_SURVIVE_NONE);
+        if (world_mount(w))
+            audit_run(w);
+        story_close(w, "a full pool", seed);
+    }
+}
+
+/* Where in the run the exchange begins and ends: the cuts below go between. */
+static void find_exchange(uint64_t seed, uint64_t *begin_out, uint64_t *end_out)
+{
+    struct world *w = open_full(seed, 2);
+    while (!world_failed(w) && exchange_idle(w->pool))
+        world_turn(w);
+    *begin_out = sim_io_counts(w->sim)->ops;
+    while (!world_failed(w) && !exchange_idle(w->pool))
+        world_turn(w);
+    *end_out = sim_io_counts(w->sim)->ops;
+    story_close(w, "undisturbed", seed);
+}
+
+/* After each the mount has its place for the segment table, all is there, and no slot is lost: neither what was half copied nor
+ * what the record has freed. */
+static void no_crash_in_an_exchange_costs_a_slot(void **state)
+{
+    (void)state;
+    uint64_t begin, end;
+    find_exchange(301, &begin, &end);
+    assert_true(end > begin + 10);
+    for (uint64_t at = begin; at < end; at++) {
+        struct world *w = open_full(301, 2);
+        uint32_t before[2] = {free_slots(w, 0), free_slots(w, 1)};
+        w->scripted_cut = at;
+        w->scripted_kill = at % 3 == 0;
+        sim_io_set_survival(w->sim, at % 2 ? SIM_SURVIVE_RANDOM : SIM_SURVIVE_NONE);
+        while (!world_failed(w) && !world_crashed(w))
+            world_turn(w);
+        w->scripted_cut = UINT64_MAX;
+        world_after_crash(w);
+        if (world_mount(w))
+            for (uint32_t i = 0; i < 2; i++) /* the table may have come here, or left */
+                assert_true(free_slots(w, i) + 1 >= before[i]);
+        if (!world_failed(w))
+            audit_run(w);
+        turns_for(w, 30);
+        assert_true(w->pool->count_compacted >= 2 || free_slots(w, 0) > before[0]);
+        audit_run(w);
+        story_close(w, "cut at operation", at);
+    }
+}
+
+/* A member leaves while the new segment fills: it comes to nothing, and the next one goes elsewhere. */
+static void an_exchange_that_loses_a_member_comes_to_nothing(void **state)
+{
+    (void)state;
+    struct world *w = open_full(302, 3);
+    while (!world_failed(w) && !exchange_fills(w->pool))
+        world_turn(w);
+    uint16_t gone = UINT16_MAX;
+    for (uint32_t i = 0; i < w->pool->segment_used; i++)
+        if (w->pool->segments[i].provisional)
+            gone = w->pool->members[w->pool->segments[i].images[0].member].target;
+    assert_int_not_equal(gone, UINT16_MAX);
+    sim_io_vanish(w->sim, gone);
+    turns_for(w, 60);
+    for (uint32_t i = 0; i < w->pool->segment_used; i++)
+        assert_false(w->pool->segments[i].provisional && segment_on_member(&w->pool->segments[i], (uint8_t)gone));
+    audit_run(w);
+    sim_io_return(w->sim, gone);
+    story_cut(w, SIM_SURVIVE_NONE);
+    if (world_mount(w))
+        audit_run(w);
+    turns_for(w, 30);
+    assert_true(w->pool->count_compacted > 0 || exchange_idle(w->pool));
+    audit_run(w);
+    story_close(w, "a member left", 302);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_pool_without_a_slot_to_compact_into_gets_out_by_itself),
+        cmocka_unit_test(no_crash_in_an_exchange_costs_a_slot),
+        cmocka_unit_test(an_exchange_that_loses_a_member_comes_to_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
