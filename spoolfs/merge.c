@@ -76,16 +76,17 @@ static void half_know_members(struct half *h)
     }
 }
 
-/* Can all that `of` lists be read, as far as anybody knows? */
+/* Can all that `of` lists be read, or is there nothing of it that could come back? */
 static bool half_is_here(const struct half *h, const struct pool *of)
 {
     for (uint32_t n = 0; n < of->segment_used; n++) {
         const struct segment *s = &of->segments[n];
-        bool here = s->state == SEGMENT_UNUSED || s->kind != SEGMENT_MAIL || s->provisional;
-        for (uint32_t i = 0; i < s->image_count && !here; i++)
-            here = (of == h->pool || half_means_same(h, s->images[i].member)) &&
-                   h->pool->members[s->images[i].member].present && !s->unread;
-        if (!here)
+        uint32_t here = 0;
+        for (uint32_t i = 0; i < s->image_count; i++)
+            here += (of == h->pool || half_means_same(h, s->images[i].member)) &&
+                    h->pool->members[s->images[i].member].present;
+        bool asked = s->state != SEGMENT_UNUSED && s->kind == SEGMENT_MAIL && !s->provisional;
+        if (asked && (here == 0 || (s->unread && here < s->image_count)))
             return false;
     }
     return true;
