@@ -54,12 +54,18 @@ static struct world *open_full(uint64_t seed, uint32_t members)
 static void a_pool_without_a_slot_to_compact_into_gets_out_by_itself(void **state)
 {
     (void)state;
+    uint32_t exchanges = 0;
     for (uint64_t seed = 300; seed < 308; seed++) {
         struct world *w = open_full(seed, (uint32_t)(2 + seed % 3));
         uint32_t before[MEMBERS_MAX], gained = 0;
         for (uint32_t i = 0; i < w->plan.members; i++)
             before[i] = free_slots(w, i);
-        turns_for(w, 30);
+        bool exchanged = false;
+        for (uint64_t until = io_now_ns(w->io) + 30 * NS_PER_S; !world_failed(w) && io_now_ns(w->io) < until;) {
+            world_turn(w);
+            exchanged = exchanged || exchange_fills(w->pool);
+        }
+        exchanges += exchanged; /* in larger pools enough may die without a copy */
         for (uint32_t i = 0; i < w->plan.members; i++) {
             assert_true(free_slots(w, i) >= before[i]); /* EXC-2 */
             gained += free_slots(w, i) - before[i];
@@ -73,13 +79,14 @@ static void a_pool_without_a_slot_to_compact_into_gets_out_by_itself(void **stat
             audit_run(w);
         story_close(w, "a full pool", seed);
     }
+    assert_true(exchanges >= 3);
 }
 
 /* Where in the run the exchange begins and ends: the cuts below go between. */
 static void find_exchange(uint64_t seed, uint64_t *begin_out, uint64_t *end_out)
 {
     struct world *w = open_full(seed, 2);
-    while (!world_failed(w) && exchange_idle(w->pool))
+    for (uint32_t n = 0; n < 10000 && !world_failed(w) && exchange_idle(w->pool); n++)
         world_turn(w);
     *begin_out = sim_io_counts(w->sim)->ops;
     while (!world_failed(w) && !exchange_idle(w->pool))
@@ -107,8 +114,8 @@ static void no_crash_in_an_exchange_costs_a_slot(void **state)
         w->scripted_cut = UINT64_MAX;
         world_after_crash(w);
         if (world_mount(w))
-            for (uint32_t i = 0; i < 2; i++) /* the table may have come here, or left */
-                assert_true(free_slots(w, i) + 1 >= before[i]);
+            for (uint32_t i = 0; i < 2; i++)
+                assert_true(free_slots(w, i) >= before[i]); /* EXC-1; the segment table is on both, before and after */
         if (!world_failed(w))
             audit_run(w);
         turns_for(w, 30);
@@ -123,7 +130,7 @@ static void an_exchange_that_loses_a_member_comes_to_nothing(void **state)
 {
     (void)state;
     struct world *w = open_full(302, 3);
-    while (!world_failed(w) && !exchange_fills(w->pool))
+    for (uint32_t n = 0; n < 10000 && !world_failed(w) && !exchange_fills(w->pool); n++)
         world_turn(w);
     uint16_t gone = UINT16_MAX;
     for (uint32_t i = 0; i < w->pool->segment_used; i++)
