@@ -57,8 +57,10 @@ static bool audit_list(struct world *w)
         struct index_query *q = &w->asked.query;
         if (!ask(w, &(struct index_query){.kind = INDEX_LIST, .qid = cursor, .max = PAGE_MAX}))
             return false;
-        if (world_crashed(w))
+        if (world_crashed(w)) {
+            index_query_fini(q);
             return false;
+        }
         if (w->asked.e != ERR_OK)
             world_fail(w, "the index answers a list with %s", err_name(w->asked.e));
         for (uint32_t i = 0; i < q->entry_count && !world_failed(w); i++)
