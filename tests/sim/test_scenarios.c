@@ -143,6 +143,8 @@ static void seeds_that_found_something_hold(void **state)
         ASSERT(w != NULL);
         struct plan plan;
         plan_make(&plan, found[i].seed, found[i].level, 1000);
+        plan.index_kept = false; /* in the world they were found in */
+        plan.halves_percent = 0;
         world_make(w, &plan);
         w->verbose = getenv("SIM_VERBOSE") != NULL;
         world_run(w);
