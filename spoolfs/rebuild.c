@@ -80,7 +80,7 @@ static struct member *rebuild_target(struct pool *p, const struct segment *s, ui
     struct member *best = NULL;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         struct member *m = &p->members[i];
-        bool fits = member_usable(m) && m->slots_free > slot_reserve(m, SPOOL_RESULT);
+        bool fits = member_usable(m) && !(table_behind(p) & (1u << i)) && m->slots_free > slot_reserve(m, SPOOL_RESULT);
         for (uint32_t k = 0; fits && k < s->image_count; k++)
             fits = k == replaced ||
                    (s->images[k].member != i &&

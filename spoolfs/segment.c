@@ -432,6 +432,9 @@ enum err segment_open_on(struct pool *p, enum segment_kind kind, const uint8_t m
 {
     uint32_t slots[COPIES_MAX];
     for (uint32_t i = 0; i < count; i++)
+        if (table_behind(p) & (1u << members[i]))
+            return ERR_BUSY; /* TAB-6 */
+    for (uint32_t i = 0; i < count; i++)
         if (!slot_find(&p->members[members[i]], &slots[i]))
             return ERR_BUSY; /* free slots still have late ops on them */
     struct opening *o = calloc(1, sizeof *o);

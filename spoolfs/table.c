@@ -11,8 +11,8 @@
  * again, and what it said is in the next one of its incarnation, whose counter is higher. So who has read one knows all
  * that an older one told, and a member whose superblocks name a newer one may know more. TAB-6: a table segment takes
  * records as soon as the superblocks of the members that hold it name it: a slow member does not hold the mail. Until all
- * superblocks do, the one before keeps its slots, no third one is begun, and no new segment with an image on a member that
- * is behind takes a frame: left alone, that member would not know of it. */
+ * superblocks do, the one before keeps its slots, no third one is begun, no new segment with an image on a member that is
+ * behind takes a frame, and no slot there is taken: left alone, that member knows neither what was opened nor what was freed. */
 #include "engine.h"
 
 #include <base/planted.h>
