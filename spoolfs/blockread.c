@@ -101,13 +101,20 @@ static void block_read_on_witness(struct member_op *mo)
         block_read_judged(r, false);
 }
 
-/* The image's header; or the other end of the slot when that is what was asked for. */
+/* The image's header, or the other end of the slot when that is what was asked for. Outside of slots, where the canary is, no
+ * other block is ours to read: the first one of the range. */
 static void block_read_witness(struct block_read *r)
 {
     const struct member *m = r->member;
-    ASSERT(r->offset >= m->slots_offset);
-    uint64_t slot = r->offset - (r->offset - m->slots_offset) % m->slot_bytes;
-    block_read_ask(r, r->offset > slot ? slot : slot + m->slot_bytes - BLOCK_BYTES, block_read_on_witness);
+    uint64_t asked = r->offset + r->length - BLOCK_BYTES, other = r->offset;
+    if (r->offset >= m->slots_offset) {
+        uint64_t slot = r->offset - (r->offset - m->slots_offset) % m->slot_bytes;
+        other = r->offset > slot ? slot : slot + m->slot_bytes - BLOCK_BYTES;
+    }
+    if (other == asked)
+        block_read_judged(r, false);
+    else
+        block_read_ask(r, other, block_read_on_witness);
 }
 
 static void block_read_next(struct block_read *r)
