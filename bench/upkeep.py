@@ -333,7 +333,7 @@ def loss(pool, rate):
     until = time.monotonic() + 300
     while time.monotonic() < until:
         s = pool.status()
-        if s["pool"]["index_ready"] and s["pool"]["messages_below_copies"] == 0:
+        if s["queue"]["index_ready"] and s["pool"]["messages_below_copies"] == 0:
             break
         time.sleep(1)
     lost = sorted(set(lost) | set(lost_ids(pool)))

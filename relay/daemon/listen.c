@@ -34,10 +34,11 @@ static enum err bind_port(const struct config_listen *at, int *fd_out, char text
         *fd_out = fd;
         return ERR_OK;
     }
+    enum err e = errno == EADDRINUSE ? ERR_EXISTS : ERR_SYSTEM;
     snprintf(text, 256, "%s \"%s\": %s port %u: %s", "listen", at->name, at->address, at->port, strerror(errno));
     if (fd >= 0)
         close(fd);
-    return ERR_SYSTEM;
+    return e;
 }
 
 static bool same(const struct config_listen *a, const struct config_listen *b)

@@ -453,6 +453,15 @@ static enum err take_lock(struct supervisor *s, char text[256])
     return ERR_EXISTS;
 }
 
+/* The lock went with the supervisor that was killed; its relay may hold the ports for a moment longer. */
+static enum err take_ports(struct supervisor *s, char text[256])
+{
+    enum err e = listeners_apply(&s->listeners, s->config, text);
+    for (uint64_t until = now_ms() + LOCK_PATIENCE_MS; e == ERR_EXISTS && now_ms() < until; usleep(20000))
+        e = listeners_apply(&s->listeners, s->config, text);
+    return e;
+}
+
 static enum err begin(struct supervisor *s, char text[256])
 {
     sigset_t set;
@@ -472,7 +481,7 @@ static enum err begin(struct supervisor *s, char text[256])
     if (e == ERR_OK)
         e = take_lock(s, text);
     if (e == ERR_OK)
-        e = listeners_apply(&s->listeners, s->config, text);
+        e = take_ports(s, text);
     if (e == ERR_OK)
         e = control_socket_bind(s->config->control_socket, s->identity.drops ? s->identity.gid : (unsigned)-1,
                                 &s->admin, text);
