@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define BLOCK ((uint32_t)(1 * MIB))
-#define DEPTH 4u              /* as many as the rebuild has segments under way */
+#define DEPTH 4u
 #define BODY_BYTES 60000u
 #define ROUNDS_MAX 9u         /* each takes one of the 16 entries of the member table */
 #define SLOTS_AT ((uint64_t)(64 * KIB))
