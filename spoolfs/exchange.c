@@ -129,8 +129,9 @@ static uint64_t exchange_cost(struct pool *p, const struct segment *s)
 struct segment *exchange_choose(struct pool *p)
 {
     struct exchange *x = exchange_of(p);
-    if (!x || (x->state != EXCHANGE_NONE && x->state != EXCHANGE_FILLING) || x->failed || x->full ||
-        x->victim_count == EXCHANGE_VICTIMS_MAX || (x->state == EXCHANGE_NONE && io_now_ns(p->io) < x->next_ns))
+    bool fills = x && x->state == EXCHANGE_FILLING;
+    if (!x || (!fills && (x->state != EXCHANGE_NONE || io_now_ns(p->io) < x->next_ns)) ||
+        (fills && (x->failed || x->full || x->victim_count == EXCHANGE_VICTIMS_MAX)))
         return NULL;
     struct segment *best = NULL;
     uint64_t best_cost = 0, left = x->out ? p->slot_bytes - x->out->length : p->slot_bytes;

@@ -152,12 +152,40 @@ static void an_exchange_that_loses_a_member_comes_to_nothing(void **state)
     story_close(w, "a member left", 302);
 }
 
+/* Nothing can be taken into it just then, as when what the victims were copied from lives on members that it is not on. */
+static void an_exchange_that_takes_nothing_is_not_the_last(void **state)
+{
+    (void)state;
+    struct world *w = open_full(302, 2);
+    uint32_t before[2] = {free_slots(w, 0), free_slots(w, 1)};
+    for (uint32_t n = 0; n < 10000 && !world_failed(w) && !exchange_fills(w->pool); n++)
+        world_turn(w);
+    assert_true(exchange_fills(w->pool));
+    for (uint32_t i = 0; i < w->pool->segment_used; i++)
+        w->pool->segments[i].compact_after_ns = io_now_ns(w->io) + 5 * NS_PER_S;
+    compact_stop(w->pool); /* the one it has begun with */
+    while (!world_failed(w) && !exchange_idle(w->pool))
+        world_turn(w);
+    assert_int_equal(w->pool->count_compacted, 0);
+    w->pool->compact_stuck = true; /* as the next compaction would find: an open segment has a little room here */
+    for (uint64_t until = io_now_ns(w->io) + 90 * NS_PER_S; io_now_ns(w->io) < until && !exchange_fills(w->pool);)
+        world_turn(w);
+    assert_true(exchange_fills(w->pool));
+    turns_for(w, 30);
+    assert_true(w->pool->count_compacted >= 2);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_true(free_slots(w, i) > before[i]);
+    audit_run(w);
+    story_close(w, "nothing to take", 302);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pool_without_a_slot_to_compact_into_gets_out_by_itself),
         cmocka_unit_test(no_crash_in_an_exchange_costs_a_slot),
         cmocka_unit_test(an_exchange_that_loses_a_member_comes_to_nothing),
+        cmocka_unit_test(an_exchange_that_takes_nothing_is_not_the_last),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
