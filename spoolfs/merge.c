@@ -11,7 +11,9 @@
  * says what lies in the slots of its own members, nobody else. MRG-3: a segment known to both that a crash left open, or
  * that recovery sealed, is walked once more over all images. MRG-4: what a half has freed it has retired, or moved to segments of
  * its own: the other's copy gives way only when an image of each segment of that half is here. Otherwise it stays live mail.
- * Never: reads image headers (recover.c does, where the other half's table cannot be read). */
+ * MRG-5: a place that one half only remembers, on a member of the other which lists no such segment and takes none for dead, counts
+ * unless what lies there is another's: a half that was known by its image headers has freed without a mark that says so.
+ * Never: scans image headers (recover.c does, where the other half's table cannot be read). */
 #include "engine.h"
 
 #include <stdlib.h>
@@ -122,26 +124,42 @@ static void image_add(struct half *h, struct segment *s, const struct image *i, 
                                                  .unproved = i->unproved || unproved};
 }
 
+/* MRG-5 */
+static enum err merge_drop_used_again(struct half *h, struct segment *s, uint32_t i)
+{
+    bool again = false;
+    enum err e = h->pool->members[s->images[i].member].present
+                     ? reader_slot_used_again(h->pool, s->id, &s->images[i], &again)
+                     : ERR_OK;
+    if (again)
+        image_drop(h->pool, s, i);
+    return e;
+}
+
 /* MRG-2: what we believe of the other half's members ends where it knows better. */
-static void merge_strip(struct half *h)
+static enum err merge_strip(struct half *h)
 {
     struct pool *p = h->pool;
-    for (uint32_t n = 0; n < p->segment_used; n++) {
+    enum err e = ERR_OK;
+    for (uint32_t n = 0; n < p->segment_used && e == ERR_OK; n++) {
         struct segment *s = &p->segments[n];
         if (s->state == SEGMENT_UNUSED || s->kind != SEGMENT_MAIL)
             continue;
         bool listed = segment_find(h->view, s->id) != NULL, dead = half_freed(h, s);
         s->chunks_only = s->chunks_only || (dead && h->theirs_here);
-        for (uint32_t i = s->image_count; i-- > 0;) {
+        for (uint32_t i = s->image_count; i-- > 0 && e == ERR_OK;) {
             if (!half_has(h, s->images[i].member))
                 continue;
             const struct member *there = &h->view->members[s->images[i].member];
             bool other = s->images[i].slot < there->slot_count && there->slot_owner[s->images[i].slot] != 0;
             if (listed || dead || other)
                 image_drop(p, s, i);
+            else
+                e = merge_drop_used_again(h, s, i);
         }
         s->chunks_only = s->chunks_only || (dead && s->image_count == 0); /* nothing is left of it, and nothing is lost */
     }
+    return e;
 }
 
 /* MRG-3. A SEAL by the run that wrote the segment is final, whoever knows of it. */
@@ -167,6 +185,7 @@ static enum err merge_segment(struct half *h, const struct segment *theirs)
 {
     struct pool *p = h->pool;
     struct segment *s = segment_find(p, theirs->id);
+    enum err e = ERR_OK;
     bool known = s != NULL, dead = !known && table_says_dead(p, theirs->id);
     if (theirs->provisional)
         return ERR_OK; /* EXC-1: to them it holds nothing, and neither is it dead */
@@ -189,12 +208,15 @@ static enum err merge_segment(struct half *h, const struct segment *theirs)
         if (theirs_to_say || (!s->chunks_only && !p->members[theirs->images[i].member].present))
             image_add(h, s, &theirs->images[i], !theirs_to_say);
     }
-    for (uint32_t i = 0; i < theirs->image_count && s->image_count == 0 && !s->chunks_only && !dead; i++)
+    for (uint32_t i = 0; i < theirs->image_count && s->image_count == 0 && !s->chunks_only && !dead && e == ERR_OK; i++) {
         image_add(h, s, &theirs->images[i], true); /* where nobody contradicts */
+        if (s->image_count > 0)
+            e = merge_drop_used_again(h, s, 0);
+    }
     s->chunks_only = s->chunks_only || (dead && s->image_count == 0);
     if (known)
         merge_ends(s, theirs);
-    return ERR_OK;
+    return e;
 }
 
 /* What has no place left. Of what one half has freed that is no wonder. */
@@ -262,7 +284,7 @@ static enum err merge_view(struct half *h)
     pool_event(p, EVENT_pool_diverged, h->speaker, "this member was in service without the others; its mail is merged");
     h->theirs_here = half_is_here(h, v);
     h->ours_here = half_is_here(h, p);
-    merge_strip(h);
+    e = merge_strip(h);
     merge_keep_table(h);
     for (uint32_t n = 0; n < v->segment_used && e == ERR_OK; n++)
         if (v->segments[n].state != SEGMENT_UNUSED && v->segments[n].kind == SEGMENT_MAIL)

@@ -224,3 +224,25 @@ enum err reader_resync(struct reader *r, uint64_t offset, uint64_t *next_out)
     }
     return ERR_NOT_FOUND;
 }
+
+enum err reader_slot_used_again(struct pool *p, struct segment_id id, const struct image *image, bool *again_out)
+{
+    struct member *m = &p->members[image->member];
+    uint64_t at = segment_image_offset(p, image);
+    uint8_t *block = sync_buffer(BLOCK_BYTES);
+    struct image_view head;
+    struct frame_view frame;
+    *again_out = false;
+    if (!block)
+        return ERR_NO_MEMORY;
+    enum err e = member_readable(m) ? sync_read_member(m, at, block, BLOCK_BYTES) : ERR_MEMBER_GONE;
+    bool again = e == ERR_OK && image_head_decode(block, &head) == ERR_OK && uuid_equal(head.pool, p->uuid) &&
+                 uuid_equal(head.member, m->uuid) && head.slot == image->slot && !segment_id_equal(head.segment, id);
+    if (again)
+        e = sync_read_member(m, at + BLOCK_BYTES, block, BLOCK_BYTES);
+    *again_out = again && e == ERR_OK && verify_head(block, &p->uuid, id, BLOCK_BYTES, &frame) == ERR_IDENTITY;
+    free(block);
+    if (e == ERR_TIMEOUT)
+        member_leave(m, MEMBER_SLOW, "a read is not answered at mount");
+    return e == ERR_NO_MEMORY ? e : ERR_OK;
+}
