@@ -14,14 +14,14 @@ enum err core_init(struct core *c, struct store *store, struct uuid pool, struct
     *c = (struct core){.store = store, .out = out, .pool = pool, .due_cursor = key_of('e')};
     link_init(&c->batch.events);
     c->records = calloc(PENDING_RECORDS_MAX, sizeof *c->records);
-    c->sorted = calloc(PENDING_RECORDS_MAX, sizeof *c->sorted);
+    c->sorted = malloc(PENDING_RECORDS_MAX * sizeof *c->sorted);
     c->marks = calloc(PENDING_RECORDS_MAX, sizeof *c->marks);
     c->payloads = malloc(PENDING_BYTES_MAX);
     c->value = malloc(VALUE_BYTES_MAX);
-    c->destinations = calloc(RECIPIENTS_PER_MESSAGE_MAX, sizeof *c->destinations);
-    c->destinations_old = calloc(RECIPIENTS_PER_MESSAGE_MAX, sizeof *c->destinations_old);
-    c->merge_marks = calloc(RECIPIENTS_PER_MESSAGE_MAX, sizeof *c->merge_marks);
-    c->merge_sequences = calloc(RECIPIENTS_PER_MESSAGE_MAX, sizeof *c->merge_sequences);
+    c->destinations = malloc(RECIPIENTS_PER_MESSAGE_MAX * sizeof *c->destinations);
+    c->destinations_old = malloc(RECIPIENTS_PER_MESSAGE_MAX * sizeof *c->destinations_old);
+    c->merge_marks = malloc(RECIPIENTS_PER_MESSAGE_MAX * sizeof *c->merge_marks);
+    c->merge_sequences = malloc(RECIPIENTS_PER_MESSAGE_MAX * sizeof *c->merge_sequences);
     if (c->records && c->sorted && c->marks && c->payloads && c->value && c->destinations && c->destinations_old &&
         c->merge_marks && c->merge_sequences)
         return ERR_OK;

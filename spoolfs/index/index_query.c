@@ -183,9 +183,10 @@ static enum err due_step(struct core *c, struct due *d, struct due_lane *lane)
 static enum err due_heads(struct core *c, struct due *d, struct key from, const struct key *to)
 {
     const struct key kind = key_of('e');
+    bool there = false; /* the cursor is at the head row before */
     while (!entries_full(d->q, d->max)) {
         struct bytes key, value, nothing;
-        enum err e = store_seek(c->store, key_bytes(&from), &key, &value);
+        enum err e = there ? store_next(c->store, &key, &value) : store_seek(c->store, key_bytes(&from), &key, &value);
         if (e != ERR_OK)
             return e == ERR_NOT_FOUND ? ERR_OK : e;
         if (!key_begins(key, &kind) || key.len != 17 || key_u64(key, 1) > d->q->now_ms ||
@@ -194,10 +195,11 @@ static enum err due_heads(struct core *c, struct due *d, struct key from, const 
         if (value_open(key, value, &nothing) != ERR_OK)
             return ERR_CORRUPT;
         struct due_lane lane = {.destination = key_u64(key, 9)};
+        there = due_skipped(d->q, lane.destination);
+        if (there)
+            continue;
         struct key head = key_head(key_u64(key, 1), lane.destination);
         from = key_after(&head);
-        if (due_skipped(d->q, lane.destination))
-            continue;
         lane.at = key_of('d');
         key_add(&lane.at, lane.destination);
         if ((e = due_step(c, d, &lane)) != ERR_OK)

@@ -6,17 +6,30 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define RESULT_FIRST_BYTES (4u * 1024) /* most answers are "nothing" or a few messages */
 #define RESULT_BLOCK_BYTES (64u * 1024)
 
 struct block {
     struct block *next;
     _Alignas(max_align_t) uint8_t bytes[];
 };
-struct result { struct block *blocks; uint32_t left, used; uint8_t *at; };
+struct result {
+    struct block *blocks;
+    uint32_t left, used;
+    uint8_t *at;
+    _Alignas(max_align_t) uint8_t first[RESULT_FIRST_BYTES];
+};
 
 void *result_new(void)
 {
-    return calloc(1, sizeof(struct result));
+    struct result *r = malloc(sizeof *r);
+    if (!r)
+        return NULL;
+    r->blocks = NULL;
+    r->used = 0;
+    r->left = RESULT_FIRST_BYTES;
+    r->at = r->first;
+    return r;
 }
 
 void *result_bytes(void *result, uint32_t bytes)
@@ -25,7 +38,7 @@ void *result_bytes(void *result, uint32_t bytes)
     bytes = (bytes + 15u) / 16u * 16u;
     if (r->left < bytes) {
         uint32_t size = bytes > RESULT_BLOCK_BYTES ? bytes : RESULT_BLOCK_BYTES;
-        struct block *b = malloc(sizeof *b + size); /* most answers need little of it */
+        struct block *b = malloc(sizeof *b + size);
         if (!b)
             return NULL;
         b->next = r->blocks;

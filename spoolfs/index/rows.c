@@ -6,24 +6,11 @@
 #include <base/assert.h>
 #include <base/le.h>
 #include <base/planted.h>
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* --- keys --- */
-
-struct key key_of(char row)
-{
-    struct key k = {.len = 1};
-    k.b[0] = (uint8_t)row;
-    return k;
-}
-
-void key_add(struct key *k, uint64_t v)
-{
-    ASSERT(k->len + 8u <= sizeof k->b);
-    for (uint32_t i = 0; i < 8; i++)
-        k->b[k->len++] = (uint8_t)(v >> (56 - 8 * i));
-}
 
 void key_add32(struct key *k, uint32_t v)
 {
@@ -35,6 +22,10 @@ void key_add32(struct key *k, uint32_t v)
 uint64_t key_u64(struct bytes key, uint32_t offset)
 {
     uint64_t v = 0;
+    if (offset + 8u <= key.len) {
+        memcpy(&v, (const uint8_t *)key.at + offset, sizeof v);
+        return be64toh(v);
+    }
     for (uint32_t i = 0; i < 8 && offset + i < key.len; i++)
         v = v << 8 | ((const uint8_t *)key.at)[offset + i];
     return v;

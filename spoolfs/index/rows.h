@@ -16,8 +16,11 @@
 
 #include "store.h"
 
+#include <base/assert.h>
+#include <endian.h>
 #include <spoolfs/index.h>
 #include <spoolfs/limits.h>
+#include <string.h>
 
 #define ROWS_VERSION 1u
 #define CHECK_BYTES 8u
@@ -26,8 +29,21 @@ struct key { uint8_t len; uint8_t b[STORE_KEY_BYTES_MAX]; };
 
 static inline struct bytes key_bytes(const struct key *k) { return (struct bytes){k->b, k->len}; }
 
-struct key key_of(char row);                             /* also the start of all rows of that kind */
-void key_add(struct key *k, uint64_t v);
+/* Also the start of all rows of that kind. What is behind `len` is nobody's: an answer builds thousands of keys. */
+static inline struct key key_of(char row)
+{
+    struct key k;
+    k.len = 1;
+    k.b[0] = (uint8_t)row;
+    return k;
+}
+static inline void key_add(struct key *k, uint64_t v)
+{
+    ASSERT(k->len + 8u <= sizeof k->b);
+    v = htobe64(v);
+    memcpy(k->b + k->len, &v, sizeof v);
+    k->len += sizeof v;
+}
 void key_add32(struct key *k, uint32_t v);
 uint64_t key_u64(struct bytes key, uint32_t offset);     /* offset 1: behind the kind of row */
 uint32_t key_u32(struct bytes key, uint32_t offset);

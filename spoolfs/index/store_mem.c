@@ -2,22 +2,31 @@
 /* Owns: the store in memory, for the simulator and tests: a skip list whose heights come from the keys, so that equal
  * histories give equal structures. Invariants: MEM-1: level 0 holds every node in order of key. MEM-2: `undo` holds
  * what each change of the running transaction replaced, so that abort restores it, memory or not. MEM-3: a store that keeps
- * (index_kept.h) holds that of all transactions since the last sync as well, so that the newest of them can be taken back. */
+ * (index_kept.h) holds that of all transactions since the last sync as well, so that the newest of them can be taken back.
+ * MEM-4: a finger is a node in the list that begins with the letter of the searches that it serves. */
 #include "store.h"
 
 #include <base/assert.h>
 #include <base/digest.h>
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define LEVELS 20u
+#define WORDS (STORE_KEY_BYTES_MAX / 8u)
+#define FINGERS 32u     /* kinds of rows are letters */
+#define FINGER_STEPS 8u /* a search from the top takes about as many comparisons */
+
+/* A key as it is compared: the letter of its row, then numbers, as rows.c makes them; zeros behind what is no whole one. */
+struct order { uint8_t row, len; uint64_t words[WORDS]; };
 
 struct node {
-    struct node **next;
     uint8_t *value;
     uint32_t value_len;
-    uint8_t key_len;
+    uint32_t height;
+    struct order order;
     uint8_t key[STORE_KEY_BYTES_MAX];
+    struct node *next[]; /* `height` of them */
 };
 
 /* MEM-2; nothing is allocated to restore it. */
@@ -32,6 +41,8 @@ struct undo {
 struct store_mem {
     struct store store;
     struct node *heads[LEVELS];
+    uint32_t levels;              /* no node is higher */
+    struct node *fingers[FINGERS]; /* MEM-4 */
     struct node *cursor;
     struct undo *undo;
     uint32_t undo_count, undo_capacity;
@@ -45,23 +56,85 @@ static struct store_mem *mem(struct store *s)
     return (struct store_mem *)(void *)s;
 }
 
-static int key_compare(const struct node *n, struct bytes key)
+static void order_of(struct bytes key, struct order *o_out)
 {
-    size_t both = n->key_len < key.len ? n->key_len : key.len;
-    int c = memcmp(n->key, key.at, both);
-    return c ? c : (n->key_len > key.len) - (n->key_len < key.len);
+    const uint8_t *at = key.at;
+    uint64_t word;
+    uint32_t i = 0;
+    ASSERT(key.len > 0 && key.len <= STORE_KEY_BYTES_MAX);
+    o_out->row = *at++;
+    o_out->len = (uint8_t)key.len;
+    size_t left = key.len - 1;
+    for (; left >= sizeof word; i++, at += sizeof word, left -= sizeof word) {
+        memcpy(&word, at, sizeof word);
+        o_out->words[i] = be64toh(word);
+    }
+    word = 0;
+    for (uint32_t shift = 56; left > 0; left--, shift -= 8)
+        word |= (uint64_t)*at++ << shift;
+    o_out->words[i] = word;
+}
+
+static uint32_t order_words(const struct order *o) { return (o->len + 6u) / 8u; }
+
+/* Is the node before the key? */
+static inline bool node_before(const struct node *n, const struct order *o)
+{
+    if (n->order.row != o->row)
+        return n->order.row < o->row;
+    uint32_t mine = order_words(&n->order), its = order_words(o), both = mine < its ? mine : its;
+    for (uint32_t i = 0; i < both; i++)
+        if (n->order.words[i] != o->words[i])
+            return n->order.words[i] < o->words[i];
+    return n->order.len < o->len;
+}
+
+static bool node_is(const struct node *n, struct bytes key)
+{
+    return n && n->order.len == key.len && memcmp(n->key, key.at, key.len) == 0;
 }
 
 /* The first node at or behind the key; path[l]: the place that points at it on level l. */
-static struct node *mem_find(struct store_mem *m, struct bytes key, struct node **path[LEVELS])
+static struct node *mem_path(struct store_mem *m, struct bytes key, struct node **path[LEVELS])
 {
+    struct order o;
     struct node **row = m->heads;
+    order_of(key, &o);
     for (uint32_t l = LEVELS; l-- > 0;) {
-        while (row[l] && key_compare(row[l], key) < 0)
+        while (row[l] && node_before(row[l], &o))
             row = row[l]->next;
-        if (path)
-            path[l] = &row[l];
+        path[l] = &row[l];
     }
+    return row[0];
+}
+
+static struct node **mem_finger(struct store_mem *m, struct bytes key)
+{
+    return &m->fingers[*(const uint8_t *)key.at % FINGERS];
+}
+
+/* MEM-4: from where the last search for such a row ended, or from the top. */
+static struct node *mem_find(struct store_mem *m, struct bytes key)
+{
+    struct order o;
+    struct node **finger = mem_finger(m, key), *before = *finger, **row = m->heads;
+    order_of(key, &o);
+    if (before && node_before(before, &o))
+        for (uint32_t i = 0; i < FINGER_STEPS; i++) {
+            struct node *next = before->next[0];
+            if (!next || !node_before(next, &o)) {
+                *finger = before->order.row == o.row ? before : NULL;
+                return next;
+            }
+            before = next;
+        }
+    before = NULL;
+    for (uint32_t l = m->levels; l-- > 0;)
+        while (row[l] && node_before(row[l], &o)) {
+            before = row[l];
+            row = before->next;
+        }
+    *finger = before && before->order.row == o.row ? before : NULL;
     return row[0];
 }
 
@@ -78,7 +151,6 @@ static uint32_t mem_height(struct bytes key)
 
 static void node_free(struct node *n)
 {
-    free(n->next);
     free(n->value);
     free(n);
 }
@@ -94,10 +166,10 @@ static uint8_t *copy_of(const void *bytes, size_t len)
 static void mem_link(struct store_mem *m, struct node *n)
 {
     struct node **path[LEVELS];
-    struct bytes key = {n->key, n->key_len};
-    uint32_t height = mem_height(key);
-    (void)mem_find(m, key, path);
-    for (uint32_t l = 0; l < height; l++) {
+    struct bytes key = {n->key, n->order.len};
+    (void)mem_path(m, key, path);
+    m->levels = n->height > m->levels ? n->height : m->levels;
+    for (uint32_t l = 0; l < n->height; l++) {
         n->next[l] = *path[l];
         *path[l] = n;
     }
@@ -106,18 +178,16 @@ static void mem_link(struct store_mem *m, struct node *n)
 /* Takes `value`. The key is not there yet. */
 static enum err mem_insert(struct store_mem *m, struct bytes key, uint8_t *value, uint32_t value_len)
 {
-    struct node *n = calloc(1, sizeof *n);
-    struct node **next = calloc(mem_height(key), sizeof(struct node *));
-    if (!n || !next) {
-        free(n);
-        free(next);
+    uint32_t height = mem_height(key);
+    struct node *n = calloc(1, sizeof *n + height * sizeof n->next[0]);
+    if (!n) {
         free(value);
         return ERR_NO_MEMORY;
     }
-    n->next = next;
+    n->height = height;
     n->value = value;
     n->value_len = value_len;
-    n->key_len = (uint8_t)key.len;
+    order_of(key, &n->order);
     memcpy(n->key, key.at, key.len);
     mem_link(m, n);
     return ERR_OK;
@@ -127,12 +197,12 @@ static enum err mem_insert(struct store_mem *m, struct bytes key, uint8_t *value
 static struct node *mem_unlink(struct store_mem *m, struct bytes key)
 {
     struct node **path[LEVELS];
-    struct node *n = mem_find(m, key, path);
-    if (!n || key_compare(n, key) != 0)
+    struct node *n = mem_path(m, key, path), **finger = mem_finger(m, key);
+    if (!node_is(n, key))
         return NULL;
-    for (uint32_t l = 0; l < LEVELS; l++)
-        if (*path[l] == n)
-            *path[l] = n->next[l];
+    for (uint32_t l = 0; l < n->height; l++)
+        *path[l] = n->next[l];
+    *finger = *finger == n ? NULL : *finger;
     return n;
 }
 
@@ -143,6 +213,8 @@ static void mem_drop_all(struct store_mem *m)
         node_free(n);
     }
     memset(m->heads, 0, sizeof m->heads);
+    memset(m->fingers, 0, sizeof m->fingers);
+    m->levels = 0;
     m->cursor = NULL;
 }
 
@@ -186,7 +258,7 @@ static void mem_take_back(struct store_mem *m, uint32_t down_to)
         if (u->removed) {
             mem_link(m, u->removed);
         } else if (u->value) {
-            struct node *n = mem_find(m, key, NULL);
+            struct node *n = mem_find(m, key);
             free(n->value);
             n->value = u->value;
             n->value_len = u->value_len;
@@ -250,8 +322,8 @@ static void mem_abort(struct store *s)
 
 static enum err mem_get(struct store *s, struct bytes key, struct bytes *value_out)
 {
-    struct node *n = mem_find(mem(s), key, NULL);
-    if (!n || key_compare(n, key) != 0)
+    struct node *n = mem_find(mem(s), key);
+    if (!node_is(n, key))
         return ERR_NOT_FOUND;
     *value_out = (struct bytes){n->value, n->value_len};
     return ERR_OK;
@@ -268,8 +340,8 @@ static enum err mem_put(struct store *s, struct bytes key, struct bytes value)
         free(copy);
         return ERR_NO_MEMORY;
     }
-    struct node *n = mem_find(m, key, NULL);
-    if (!n || key_compare(n, key) != 0)
+    struct node *n = mem_find(m, key);
+    if (!node_is(n, key))
         return mem_insert(m, key, copy, (uint32_t)value.len);
     u->value = n->value;
     u->value_len = n->value_len;
@@ -283,8 +355,7 @@ static enum err mem_del(struct store *s, struct bytes key)
     struct store_mem *m = mem(s);
     ASSERT(m->writing);
     m->cursor = NULL;
-    struct node *old = mem_find(m, key, NULL);
-    if (!old || key_compare(old, key) != 0)
+    if (!node_is(mem_find(m, key), key))
         return ERR_NOT_FOUND;
     struct undo *u = mem_note_undo(m, key);
     if (!u)
@@ -297,14 +368,14 @@ static enum err mem_at_cursor(const struct store_mem *m, struct bytes *key_out, 
 {
     if (!m->cursor)
         return ERR_NOT_FOUND;
-    *key_out = (struct bytes){m->cursor->key, m->cursor->key_len};
+    *key_out = (struct bytes){m->cursor->key, m->cursor->order.len};
     *value_out = (struct bytes){m->cursor->value, m->cursor->value_len};
     return ERR_OK;
 }
 
 static enum err mem_seek(struct store *s, struct bytes key, struct bytes *key_out, struct bytes *value_out)
 {
-    mem(s)->cursor = mem_find(mem(s), key, NULL);
+    mem(s)->cursor = mem_find(mem(s), key);
     return mem_at_cursor(mem(s), key_out, value_out);
 }
 
@@ -386,7 +457,7 @@ enum err store_mem_copy(const struct store *from, struct store **copy_out)
         return e;
     for (const struct node *n = m->heads[0]; n && e == ERR_OK; n = n->next[0]) {
         uint8_t *value = copy_of(n->value, n->value_len);
-        e = value ? mem_insert(mem(copy), (struct bytes){n->key, n->key_len}, value, n->value_len) : ERR_NO_MEMORY;
+        e = value ? mem_insert(mem(copy), (struct bytes){n->key, n->order.len}, value, n->value_len) : ERR_NO_MEMORY;
     }
     if (e != ERR_OK) {
         store_close(copy);

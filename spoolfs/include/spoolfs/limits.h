@@ -16,12 +16,14 @@
 #define FRAME_BYTES_MAX ((uint32_t)(1 * MIB))  /* one group commit; 1 MiB reaches the bandwidth of what we measured */
 #define SEGMENT_BYTES_MIN (1 * MIB + 64 * KIB) /* at least one full frame and the image header */
 #define SLOTS_PER_MEMBER_MIN 32u
+#define LEASES_MAX 65536u                      /* messages held by relays at one time */
 #define INCARNATIONS_MAX 4096u                 /* one per writable mount; twelve years of daily restarts */
 #define TABLE_SEGMENTS_PER_PART 8192u          /* entries of one TABLE part: as many as fit a frame beside the incarnations */
 #else /* of spoolsim only: each slot of a pool is used many times within one short run */
 #define FRAME_BYTES_MAX ((uint32_t)(32 * KIB))
 #define SEGMENT_BYTES_MIN (40 * KIB)
 #define SLOTS_PER_MEMBER_MIN 20u
+#define LEASES_MAX 4096u
 #define INCARNATIONS_MAX 1024u                 /* a run of a seed mounts some hundred times */
 #define TABLE_SEGMENTS_PER_PART 64u            /* so that a TABLE has parts here, too */
 #endif
@@ -65,7 +67,6 @@
 #define WIRE_DUE_CREDIT_MAX 2048u                      /* due items handed out, not yet returned */
 #define WIRE_MARKS_MAX 4096u                           /* marks without acknowledgement; at the limit delivery pauses */
 #define WIRE_QUEUE_IDS_LENT 4096u                      /* queue ids lent to a relay at a time */
-#define LEASES_MAX 65536u                              /* messages held by relays at one time */
 
 /* --- engine --- */
 #define INDEX_RING_BYTES (8 * FRAME_BYTES_MAX) /* committed records the index has not taken yet */
