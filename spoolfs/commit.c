@@ -492,8 +492,10 @@ static void appender_start(struct appender *a)
 static void appender_give_up(struct appender *a)
 {
     struct pool *p = a->pool;
-    bool below = pool_domains_usable(p) < p->config.min_copies;
     struct append_frame *frames[2] = {a->flight, a->building};
+    if (!a->flight && !a->building)
+        return;
+    bool below = pool_domains_usable(p) < p->config.min_copies;
     for (uint32_t i = 0; i < 2; i++) {
         struct append_frame *f = frames[i];
         if (!f || f->in_flight || f->frame.record_count == 0)

@@ -317,12 +317,14 @@ bool members_share_domain(const struct member *a, const struct member *b)
 
 uint32_t pool_domains_usable(const struct pool *p)
 {
+    const struct member *first[MEMBERS_MAX]; /* of each domain */
     uint32_t count = 0;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         bool fresh = member_usable(&p->members[i]);
-        for (uint32_t j = 0; fresh && j < i; j++)
-            fresh = !(member_usable(&p->members[j]) && members_share_domain(&p->members[i], &p->members[j]));
-        count += fresh;
+        for (uint32_t j = 0; fresh && j < count; j++)
+            fresh = !members_share_domain(&p->members[i], first[j]);
+        if (fresh)
+            first[count++] = &p->members[i];
     }
     return count;
 }
