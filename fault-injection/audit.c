@@ -101,11 +101,14 @@ static bool audit_bytes(struct world *w)
 {
     uint64_t until = io_now_ns(w->io) + PATIENCE_NS;
     bool left = true;
+    uint32_t from = 0; /* nothing is to be read before it */
     while (left && !world_crashed(w) && !world_failed(w)) {
         left = w->action_count > 0;
-        for (uint32_t i = 0; i < w->model.count; i++) {
+        for (uint32_t i = from; i < w->model.count; i++) {
             struct model_message *msg = &w->model.messages[i];
-            if (msg->seen != w->model.audits || msg->verified == w->model.audits || !model_must_be_there(msg))
+            bool read = msg->seen != w->model.audits || msg->verified == w->model.audits;
+            from += read && i == from;
+            if (read || !model_must_be_there(msg))
                 continue;
             left = true;
             if (w->action_count < READS_AT_ONCE && !senders_visit(w, msg, VISIT_NOTHING) && io_now_ns(w->io) > until) {

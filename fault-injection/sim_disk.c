@@ -23,6 +23,7 @@ struct cell {
     struct block *now;    /* the true bytes; NULL: never written */
     struct block *before; /* what the last overwrite replaced, for stale reads */
     struct block *shown;  /* damage: what reads see in place of `now` */
+    struct block *junk;   /* what a disk shows that was never written there; once it was asked for */
     uint16_t rot_at;
     uint8_t rot_mask;     /* 0: no rot */
     bool unreadable;
@@ -61,36 +62,55 @@ static struct block *block_ref(struct block *b)
     return b;
 }
 
+/* Blocks nobody refers to, for the next write: the allocator would merge and split them each time. */
+#define SPARES_MAX 4096u
+static struct block *spares[SPARES_MAX];
+static uint32_t spare_count;
+
 static void block_drop(struct block **at)
 {
     struct block *b = *at;
     *at = NULL;
-    if (b && b != &zeros && --b->refs == 0)
+    if (!b || b == &zeros || --b->refs > 0)
+        return;
+    if (spare_count < SPARES_MAX)
+        spares[spare_count++] = b;
+    else
         free(b);
+}
+
+static struct block *block_new(void)
+{
+    struct block *b = spare_count ? spares[--spare_count] : malloc(sizeof *b);
+    ASSERT(b != NULL);
+    b->refs = 1;
+    return b;
 }
 
 static struct block *block_of(const uint8_t *bytes)
 {
     if (memcmp(bytes, zeros.bytes, BLOCK_BYTES) == 0)
         return &zeros;
-    struct block *b = malloc(sizeof *b);
-    ASSERT(b != NULL);
-    b->refs = 1;
+    struct block *b = block_new();
     memcpy(b->bytes, bytes, BLOCK_BYTES);
     return b;
 }
 
-static void junk_fill(const struct sim_disk *disk, uint64_t block, uint8_t *bytes)
+/* The same bytes each time. */
+static const struct block *junk_of(const struct sim_disk *disk, uint64_t block)
 {
-    if (disk->shape.is_file) {
-        memset(bytes, 0, BLOCK_BYTES);
-        return;
-    }
+    struct cell *c = &disk->cells[block];
+    if (disk->shape.is_file)
+        return &zeros;
+    if (c->junk)
+        return c->junk;
+    c->junk = block_new();
     struct prng prng = {disk->shape.seed ^ (block * UINT64_C(0x9e3779b97f4a7c15))};
     for (uint32_t i = 0; i < BLOCK_BYTES; i += 8) {
         uint64_t word = prng_next(&prng);
-        memcpy(bytes + i, &word, 8);
+        memcpy(c->junk->bytes + i, &word, 8);
     }
+    return c->junk;
 }
 
 static struct cell *cell_at(const struct sim_disk *disk, uint64_t offset)
@@ -121,10 +141,7 @@ static void cell_clear(struct sim_disk *disk, struct cell *c)
 
 static void cell_bytes(const struct sim_disk *disk, uint64_t block, const struct block *b, uint8_t *bytes)
 {
-    if (b)
-        memcpy(bytes, b->bytes, BLOCK_BYTES);
-    else
-        junk_fill(disk, block, bytes);
+    memcpy(bytes, b ? b->bytes : junk_of(disk, block)->bytes, BLOCK_BYTES);
 }
 
 /* The medium as a read sees it, the cache aside. */
@@ -168,6 +185,8 @@ void sim_disk_free(struct sim_disk **disk)
     if (!*disk)
         return;
     sim_disk_blank(*disk);
+    for (uint64_t i = 0; i < (*disk)->cell_count; i++)
+        block_drop(&(*disk)->cells[i].junk);
     free((*disk)->cells);
     free(*disk);
     *disk = NULL;
@@ -181,6 +200,7 @@ struct sim_disk *sim_disk_snapshot(const struct sim_disk *disk)
         block_ref(copy->cells[i].now);
         block_ref(copy->cells[i].before);
         block_ref(copy->cells[i].shown);
+        block_ref(copy->cells[i].junk);
     }
     copy->damaged = disk->damaged;
     LINK_EACH(l, &disk->cache) {

@@ -28,7 +28,7 @@ struct options {
     uint64_t seed, seeds, list_from;
     uint32_t ops, seconds, jobs, without;
     enum plan_level level;
-    bool mixed, verbose, once, required, halves;
+    bool mixed, verbose, once, required, halves, traces;
     const char *program;
 };
 
@@ -129,7 +129,7 @@ static void on_answer(void *owner, uint64_t seed, const void *answer, const char
     if (a)
         add_words(&r->totals, &a->totals, sizeof r->totals);
     if (a && a->held && a->traces[0] == a->traces[1]) {
-        if (r->o.seeds == 1)
+        if (r->o.seeds == 1 || r->o.traces)
             printf("seed %llu: held, trace %016llx\n", n, (unsigned long long)a->traces[0]);
         return;
     }
@@ -269,6 +269,7 @@ static int usage(void)
             "--list-from: with --verbose, list the operations from this one on\n"
             "--without: a world that has not got this: an index that is kept from mount to mount, the relay's scheduler\n"
             "--halves: a pool in three is cut in halves that are mounted without each other, and then put together\n"
+            "--traces: prints the digest of every seed's trace, to compare two builds\n"
             "--planted: with this known bug (build option IRONSPOOL_PLANTED)\n");
     return 2;
 }
@@ -302,7 +303,8 @@ static bool parse(int argc, char **argv, struct options *o)
         {"seconds", required_argument, NULL, 't'}, {"jobs", required_argument, NULL, 'j'},
         {"verbose", no_argument, NULL, 'v'},       {"once", no_argument, NULL, '1'},
         {"require", no_argument, NULL, 'r'},       {"list-from", required_argument, NULL, 'l'},
-        {"planted", required_argument, NULL, 'p'}, {"without", required_argument, NULL, 'w'}, {"halves", no_argument, NULL, 'h'},
+        {"planted", required_argument, NULL, 'p'}, {"without", required_argument, NULL, 'w'},
+        {"halves", no_argument, NULL, 'h'},        {"traces", no_argument, NULL, 'd'},
         {NULL, 0, NULL, 0}};
     bool ok = true;
     int c;
@@ -315,6 +317,7 @@ static bool parse(int argc, char **argv, struct options *o)
         case 'j': o->jobs = (uint32_t)strtoul(optarg, NULL, 0); break;
         case 'v': o->verbose = true; break;
         case 'h': o->halves = true; break;
+        case 'd': o->traces = true; break;
         case '1': o->once = true; break;
         case 'r': o->required = true; break;
         case 'l': o->list_from = strtoull(optarg, NULL, 0); break;
@@ -336,6 +339,7 @@ int main(int argc, char **argv)
     /* An engine's large tables come from the kernel as zeros that nobody has to write; glibc would learn to keep their memory,
      * and then a mount writes ten megabytes of them anew. */
     mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    mallopt(M_TRIM_THRESHOLD, 256 << 20); /* the next world wants it again */
     setvbuf(stdout, NULL, _IOLBF, 0); /* a run that aborts keeps its listing */
     if (r.o.jobs == 0) {
         run_here(&r);
