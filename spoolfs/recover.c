@@ -6,7 +6,9 @@
  * not the torn end. REC-4: what could not be read for want of memory fails the mount: only what the members say counts as
  * damage. REC-6: a segment whose images are all away is not empty: what it holds is unknown (`unread`), and retire.c keeps
  * it until one of them is back. REC-5: what image headers told is in the TABLE that the mount writes; they never raise an
- * incarnation's high-water mark, for what they did not show may lie on a member that is away. */
+ * incarnation's high-water mark, for what they did not show may lie on a member that is away. REC-7: what recovery sealed without an
+ * image grows by what that image, back again, holds behind the end, but not by copies: they were not acknowledged, and the mail in them
+ * has been moved again from where it was, or retired. Where the index knew of more than the images showed (`unread`), all counts. */
 #include "engine.h"
 
 #include <base/planted.h>
@@ -516,12 +518,20 @@ static enum err tail_heal(struct pool *p, struct segment *s, struct reader *r, c
     return ERR_OK;
 }
 
+/* REC-7 */
+static bool tail_takes(const struct segment *s, uint64_t offset, const struct frame_view *v)
+{
+    return s->state == SEGMENT_OPEN || s->unread || offset < s->length || segment_id_is_none(v->moved_from);
+}
+
 /* Frame after frame to the end, which the answer is when it is ERR_NOT_FOUND. */
 static enum err tail_walk(struct pool *p, struct segment *s, struct reader *r, uint64_t *offset)
 {
     struct frame_view v;
     uint64_t next;
     enum err e = reader_frame(r, *offset, &v);
+    if (e == ERR_OK && !tail_takes(s, *offset, &v))
+        return ERR_NOT_FOUND;
     if (e == ERR_OK) {
         if (!PLANTED(torn_tail_kept))
             e = tail_heal(p, s, r, &v);

@@ -268,13 +268,29 @@ void replay_stop(struct pool *p)
 
 /* --- the index's callbacks --- */
 
+/* Recovery sealed it without this image, which may be longer. */
+static bool segment_may_be_longer(const struct pool *p, const struct segment *s)
+{
+    bool longer = false;
+    for (uint32_t i = 0; i < s->image_count; i++) {
+        const struct member *m = &p->members[s->images[i].member];
+        longer = longer || (s->images[i].unproved && !m->present && !m->removed);
+    }
+    return longer;
+}
+
 static void on_open(void *owner, enum err e)
 {
     struct pool *p = owner;
     bool rebuild = e != ERR_OK;
-    for (uint32_t i = 0; i < p->segment_used && !rebuild; i++) {
+    for (uint32_t i = 0; i < p->segment_used && e == ERR_OK; i++) {
         struct segment *s = &p->segments[i];
-        rebuild = s->state != SEGMENT_UNUSED && s->fed > s->length; /* it knows more than the log */
+        if (s->state == SEGMENT_UNUSED || s->fed <= s->length)
+            continue;
+        rebuild = true; /* it knows more than the log */
+        bool hidden = !s->unread && segment_may_be_longer(p, s); /* REC-7 */
+        s->unread = s->unread || hidden;
+        p->table_renew = p->table_renew || hidden;
     }
     if (p->index_rebuild)
         rebuild = true; /* it holds mail of a segment the table says is freed */
@@ -341,17 +357,6 @@ static void on_conflict(void *owner, struct queue_id qid, struct place second)
     queue_id_print(qid, id);
     pool_event(owner, EVENT_message_conflict, NULL, "%s also lies in segment %llu", id,
                (unsigned long long)second.segment.counter);
-}
-
-/* Recovery sealed it without this image, which may be longer. */
-static bool segment_may_be_longer(const struct pool *p, const struct segment *s)
-{
-    bool longer = false;
-    for (uint32_t i = 0; i < s->image_count; i++) {
-        const struct member *m = &p->members[s->images[i].member];
-        longer = longer || (s->images[i].unproved && !m->present && !m->removed);
-    }
-    return longer;
 }
 
 /* The MESSAGE of a CHUNK may lie on members that are not here: in a segment of which no image can be read, at the end of one
