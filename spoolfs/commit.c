@@ -509,14 +509,18 @@ static void appender_give_up(struct appender *a)
     }
 }
 
-/* An open segment with fewer images than `copies`, though a healthy member could hold one more: a member is back. */
-static bool segment_could_have_more(const struct pool *p, const struct segment *s)
+/* An open segment with fewer images than `copies`, though a healthy member could hold one more: a member is back. The segment table
+ * takes the slots that are kept for it, and is not given up before the next one has all of its places. */
+static bool segment_could_have_more(struct pool *p, const struct segment *s)
 {
-    if (s->image_count >= p->config.copies || s->length <= BLOCK_BYTES || p->stopping)
+    enum spool_class class = s->kind == SEGMENT_TABLE ? SPOOL_TABLE : SPOOL_NEW_MAIL;
+    enum err why;
+    if (s->image_count >= p->config.copies || s->length <= BLOCK_BYTES || p->stopping ||
+        (s->kind == SEGMENT_TABLE && !placement_possible(p, class, 0, &why)))
         return false;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         const struct member *m = &p->members[i];
-        bool fits = member_usable(m) && m->state == MEMBER_HEALTHY && m->slots_free > slot_reserve(m, SPOOL_NEW_MAIL);
+        bool fits = member_usable(m) && m->state == MEMBER_HEALTHY && m->slots_free > slot_reserve(m, class);
         for (uint32_t k = 0; fits && k < s->image_count; k++)
             fits = !members_share_domain(m, &p->members[s->images[k].member]);
         if (fits)

@@ -179,6 +179,34 @@ static void an_exchange_that_takes_nothing_is_not_the_last(void **state)
     story_close(w, "nothing to take", 302);
 }
 
+/* Of the slots that new mail leaves one is the segment table's: when a member is back, the table is on two members again at once, however
+ * full the pool is. Where that member has no slot the table stays what it is. */
+static void the_segment_table_takes_the_slot_that_is_kept_for_it(void **state)
+{
+    (void)state;
+    for (uint32_t left = 0; left < 2; left++) {
+        struct world *w = story_open(310 + left, 2, IO_DURABLE_DSYNC);
+        assert_true(world_create_pool(w) && world_mount(w));
+        story_append(w, 4, 4000);
+        member_leave(&w->pool->members[1], MEMBER_SLOW, "a test");
+        turns_for(w, 1);
+        assert_int_equal(w->pool->table_segment->image_count, 1);
+        struct member *m = &w->pool->members[1];
+        for (uint32_t slot; m->slots_free > left && slot_find(m, &slot);) {
+            m->slots_free--;
+            slot_retire(m, slot);
+        }
+        while (!world_failed(w) && m->state != MEMBER_HEALTHY)
+            world_turn(w);
+        turns_for(w, 1);
+        assert_int_equal(w->pool->table_segment->image_count, 1 + left);
+        assert_int_equal(w->pool->table_segment->state, SEGMENT_OPEN);
+        story_append(w, 1, 4000);
+        audit_run(w);
+        story_close(w, "slots left", left);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -186,6 +214,7 @@ int main(void)
         cmocka_unit_test(no_crash_in_an_exchange_costs_a_slot),
         cmocka_unit_test(an_exchange_that_loses_a_member_comes_to_nothing),
         cmocka_unit_test(an_exchange_that_takes_nothing_is_not_the_last),
+        cmocka_unit_test(the_segment_table_takes_the_slot_that_is_kept_for_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
