@@ -515,6 +515,7 @@ struct segment *segment_find(struct pool *p, struct segment_id id);
 struct segment *segment_add(struct pool *p, struct segment_id id, enum segment_kind kind);
 void segment_drop(struct pool *p, struct segment *s); /* forgets it and frees its slots */
 bool segment_on_member(const struct segment *s, uint8_t member);
+uint32_t segment_image_at(const struct segment *s, const struct image *place); /* COPIES_MAX: none of its images lies there */
 uint32_t segment_members(const struct segment *s);
 static inline bool segment_is_empty_of_mail(const struct segment *s)
 {
@@ -642,6 +643,7 @@ void repair_frame(struct pool *p, struct segment *s, const struct frame_view *go
 void repair_step(struct pool *p);
 void repair_fini(struct pool *p);
 bool image_repairing(const struct segment *s, uint32_t image);
+bool member_takes_repairs(const struct member *m);     /* REP-4 */
 bool image_readable(const struct pool *p, const struct segment *s, uint32_t image); /* now: REP-2, MEM-3 */
 
 /* Assembles one frame of `segment` at `offset` from the good blocks of several buffers, one per image (NULL: none,

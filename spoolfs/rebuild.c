@@ -47,10 +47,19 @@ static bool image_given_up(const struct pool *p, const struct segment *s, uint32
            gone >= (m->state == MEMBER_SLOW ? REBUILD_GRACE_SLOW_NS : REBUILD_GRACE_NS);
 }
 
+/* What a repair writes to is waited for, unless its member is out of service and may never answer (REP-4). */
+static bool repairs_go_on(const struct pool *p, const struct segment *s)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < s->image_count; i++)
+        any = any || (image_repairing(s, i) && member_usable(&p->members[s->images[i].member]));
+    return any;
+}
+
 /* Which image of `s` is to be made again; image_count: one more than there are; UINT32_MAX: none. */
 static uint32_t rebuild_wants(const struct pool *p, const struct segment *s)
 {
-    if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->compacting || s->repairing || s->rebuilding ||
+    if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->compacting || repairs_go_on(p, s) || s->rebuilding ||
         PLANTED(rebuild_never) || s->length <= BLOCK_BYTES || segment_images_readable(p, s) == 0 ||
         images_counting(p, s) >= p->config.copies)
         return UINT32_MAX;

@@ -145,11 +145,7 @@ void look_begin_canary(struct look *l, struct segment_id id, const struct image 
 /* The image as the segment knows it now; COPIES_MAX: it was given up meanwhile. */
 static uint32_t look_image_now(const struct look *l, uint32_t i)
 {
-    const struct segment *s = l->segment;
-    for (uint32_t k = 0; k < s->image_count; k++)
-        if (s->images[k].member == l->images[i].member && s->images[k].slot == l->images[i].slot)
-            return k;
-    return COPIES_MAX;
+    return segment_image_at(l->segment, &l->images[i]);
 }
 
 /* `source`: proved bytes, or NULL when there are none. */

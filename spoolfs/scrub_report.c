@@ -137,7 +137,7 @@ bool report_pending(const struct scrub *c)
     for (uint32_t i = 0; i < c->report->finding_count; i++) {
         const struct scrub_finding *f = &c->report->findings[i];
         bool image = f->kind == SCRUB_FRAME || f->kind == SCRUB_IMAGE_HEADER;
-        if (f->outcome == SCRUB_OPEN && image && member_usable(&c->pool->members[f->member]) && segment_find(c->pool, f->segment))
+        if (f->outcome == SCRUB_OPEN && image && member_takes_repairs(&c->pool->members[f->member]) && segment_find(c->pool, f->segment))
             return true;
     }
     return report_open(c, SCRUB_TABLE);

@@ -126,6 +126,14 @@ uint32_t segment_members(const struct segment *s)
     return mask;
 }
 
+uint32_t segment_image_at(const struct segment *s, const struct image *place)
+{
+    for (uint32_t i = 0; i < s->image_count; i++)
+        if (s->images[i].member == place->member && s->images[i].slot == place->slot)
+            return i;
+    return COPIES_MAX;
+}
+
 uint64_t segment_image_offset(const struct pool *p, const struct image *i)
 {
     const struct member *m = &p->members[i->member];
@@ -215,6 +223,7 @@ void segment_replace_image(struct pool *p, struct segment *s, uint32_t image, st
             slot_discard(m, slot);
         }
     }
+    s->repairing &= (uint8_t)~(1u << image); /* REP-4: what may still be written to the old place keeps its slot, not the image */
     s->images[image] = by;
 }
 

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 #include <sim_io.h>
+#include <spoolfs/format.h>
 #include <spoolfs/pool.h>
 #include <spoolfs/spool.h>
 #include <spoolfs/upkeep.h>
@@ -225,6 +226,92 @@ static void a_member_that_is_slow_again_and_again_stays_out_until_cleared(void *
     assert_int_equal(state_of(2), MEMBER_HEALTHY);
 }
 
+/* The first frame of each image of mail on a member no longer verifies. */
+static uint32_t rot(uint16_t member)
+{
+    struct sim_disk *disk = sim_io_disk(w.sim, member);
+    uint32_t count = 0;
+    for (uint64_t at = 64 * KIB; at + SEGMENT <= 256 * SEGMENT; at += SEGMENT) {
+        uint8_t block[BLOCK_BYTES];
+        struct image_head_disk head;
+        if (sim_disk_read(disk, at, BLOCK_BYTES, block) != ERR_OK)
+            continue;
+        memcpy(&head, block, sizeof head);
+        if (le64_get(head.magic) != IMAGE_MAGIC || le32_get(head.kind) != SEGMENT_MAIL)
+            continue;
+        sim_disk_rot(disk, at + BLOCK_BYTES + 200, 1);
+        count++;
+    }
+    return count;
+}
+
+static void get_slow(uint16_t member)
+{
+    sim_io_slow(w.sim, member, 100);
+    for (uint32_t n = 0; n < 60 && state_of(member) != MEMBER_SLOW; n++)
+        mail_for(1);
+    assert_int_equal(state_of(member), MEMBER_SLOW);
+}
+
+static const struct scrub_report *scrubbed(void)
+{
+    struct upkeep_status before, now;
+    upkeep_status(w.pool, &before);
+    scrub_start(w.pool);
+    do {
+        mail_for(1);
+        upkeep_status(w.pool, &now);
+    } while (now.scrub.passes == before.scrub.passes);
+    return scrub_report(w.pool, true);
+}
+
+/* REP-4 */
+static void what_is_damaged_on_a_slow_member_is_repaired_there(void **state)
+{
+    (void)state;
+    mail_for(60);
+    get_slow(2);
+    uint32_t count = rot(2);
+    assert_true(count > 1);
+    const struct scrub_report *r = scrubbed();
+    assert_int_equal(state_of(2), MEMBER_SLOW);
+    assert_true(r->members[2].repaired >= count - 1); /* one of them may lie in the slot of a segment that is freed */
+    assert_int_equal(r->places_left, 0);
+    assert_int_equal(r->missed_total, 0);
+    assert_int_equal(scrubbed()->places_found, 0);
+    assert_int_equal(w.refused, 0);
+}
+
+static void stall_in_a_repair(void *owner, const struct io_op *op, uint64_t index, struct sim_fate *fate)
+{
+    (void)owner;
+    (void)index;
+    (void)fate;
+    if (op->class == IO_CLASS_REPAIR && op->target == 2 && op->kind == IO_WRITE)
+        sim_io_stall(w.sim, 2, 900 * SECOND);
+}
+
+/* REP-4 */
+static void a_repair_that_hangs_on_a_slow_member_holds_up_no_rebuild(void **state)
+{
+    (void)state;
+    mail_for(60);
+    get_slow(2);
+    assert_true(rot(2) > 1);
+    sim_io_on_submit(w.sim, NULL, stall_in_a_repair);
+    scrub_start(w.pool);
+    mail_for(400);
+    struct upkeep_status u;
+    upkeep_status(w.pool, &u);
+    assert_true(u.rebuild.bytes_remaining <= BLOCK_BYTES); /* a segment without a frame is freed, not made again; here nobody frees */
+    assert_true(u.scrub.passes > 0 || u.scrub.state == UPKEEP_RUNNING);
+    sim_io_on_submit(w.sim, NULL, NULL);
+    mail_for(900); /* it answers again: the late write ends in a place that is nobody's */
+    assert_int_equal(scrubbed()->places_left, 0);
+    assert_int_equal(w.refused, 0);
+    assert_string_equal(sim_io_violation(w.sim), "");
+}
+
 static void when_all_are_slow_nobody_is(void **state)
 {
     (void)state;
@@ -277,6 +364,8 @@ int main(void)
             a_member_a_hundred_times_slower_is_out_within_a_minute_and_mail_recovers_in_a_second, setup_four, teardown),
         cmocka_unit_test_setup_teardown(superblocks_that_take_seconds_on_one_member_do_not_hold_the_mail, setup_four, teardown),
         cmocka_unit_test_setup_teardown(a_member_that_is_slow_again_and_again_stays_out_until_cleared, setup_four, teardown),
+        cmocka_unit_test_setup_teardown(what_is_damaged_on_a_slow_member_is_repaired_there, setup_four, teardown),
+        cmocka_unit_test_setup_teardown(a_repair_that_hangs_on_a_slow_member_holds_up_no_rebuild, setup_four, teardown),
         cmocka_unit_test_setup_teardown(when_all_are_slow_nobody_is, setup_four, teardown),
         cmocka_unit_test_setup_teardown(a_shelf_that_is_slow_is_named_and_its_members_stay, setup_shelves, teardown),
         cmocka_unit_test_setup_teardown(what_a_drive_says_of_itself_empties_it_while_there_is_enough, setup_four, teardown),

@@ -490,7 +490,7 @@ static void an_image_stays_closed_until_the_last_repair_that_writes_there_is_ove
     w.ram.held[m->target] = true;
     pool_step(w.pool);
     assert_true(image_repairing(s, 1));
-    member_leave(m, MEMBER_SLOW, "a test");
+    member_leave(m, MEMBER_FAILED, "a test");
     pool_step(w.pool);
     assert_int_equal(w.pool->repairs_count, 1);
     assert_true(image_repairing(s, 1));
