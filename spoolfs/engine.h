@@ -71,7 +71,9 @@ struct superblock {
         char name[MEMBER_NAME_BYTES];
         char domain[DOMAIN_BYTES];
         uint32_t slot_count;
-        bool used, removed, in_sync, spare, covered;
+        bool used, removed, in_sync, spare, covered, stays_out;
+        uint8_t slow_count;
+        uint32_t slow_minutes;
         enum member_plan plan;
     } members[MEMBERS_MAX];
 };
@@ -130,7 +132,8 @@ struct member {
     struct link commits;          /* outstanding member_ops of IO_CLASS_COMMIT, oldest first */
     uint32_t update_failures;     /* superblock copies that failed in this update */
     bool suspect_late;            /* SUSPECT because of lateness, not errors */
-    uint32_t slow_count;          /* how often it left as SLOW in this mount */
+    uint32_t slow_count;          /* how often it left as SLOW, in mounts within a day too */
+    uint32_t slow_minutes;        /* pool clock, when it last did */
     uint64_t left_ns;
     uint64_t refused_since_ns;    /* it refuses every read since then, and says nothing of its medium; 0: it does not */
     struct member_op *heartbeat;  /* a read that shows a pulled disk nobody talks to */
@@ -470,6 +473,8 @@ void member_probe(struct member *m, bool write, void (*done)(struct member_op *m
 void watch_step(struct pool *p);
 void watch_answered(struct member *m, const struct member_op *mo);
 void watch_left_slow(struct member *m, const char *why);
+void watch_remember(struct member *m, uint64_t clock_ms); /* what its superblocks tell, at a mount */
+void watch_settle(struct member *m);                      /* who stays out does so from the mount on */
 void watch_clear(struct member *m);
 bool member_avoided(const struct member *m);          /* in service, but new mail goes elsewhere if it can */
 

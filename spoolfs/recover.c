@@ -77,6 +77,10 @@ static void recover_member_of_table(struct pool *p, const struct superblock *new
     m->plan = newest->members[i].plan;
     m->spare = newest->members[i].spare;
     m->covered = newest->members[i].covered;
+    m->slow_count = newest->members[i].slow_count;
+    m->slow_minutes = newest->members[i].slow_minutes;
+    m->watch.stays_out = newest->members[i].stays_out;
+    watch_remember(m, newest->clock_ms);
     memcpy(m->name, newest->members[i].name, sizeof m->name);
     memcpy(m->domain, newest->members[i].domain, sizeof m->domain);
 }
@@ -576,12 +580,12 @@ static enum err recover_tail(struct pool *p, struct segment *s)
 }
 
 /* REC-2: a frame that was in flight when the process died may lie in a volatile cache only: what was found counts from
- * here on, so it is made to stay before the table says so. */
+ * here on, so it is made to stay before the table says so. On a member that stays out of service from this mount on, too. */
 static enum err recover_flush(struct pool *p, uint32_t mask)
 {
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         struct member *m = &p->members[i];
-        if (!(mask & (1u << i)) || !member_usable(m))
+        if (!(mask & (1u << i)) || !(member_kept(m) || (m->present && m->watch.stays_out)))
             continue;
         enum err e = sync_flush_member(p->io, m);
         if (e == ERR_NO_MEMORY)

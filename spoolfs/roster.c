@@ -174,6 +174,8 @@ void roster_settle(struct pool *p)
         else
             m->covered = false;
     }
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        watch_settle(&p->members[i]);
     roster_call_up(p);
 }
 

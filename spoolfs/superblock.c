@@ -62,6 +62,9 @@ void superblock_encode(const struct superblock *s, uint8_t bytes[SUPERBLOCK_BYTE
         m->plan = (uint8_t)s->members[i].plan;
         m->spare = s->members[i].spare;
         m->covered = s->members[i].covered;
+        m->slow_count = s->members[i].slow_count;
+        m->stays_out = s->members[i].stays_out;
+        m->slow_minutes = le32_of(s->members[i].slow_minutes);
     }
     struct digest sum = digest_of(bytes + 24, SUPERBLOCK_BYTES - 24);
     d->digest = digest_disk_of(sum);
@@ -86,6 +89,9 @@ static void superblock_decode_members(const struct superblock_disk *d, struct su
         s->members[i].plan = m->plan <= PLAN_LEAVES ? (enum member_plan)m->plan : PLAN_STAYS;
         s->members[i].spare = m->spare != 0;
         s->members[i].covered = m->covered != 0;
+        s->members[i].slow_count = m->slow_count;
+        s->members[i].stays_out = m->stays_out != 0;
+        s->members[i].slow_minutes = le32_get(m->slow_minutes);
     }
 }
 
@@ -248,6 +254,9 @@ static void superblock_of_pool(struct pool *p, const struct member *m, uint32_t 
         s->members[i].plan = o->plan;
         s->members[i].spare = o->spare;
         s->members[i].covered = o->covered;
+        s->members[i].slow_count = o->slow_count < UINT8_MAX ? (uint8_t)o->slow_count : UINT8_MAX;
+        s->members[i].stays_out = o->watch.stays_out;
+        s->members[i].slow_minutes = o->slow_minutes;
     }
 }
 

@@ -150,11 +150,31 @@ static void watch_count_slow(struct member *m, uint64_t now)
 {
     struct member_watch *w = &m->watch;
     m->slow_count++;
+    m->slow_minutes = (uint32_t)(pool_clock_ms(m->pool) / 60000);
     w->slow_ns[m->slow_count % WATCH_SLOW_PER_DAY] = now;
     uint64_t oldest = w->slow_ns[(m->slow_count + 1) % WATCH_SLOW_PER_DAY];
     w->stays_out = m->slow_count >= WATCH_SLOW_PER_DAY && now - oldest < DAY_NS;
     w->probes_good = 0;
     w->pause_from_ns = now;
+}
+
+/* Times of the mounts before are not kept one by one: all count as if they were at this one. */
+void watch_remember(struct member *m, uint64_t clock_ms)
+{
+    uint64_t day = DAY_NS / NS_PER_S / 60, now = clock_ms / 60000;
+    if (!m->watch.stays_out && now > m->slow_minutes + day)
+        m->slow_count = 0;
+    for (uint32_t i = 0; i < WATCH_SLOW_PER_DAY && m->slow_count > 0; i++)
+        m->watch.slow_ns[i] = io_now_ns(m->pool->io);
+}
+
+/* WAT-1, WAT-3 */
+void watch_settle(struct member *m)
+{
+    if (!m->used || !m->watch.stays_out || !member_usable(m) || !watch_may_leave(m))
+        return;
+    m->left_ns = m->watch.pause_from_ns = io_now_ns(m->pool->io);
+    member_set_state(m, MEMBER_SLOW, "was slow %u times in a day before this mount; stays out until cleared", m->slow_count);
 }
 
 void watch_left_slow(struct member *m, const char *why)

@@ -201,6 +201,13 @@ static void superblocks_that_take_seconds_on_one_member_do_not_hold_the_mail(voi
     assert_int_equal(w.refused, 0);
 }
 
+static void remount(void)
+{
+    const char *text;
+    pool_unmount(&w.pool);
+    assert_int_equal(pool_mount(w.io, &w.config, &w.pool, &text), ERR_OK);
+}
+
 static void a_member_that_is_slow_again_and_again_stays_out_until_cleared(void **state)
 {
     (void)state;
@@ -221,7 +228,15 @@ static void a_member_that_is_slow_again_and_again_stays_out_until_cleared(void *
     assert_int_equal(s.members[2].state, MEMBER_SLOW);
     assert_true(s.members[2].health.stays_out);
     assert_non_null(strstr(s.members[2].evidence, "until cleared"));
+    remount(); /* a restart is no way back */
+    mail_for(200);
+    pool_status(w.pool, &s);
+    assert_int_equal(s.members[2].state, MEMBER_SLOW);
+    assert_true(s.members[2].health.stays_out);
     assert_int_equal(member_clear(w.pool, "c"), ERR_OK);
+    mail_for(20);
+    assert_int_equal(state_of(2), MEMBER_HEALTHY);
+    remount();
     mail_for(20);
     assert_int_equal(state_of(2), MEMBER_HEALTHY);
 }

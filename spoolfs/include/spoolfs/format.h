@@ -57,7 +57,10 @@ struct superblock_member_disk {
     uint8_t plan;               /* enum member_plan: what is to become of it */
     uint8_t spare;              /* takes no mail until another is lost */
     uint8_t covered;            /* lost, and a spare has taken its place */
-    uint8_t reserved[7];
+    uint8_t slow_count;         /* how often it was slow within a day of slow_minutes; 0: never, as in pools of before */
+    uint8_t stays_out;          /* 1: out until `member clear` */
+    struct le32 slow_minutes;   /* pool clock, when it was last slow */
+    uint8_t reserved[1];
 };
 
 enum member_plan {
