@@ -6,7 +6,8 @@
  *         reported lost, each by its queue id in an event; all others are read byte for byte. Where an image is on a member
  *         that is away (a person has to see to it) nothing is lost: a read of it says that the member is gone, and no event
  *         says lost.
- *  LOS-2  the offline check names exactly the frames that were spoilt, besides those that were lost before.
+ *  LOS-2  the offline check names exactly the frames that were spoilt, besides those that were lost before: as lost, or, where an
+ *         image is away, as waiting for its member.
  *  LOS-3  with the index made anew from the log the loss is that of frames: all messages without a record in them are there.
  * Never: writes through the pool. Ends the run: what it spoilt stays spoilt. */
 #include "world.h"
@@ -285,8 +286,12 @@ static void on_finding(void *owner, const struct pool_check_finding *f)
         ASSERT(l->away_count < FRAMES_MAX);
         l->away[l->away_count++] = f->segment;
     }
-    if (!f->lost)
+    if (!f->lost && !f->waits_count)
         return;
+    if (f->waits_count ? !l->before && !is_away(l, f->segment) : is_away(l, f->segment))
+        world_fail(w, "the check says that the frame at %llu of segment %llu %s", (unsigned long long)f->offset,
+                   (unsigned long long)f->segment.counter,
+                   f->lost ? "is lost, and a member that is away has an image" : "waits for a member, and none is away");
     for (uint32_t i = 0; i < l->count; i++)
         if (segment_id_equal(l->frames[i].segment, f->segment) && l->frames[i].offset == f->offset) {
             l->frames[i].found = true;
@@ -310,7 +315,7 @@ static void losses_check(struct losses *l, bool before)
         world_fail(w, "pool check says %llu lost", (unsigned long long)totals.lost);
     for (uint32_t i = 0; i < l->count && !before; i++)
         if (!l->frames[i].found)
-            world_fail(w, "the check does not say that the frame at %llu of segment %llu is lost",
+            world_fail(w, "the check does not name the frame at %llu of segment %llu, which is bad everywhere",
                        (unsigned long long)l->frames[i].offset, (unsigned long long)l->frames[i].segment.counter);
 }
 

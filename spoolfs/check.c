@@ -19,6 +19,7 @@ static void check_report(struct check *c, struct segment *s, const struct pool_c
     one.segment = s ? s->id : (struct segment_id){0};
     c->totals->faults++;
     c->totals->lost += one.lost;
+    c->totals->waits += one.waits_count > 0;
     if (c->found)
         c->found(c->owner, &one);
 }
@@ -63,6 +64,27 @@ static enum err check_headers(struct check *c, struct segment *s)
     return e == ERR_NO_MEMORY ? e : ERR_OK;
 }
 
+/* No image that is here has a frame at `offset`. What was not asked, because its member is away or left while it was read, may. */
+static void check_nowhere(struct check *c, struct segment *s, const struct reader *r, uint64_t offset)
+{
+    struct pool_check_finding f = {.member = "", .offset = offset, .fault = ERR_LOST, .lost = true,
+                                   .text = "no image has a whole frame here"};
+    for (uint32_t i = 0; i < s->image_count; i++) {
+        const struct member *m = &c->pool->members[s->images[i].member];
+        if (!r->dead[i])
+            continue;
+        f.waits_for[f.waits_count].member = m->name;
+        f.waits_for[f.waits_count].serial = m->serial;
+        f.waits_for[f.waits_count++].uuid = m->uuid;
+    }
+    if (f.waits_count) {
+        f.lost = false;
+        f.fault = ERR_MEMBER_GONE;
+        f.text = "no image here has a whole frame; one on a member that is away may";
+    }
+    check_report(c, s, &f);
+}
+
 static enum err check_segment(struct check *c, struct segment *s)
 {
     struct reader r;
@@ -93,8 +115,7 @@ static enum err check_segment(struct check *c, struct segment *s)
             break;
         if (behind != ERR_OK || next > s->length)
             next = s->length;
-        check_report(c, s, &(struct pool_check_finding){.member = "", .offset = offset, .fault = ERR_LOST, .lost = true,
-                                                        .text = "no image has a whole frame here"});
+        check_nowhere(c, s, &r, offset);
         offset = next;
     }
     reader_close(&r);

@@ -158,7 +158,7 @@ static void read_blame(struct read_state *s, uint32_t image, enum err why)
     struct member *m = &s->pool->members[s->segment->images[image].member];
     if (why == ERR_IDENTITY)
         m->errors_identity++;
-    else if (why == ERR_CORRUPT || why == ERR_MEDIA)
+    else if (why == ERR_CORRUPT) /* ERR_MEDIA was counted as a read error */
         m->errors_checksum++;
     scrub_note_fault(s->pool, s->segment, image);
     pool_event(s->pool, EVENT_frame_corrupt, m, "segment %llu, frame at %llu: %s",

@@ -317,7 +317,7 @@ static uint64_t look_frame(struct look *l)
         if (v.why[i] == ERR_OK && !other && (blocks == 0 || PLANTED(scrub_blind)) && proved)
             continue;
         enum err why = look_unread_any(l, i, at, &best) ? ERR_MEDIA
-                       : v.why[i] != ERR_OK ? v.why[i] : other || !proved ? ERR_IDENTITY : ERR_MEDIA;
+                       : v.why[i] != ERR_OK ? v.why[i] : other || !proved ? ERR_IDENTITY : ERR_CORRUPT;
         bool decided = proved && (!v.differ || l->chained);
         struct scrub_found f = {.kind = SCRUB_FRAME, .offset = l->offset, .blocks = blocks ? blocks : 1, .fault = why};
         look_found(l, i, f, decided ? &best : NULL);

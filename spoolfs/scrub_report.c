@@ -80,7 +80,7 @@ static void report_tell(struct scrub *c, struct member *m, const struct scrub_fo
 {
     if (f->fault == ERR_IDENTITY)
         m->errors_identity++;
-    else
+    else if (f->fault != ERR_MEDIA) /* counted as a read error when it was read */
         m->errors_checksum++;
     enum event_kind kind = f->kind == SCRUB_SUPERBLOCK ? EVENT_superblock_repaired : EVENT_frame_corrupt;
     pool_event(c->pool, kind, m, "scrub: %s, segment %llu at %llu: %s, %u blocks%s", scrub_kind_word(f->kind),

@@ -25,6 +25,7 @@ struct walk_read {
     struct walk *walk;         /* NULL: an orphan */
     uint32_t image, kept;      /* kept: bytes at the window's start that are there from the read before */
     uint8_t *window;
+    uint64_t unread[FRAME_BLOCK_WORDS];
 };
 
 static void walk_read_free(struct walk_read *o)
@@ -67,6 +68,9 @@ static void walk_on_read(struct block_read *r)
     w->refusing = w->refusing || (w->all && refuses && !gone);
     if (gone)
         memset(o->window + o->kept, 0, r->length); /* zeros never verify */
+    if (gone && refuses)
+        memset(o->unread, 0xff, sizeof o->unread);
+    memcpy(w->unread[i], o->unread, sizeof o->unread);
     w->window_bytes[i] = r->result == ERR_OK || gone ? o->kept + r->length : 0;
     w->out[i] = NULL;
     if (PLANTED(short_read_is_end) && r->result == ERR_SHORT)
@@ -94,7 +98,8 @@ static bool walk_submit(struct walk *w, uint32_t i, uint32_t bytes, uint32_t kep
     w->window[i] = NULL;
     o->read = (struct block_read){.member = &p->members[w->segment->images[i].member], .class = w->class,
                                   .offset = segment_image_offset(p, &w->segment->images[i]) + w->offset + kept,
-                                  .length = bytes - kept, .buffer = o->window + kept, .done = walk_on_read, .owner = o};
+                                  .length = bytes - kept, .buffer = o->window + kept, .unread = o->unread,
+                                  .done = walk_on_read, .owner = o};
     w->out[i] = o;
     w->pending++;
     block_read_start(&o->read);
@@ -181,6 +186,18 @@ static uint64_t walk_resync(struct walk *w)
     return w->offset + w->want < w->end ? w->offset + w->want : w->end;
 }
 
+/* A block that could not be read was counted as a read error when it was; its checksum says nothing. */
+static void walk_blame(struct walk *w, uint32_t image, uint32_t blocks)
+{
+    struct member *m = &w->pool->members[w->segment->images[image].member];
+    bool unread = false;
+    for (uint32_t b = 0; b < blocks; b++)
+        unread = unread || ((w->unread[image][b / 64] >> (b % 64)) & 1);
+    m->errors_checksum += !unread;
+    pool_event(w->pool, EVENT_frame_corrupt, m, "segment %llu, frame at %llu: %s", (unsigned long long)w->segment->id.counter,
+               (unsigned long long)w->offset, err_text(unread ? ERR_MEDIA : ERR_CORRUPT));
+}
+
 static void walk_salvage(struct walk *w)
 {
     struct frame_view v;
@@ -221,9 +238,7 @@ static void walk_salvage(struct walk *w)
         if (verify_head(w->window[i], &w->pool->uuid, w->segment->id, w->offset, &one) != ERR_OK ||
             verify_frame(w->window[i], &w->pool->uuid, &one, NULL) != ERR_OK) {
             bad |= 1u << i;
-            m->errors_checksum++;
-            pool_event(w->pool, EVENT_frame_corrupt, m, "segment %llu, frame at %llu",
-                       (unsigned long long)w->segment->id.counter, (unsigned long long)w->offset);
+            walk_blame(w, i, v.blocks);
         }
     }
     repair_frame(w->pool, w->segment, &v, bad);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* spooltool pool check: with the daemon down, every image of every segment is read and verified; nothing is written.
- * The report is by place and, for what is lost, by message. Exit: 0 sound, 11 repairable, 12 something is lost. */
+ * The report is by place and, for what is lost, by message. Exit: 0 sound, 11 repairable, or something waits for a member that is
+ * away, 12 something is lost. */
 #include "doc.h"
 #include "out.h"
 #include "tool.h"
@@ -24,7 +25,7 @@ struct check {
     struct doc *findings, *events;
     uint32_t shown;
     struct pool_check_totals totals;
-    char uuid[UUID_TEXT];
+    char uuid[UUID_TEXT], away[1024]; /* away: the members that something waits for */
     uint32_t members_here;
 };
 
@@ -49,6 +50,17 @@ static void check_event(void *owner, const struct event *e)
     doc_append(c->events, one);
 }
 
+/* Each once, for the last lines. */
+static void check_note_away(struct check *c, const struct doc *member)
+{
+    const char *name = doc_text(member, "member"), *uuid = doc_text(member, "uuid"), *serial = doc_text(member, "serial");
+    char one[160];
+    snprintf(one, sizeof one, "\"%s\" (uuid %s%s%s)", name, uuid, *serial ? ", serial " : "", serial);
+    size_t used = strlen(c->away);
+    if (!strstr(c->away, one))
+        snprintf(c->away + used, sizeof c->away - used, "%s%s", used ? ", " : "", one);
+}
+
 static void check_found(void *owner, const struct pool_check_finding *f)
 {
     struct check *c = owner;
@@ -68,6 +80,18 @@ static void check_found(void *owner, const struct pool_check_finding *f)
     doc_set_text(one, "text", f->text ? f->text : err_text(f->fault));
     doc_set_text(one, "queue_id", text);
     doc_set_bool(one, "lost", f->lost);
+    struct doc *waits = doc_array();
+    for (uint32_t i = 0; i < f->waits_count; i++) {
+        char uuid[UUID_TEXT];
+        struct doc *m = doc_object();
+        uuid_print(f->waits_for[i].uuid, uuid);
+        doc_set_text(m, "member", f->waits_for[i].member);
+        doc_set_text(m, "uuid", uuid);
+        doc_set_text(m, "serial", f->waits_for[i].serial);
+        check_note_away(c, m);
+        doc_append(waits, m);
+    }
+    doc_set(one, "waits_for", waits);
     doc_append(c->findings, one);
 }
 
@@ -114,7 +138,7 @@ static enum err check_mounted(struct check *c, struct io *io, const char **text_
 
 static const char *check_verdict(const struct check *c)
 {
-    return c->totals.lost ? "data loss" : c->totals.faults ? "repairable" : "sound";
+    return c->totals.lost ? "data loss" : c->totals.waits ? "waits for a member" : c->totals.faults ? "repairable" : "sound";
 }
 
 static void check_tell_json(struct check *c)
@@ -132,6 +156,7 @@ static void check_tell_json(struct check *c)
     doc_set_count(totals, "bytes", n->bytes);
     doc_set_count(totals, "faults", n->faults);
     doc_set_count(totals, "lost", n->lost);
+    doc_set_count(totals, "waits", n->waits);
     doc_set(d, "totals", totals);
     doc_set(d, "findings", c->findings);
     doc_set(d, "events", c->events);
@@ -149,7 +174,7 @@ static void check_tell_findings(const struct check *c)
         char offset[OUT_TEXT];
         const char *cells[] = {doc_text(f, "member"), doc_text(f, "segment"), out_count(doc_count(f, "offset"), offset),
                                doc_text(f, "fault"), doc_text(f, "text"), doc_text(f, "queue_id"),
-                               doc_true(f, "lost") ? "lost" : ""};
+                               doc_true(f, "lost") ? "lost" : doc_length(f, "waits_for") ? "waits" : ""};
         out_row(t, cells);
     }
     out_table_print(&t);
@@ -176,10 +201,13 @@ static void check_tell_text(struct check *c)
            out_count(n->records, records), out_bytes(n->bytes, bytes), out_count(n->messages_live, messages));
     if (n->faults)
         printf("  %llu faults, %llu of them without a good copy\n", (unsigned long long)n->faults,
-               (unsigned long long)n->lost);
+               (unsigned long long)(n->lost + n->waits));
+    if (n->waits)
+        printf("  %llu of these wait for what is not here: %s\n  next: bring it back and check again; nothing of that is lost before "
+               "it was read\n", (unsigned long long)n->waits, c->away);
     if (n->lost)
-        puts("  next: docs/runbooks/event-record_lost.md; members that are not here may hold the missing copies");
-    else if (n->faults)
+        puts("  next: docs/runbooks/event-record_lost.md");
+    else if (n->faults && !n->waits)
         puts("  next: start the daemon; it repairs from the good images (spooltool members, spooltool events)");
 }
 

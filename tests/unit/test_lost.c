@@ -319,6 +319,36 @@ static void a_place_that_is_refused_while_the_member_answers_is_bad(void **state
     assert_int_equal(read_message(8), ERR_OK);
 }
 
+/* The replay reads them, from the other image too. */
+static void blocks_that_cannot_be_read_are_read_errors_and_no_wrong_checksums(void **state)
+{
+    (void)state;
+    send_all(1);
+    pool_unmount(&w.pool);
+    for (uint16_t t = 0; t < w.ram.count; t++) { /* whichever image it reads first */
+        uint8_t pattern[64];
+        memset(pattern, 8 + t, sizeof pattern);
+        uint64_t at = 64 * KIB;
+        while (at + 64 * KIB < MEMBER_BYTES && memcmp(w.ram.bytes[t] + at, pattern, sizeof pattern) != 0)
+            at += 64;
+        if (at + 64 * KIB < MEMBER_BYTES)
+            ram_io_make_bad(&w.ram, t, at, false);
+    }
+    mount();
+    pass_seconds(10);
+    struct pool_status s;
+    pool_status(w.pool, &s);
+    uint64_t unread = 0, repaired = 0;
+    for (uint32_t i = 0; i < 3; i++) {
+        unread += s.members[i].errors_read;
+        repaired += s.members[i].repaired_blocks;
+        assert_int_equal(s.members[i].errors_checksum, 0);
+    }
+    assert_true(unread > 0);
+    assert_true(repaired > 0);
+    assert_int_equal(read_message(7), ERR_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -330,6 +360,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_index_that_is_read_anew_waits_for_a_controller, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(what_the_index_had_to_do_without_is_kept_and_comes_back, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(a_place_that_is_refused_while_the_member_answers_is_bad, setup_with_index, teardown),
+        cmocka_unit_test_setup_teardown(blocks_that_cannot_be_read_are_read_errors_and_no_wrong_checksums, setup_with_index, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -169,11 +169,14 @@ struct pool_check_finding {
     struct segment_id segment;
     uint64_t offset;
     enum err fault;
-    bool lost;                   /* no good image of these bytes */
+    bool lost;                   /* no good image of these bytes, and none on a member that is away */
+    /* Members that are away and may have these bytes, which are not lost before they were asked. */
+    struct { const char *member, *serial; struct uuid uuid; } waits_for[COPIES_MAX];
+    uint32_t waits_count;
     struct queue_id qid;         /* of the record, when known */
     const char *text;
 };
-struct pool_check_totals { uint64_t segments, images, frames, records, messages_live, bytes, faults, lost; };
+struct pool_check_totals { uint64_t segments, images, frames, records, messages_live, bytes, faults, lost, waits; };
 enum err pool_check(struct pool *pool, void *owner, void (*found)(void *owner, const struct pool_check_finding *f),
                     struct pool_check_totals *totals_out) MUST_CHECK;
 
