@@ -92,16 +92,23 @@ static bool create_on_one_disk(struct io *io, const struct pool_config *c, uint1
            strcmp(io_target(io, a)->domain, io_target(io, b)->domain) == 0;
 }
 
+/* Where disks may be shared the disk below says nothing; a domain that was named does. */
+static bool create_share_domain(struct io *io, const struct pool_config *c, uint16_t a, uint16_t b)
+{
+    const char *domain = create_domain(io, &c->members[a], a);
+    bool counts = !c->share_disk || c->members[a].domain[0] || c->members[b].domain[0];
+    return counts && domain[0] && strcmp(domain, create_domain(io, &c->members[b], b)) == 0;
+}
+
 /* Members that hold mail, and the domains they lie in. */
 static void create_count_domains(struct io *io, const struct pool_config *c, uint32_t *members_out, uint32_t *domains_out)
 {
     *members_out = *domains_out = 0;
     for (uint16_t a = 0; a < c->member_count; a++) {
-        const char *domain = create_domain(io, &c->members[a], a);
         bool first = !c->members[a].spare;
         *members_out += !c->members[a].spare;
         for (uint16_t b = 0; first && b < a; b++)
-            first = c->members[b].spare || !domain[0] || strcmp(domain, create_domain(io, &c->members[b], b)) != 0;
+            first = c->members[b].spare || !create_share_domain(io, c, a, b);
         *domains_out += first;
     }
 }
@@ -109,9 +116,7 @@ static void create_count_domains(struct io *io, const struct pool_config *c, uin
 static enum err create_check_domains(struct io *io, const struct pool_config *c)
 {
     uint32_t members, domains;
-    if (c->share_disk)
-        return ERR_OK;
-    for (uint16_t a = 0; a < c->member_count; a++)
+    for (uint16_t a = 0; a < c->member_count && !c->share_disk; a++)
         for (uint16_t b = 0; b < a; b++)
             if (create_on_one_disk(io, c, a, b)) {
                 snprintf(create_text, sizeof create_text,
@@ -124,7 +129,8 @@ static enum err create_check_domains(struct io *io, const struct pool_config *c)
     if (domains < c->copies && members >= c->copies) {
         snprintf(create_text, sizeof create_text,
                  "%u members lie in %u failure domain%s, and each of %u copies needs one of its own: put members into others, or "
-                 "name their failure_domain as it is", members, domains, domains == 1 ? "" : "s", c->copies);
+                 "name their failure_domain as it is%s", members, domains, domains == 1 ? "" : "s", c->copies,
+                 c->share_disk ? " (share_disk = yes makes a domain of each member that names none, and of no other)" : "");
         return ERR_SAME_DISK;
     }
     return ERR_OK;

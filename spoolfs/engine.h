@@ -114,6 +114,7 @@ struct member {
     uint64_t since_ms;
     bool in_sync, removed, was_in_sync, behind;
     bool spare, covered, joined;  /* joined: by this mount */
+    bool domain_named;            /* by the operator: it counts although disks may be shared */
     enum member_plan plan;
     uint64_t loaded_incarnation;  /* of its own superblock at mount */
     uint32_t superblock_good;     /* mask of good copies at mount */

@@ -312,7 +312,8 @@ void member_submit(struct member *m, struct member_op *mo)
 
 bool members_share_domain(const struct member *a, const struct member *b)
 {
-    return a == b || (!a->pool->config.share_disk && strcmp(a->domain, b->domain) == 0);
+    bool counts = !a->pool->config.share_disk || a->domain_named || b->domain_named;
+    return a == b || (counts && strcmp(a->domain, b->domain) == 0);
 }
 
 uint32_t pool_domains_usable(const struct pool *p)

@@ -118,7 +118,8 @@ static void recover_attach(struct pool *p, uint16_t target, const struct found *
     p->member_of_target[target] = m->number;
     text_copy(m->path, sizeof m->path, c->path);
     snprintf(m->serial, sizeof m->serial, "%s", io_target(p->io, target)->serial);
-    if (c->domain[0])
+    m->domain_named = c->domain[0] != '\0';
+    if (m->domain_named)
         text_copy(m->domain, sizeof m->domain, c->domain);
     if (strcmp(c->name, m->name) != 0)
         pool_event(p, EVENT_member_stale, m, "configured as \"%s\": %s holds member \"%s\", recognised by identity",

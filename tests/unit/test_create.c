@@ -33,9 +33,8 @@ static enum err create(void)
     return pool_create(&w.ram.io, &w.config, &o, &w.uuid, &text);
 }
 
-static void disks_of_one_shelf_make_a_pool_and_no_message_lies_on_one_shelf(void **state)
+static void each_shelf_may_go(void)
 {
-    (void)state;
     in_domains("shelf-1", "shelf-1", "shelf-2", "shelf-2");
     assert_int_equal(create(), ERR_OK);
     mount();
@@ -52,6 +51,21 @@ static void disks_of_one_shelf_make_a_pool_and_no_message_lies_on_one_shelf(void
     w.ram.targets[2].present = w.ram.targets[3].present = true;
 }
 
+static void disks_of_one_shelf_make_a_pool_and_no_message_lies_on_one_shelf(void **state)
+{
+    (void)state;
+    each_shelf_may_go();
+}
+
+static void shelves_count_where_disks_may_be_shared(void **state)
+{
+    (void)state;
+    w.config.share_disk = true;
+    for (uint32_t i = 0; i < 4; i++)
+        snprintf(w.ram.targets[i].domain, sizeof w.ram.targets[i].domain, "disk:0");
+    each_shelf_may_go();
+}
+
 static void as_many_domains_as_copies_are_enough_and_one_less_is_not(void **state)
 {
     (void)state;
@@ -66,6 +80,9 @@ static void as_many_domains_as_copies_are_enough_and_one_less_is_not(void **stat
     assert_int_equal(create(), ERR_SAME_DISK);
     assert_non_null(strstr(text, "4 members lie in 1 failure domain,"));
     w.config.share_disk = true;
+    assert_int_equal(create(), ERR_SAME_DISK);
+    assert_non_null(strstr(text, "share_disk = yes makes a domain of each member that names none"));
+    in_domains("x", "x", "x", "");
     assert_int_equal(create(), ERR_OK);
 }
 
@@ -110,6 +127,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(disks_of_one_shelf_make_a_pool_and_no_message_lies_on_one_shelf),
+        TEST(shelves_count_where_disks_may_be_shared),
         TEST(as_many_domains_as_copies_are_enough_and_one_less_is_not),
         TEST(a_spare_makes_no_failure_domain),
         TEST(two_members_on_one_disk_are_refused_by_name),

@@ -66,7 +66,7 @@ struct pool_config {
     uint32_t member_count;        /* io target i is member i */
     struct pool_member_config members[MEMBERS_MAX];
     struct uuid expected;         /* the pool that was mounted here before, if known: decides between two of equal size */
-    bool share_disk;              /* members may lie on one disk; each is a domain of its own: demonstration and tests only */
+    bool share_disk;              /* members may lie on one disk; each that names no domain is one of its own: demonstration and tests only */
     bool read_only;
     struct { void *owner; void (*emit)(void *owner, const struct event *e); } sink;
     /* How to make the index once the pool's identity is known. `discard`: start from nothing. */
@@ -86,7 +86,7 @@ struct pool_create_options {
 };
 
 /* Formats every member through the io. The caller has probed them (probe.h) and refused what must be refused;
- * two members on one disk, or too few failure domains for `copies`, are refused here unless share_disk.
+ * two members on one disk, or too few failure domains for `copies`, are refused here; with share_disk only the latter.
  * On failure *text_out says which member and why. */
 enum err pool_create(struct io *io, const struct pool_config *config, const struct pool_create_options *options,
                      struct uuid *pool_out, const char **text_out) MUST_CHECK;
