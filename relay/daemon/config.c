@@ -190,18 +190,6 @@ static bool token_begins(const char *bytes, uint32_t at)
     return at == 0 || strchr(" \t\r\n={}(),\"'", bytes[at - 1]) != NULL;
 }
 
-/* Skips a quoted string; newlines inside count. Returns where it ends. */
-static uint32_t skip_string(const char *bytes, uint32_t len, uint32_t at, unsigned *line)
-{
-    char quote = bytes[at++];
-    for (; at < len && bytes[at] != quote; at++) {
-        *line += bytes[at] == '\n';
-        if (bytes[at] == '\\' && at + 1 < len)
-            *line += bytes[++at] == '\n';
-    }
-    return at;
-}
-
 static uint32_t blank_comment(char *bytes, uint32_t len, uint32_t at, unsigned *line)
 {
     bool block = bytes[at] == '/' && bytes[at + 1] == '*';
@@ -233,7 +221,7 @@ static bool prepare(char *bytes, uint32_t len)
             return false;
         } else if (b == '"' || b == '\'') {
             unsigned began = line;
-            i = skip_string(bytes, len, i, &line);
+            i = config_skip_string(bytes, len, i, &line);
             if (i >= len) {
                 say(began, "a string that begins here has no closing %c", b);
                 return false;
@@ -359,6 +347,11 @@ static enum err parse_text(struct config *c, char *bytes, uint32_t len)
     e = parse_prepared(bytes, len);
     if (e != ERR_OK)
         return e;
+    struct config_twice twice;
+    if (config_find_twice(bytes, len, &twice)) { /* CFG-4 */
+        say(twice.line, "`%s` is set twice, here and in line %u: take one of the two out", twice.key, twice.first_line);
+        return ERR_CONFIG;
+    }
     if (!g_parse->http_seen)
         c->http.port = 0;
     char why[512];

@@ -3,7 +3,8 @@
  *
  *  CFG-1  a file that is wrong anywhere yields no config at all, and a text that names file, line and key.
  *  CFG-2  every key has a default; what the file does not say is what docs/CONFIG.md says.
- *  CFG-3  a config is read-only once made; a reload makes a new one. */
+ *  CFG-3  a config is read-only once made; a reload makes a new one.
+ *  CFG-4  a key that is set twice in one section is wrong: which one counts is not guessed. */
 #ifndef DAEMON_CONFIG_H
 #define DAEMON_CONFIG_H
 

@@ -48,6 +48,10 @@ enum err config_add(struct config *c, const struct config_key *key, const char *
 void config_clear(struct config *c, const struct config_key *key);
 /* What holds between keys: said of the whole file. */
 enum err config_check(struct config *c, char why[512]) MUST_CHECK;
+/* config_twice.c, CFG-4. Of a file whose syntax is right and whose comments are blank. */
+struct config_twice { char key[64]; unsigned first_line, line; };
+bool config_find_twice(const char *bytes, uint32_t len, struct config_twice *twice_out);
+uint32_t config_skip_string(const char *bytes, uint32_t len, uint32_t at, unsigned *line); /* where it ends; newlines inside count */
 /* The name nearest to `word` among the keys of `section`, or NULL. */
 const char *config_nearest(enum config_section section, const char *word);
 

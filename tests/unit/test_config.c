@@ -198,6 +198,28 @@ static void keys_that_contradict_each_other_are_refused(void **state)
     refused("\nsmtpd_tls_security_level = may\n" POOL, "t.conf:2: smtpd_tls_security_level");
 }
 
+static void a_key_that_is_set_twice_is_refused_with_both_lines(void **state)
+{
+    (void)state;
+    refused("hostname = \"a\"\n\nhostname = \"b\"\n" POOL, "t.conf:3: `hostname` is set twice, here and in line 1: take one");
+    refused("pool {\n copies = 1\n min_copies = 1\n copies = 1\n member \"a\" { path = \"/a\" } }",
+            "t.conf:4: `copies` is set twice, here and in line 2");
+    refused("pool { copies = 1\n member \"a\" { path = \"/a\"\n path = \"/b\" } }",
+            "t.conf:3: `path` is set twice, here and in line 2");
+    refused("pool { copies = 1 }\npool { copies = 2 member \"a\" { path = \"/a\" } }", "t.conf:2: `copies` is set twice, here and in line 1");
+    refused("mynetworks = { \"10.0.0.0/8\",\n \"192.0.2.0/24\" }\nmynetworks = \"127.0.0.0/8\"\n" POOL,
+            "t.conf:3: `mynetworks` is set twice, here and in line 1");
+    refused("mynetworks = {}\nmynetworks = {}\n" POOL, "t.conf:2: `mynetworks` is set twice, here and in line 1");
+    refused("relayhost = \"hostname = x\"\nmail_name = \"a\nb\"\nrelayhost = \"\"\n" POOL, "t.conf:4: `relayhost` is set twice, here and in line 1");
+    struct config *c = good("mynetworks = \"10.0.0.0/8\"\nmynetworks += { \"192.0.2.0/24\" }\n"
+                            "listen \"a\" { port = 1 }\nlisten \"b\" { port = 2 }\n"
+                            "pool { copies = 1\n member \"a\" { path = \"/a\" }\n member \"b\" { path = \"/b\" } }");
+    assert_int_equal(c->settings.mynetworks_count, 2); /* `+=` says that more comes; sections of their own names may repeat */
+    assert_int_equal(c->listen_count, 2);
+    assert_int_equal(c->pool.member_count, 2);
+    config_free(&c);
+}
+
 static void a_list_in_the_file_replaces_the_default_and_may_be_empty(void **state)
 {
     (void)state;
@@ -242,6 +264,7 @@ int main(void)
         cmocka_unit_test(a_missing_file_is_named),
         cmocka_unit_test(broken_syntax_is_refused_with_its_line),
         cmocka_unit_test(keys_that_contradict_each_other_are_refused),
+        cmocka_unit_test(a_key_that_is_set_twice_is_refused_with_both_lines),
         cmocka_unit_test(a_list_in_the_file_replaces_the_default_and_may_be_empty),
         cmocka_unit_test(no_prefix_of_a_good_file_and_no_flipped_byte_crashes),
     };
