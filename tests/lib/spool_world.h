@@ -153,6 +153,21 @@ static UNUSED void turn(void)
     pool_step(w.pool);
 }
 
+static UNUSED void turns(uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        turn();
+}
+
+static UNUSED void pass_seconds(uint64_t seconds)
+{
+    uint64_t until = io_now_ns(&w.ram.io) + seconds * 1000000000u;
+    while (io_now_ns(&w.ram.io) < until) {
+        io_turn(&w.ram.io, 20000000);
+        pool_step(w.pool);
+    }
+}
+
 /* Turns until all are answered or virtual time passes `seconds`. */
 static UNUSED void settle(uint64_t seconds)
 {

@@ -43,15 +43,6 @@ static int setup_with_index(void **state)
     return 0;
 }
 
-static void pass_seconds(uint64_t seconds)
-{
-    uint64_t until = io_now_ns(&w.ram.io) + seconds * 1000000000u;
-    while (io_now_ns(&w.ram.io) < until) {
-        io_turn(&w.ram.io, 20000000);
-        pool_step(w.pool);
-    }
-}
-
 static void on_lookup(struct index_query *q, enum err e)
 {
     assert_int_equal(e, ERR_OK);

@@ -17,15 +17,6 @@ static int setup_three_of_six(void **state)
     return 0;
 }
 
-static void pass_seconds(uint64_t seconds)
-{
-    uint64_t until = io_now_ns(&w.ram.io) + seconds * 1000000000u;
-    while (io_now_ns(&w.ram.io) < until) {
-        io_turn(&w.ram.io, 20000000);
-        pool_step(w.pool);
-    }
-}
-
 static const struct pool_status *status(void)
 {
     static struct pool_status s;

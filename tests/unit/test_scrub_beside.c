@@ -1,72 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the scrub does beside its pass: it goes on over restarts, follows evidence, reads new frames back and free slots,
  * proves that it sees; and what repair does with a place that stays bad, or that nobody can prove. */
-#include "spool_world.h"
+#include "scrub_world.h"
 
-#include "engine.h"
-
-#include <spoolfs/upkeep.h>
-
-static uint32_t seen[EVENT_COUNT];
-
-static void count_event(void *owner, const struct event *e)
-{
-    seen[e->kind]++;
-    on_event(owner, e);
-}
-
-static void pass_seconds(uint64_t seconds)
-{
-    uint64_t until = io_now_ns(&w.ram.io) + seconds * 1000000000u;
-    while (io_now_ns(&w.ram.io) < until) {
-        io_turn(&w.ram.io, 20000000);
-        pool_step(w.pool);
-    }
-}
-
-static void turns(uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        turn();
-}
-
-static struct upkeep_status upkeep(void)
-{
-    struct upkeep_status s;
-    upkeep_status(w.pool, &s);
-    return s;
-}
-
-static void one_pass(void)
-{
-    uint64_t before = upkeep().scrub.passes;
-    scrub_start(w.pool);
-    for (uint32_t n = 0; n < 600 && upkeep().scrub.passes == before; n++)
-        pass_seconds(1);
-    assert_int_equal(upkeep().scrub.passes, before + 1);
-}
-
-static int setup_counted(void **state)
-{
-    (void)state;
-    setup_members(3);
-    pool_unmount(&w.pool);
-    memset(seen, 0, sizeof seen);
-    w.config.sink.emit = count_event;
-    mount();
-    return 0;
-}
-
-static int setup_four_counted(void **state)
-{
-    (void)state;
-    setup_members(4);
-    pool_unmount(&w.pool);
-    memset(seen, 0, sizeof seen);
-    w.config.sink.emit = count_event;
-    mount();
-    return 0;
-}
 
 /* Sealed segments with mail in them. */
 static void fill_and_seal(uint32_t frames, uint32_t each, uint32_t bytes)
@@ -297,9 +233,7 @@ static void a_place_that_stays_bad_gets_its_image_made_again_elsewhere_and_its_s
     struct image was = s->images[0];
     ram_io_make_bad(&w.ram, was.member, segment_image_offset(w.pool, &was) + 3 * BLOCK_BYTES, true);
     one_pass();
-    const struct scrub_report *r = scrub_report(w.pool, true);
-    assert_int_equal(r->places_found, 1);
-    assert_int_equal(r->places_left, 1);
+    const struct scrub_report *r = reported(1, 0, 1);
     assert_int_equal(r->findings[0].outcome, SCRUB_STAYS_BAD);
     pass_seconds(60);
     assert_int_equal(upkeep().rebuild.bytes_remaining, 0);
@@ -308,7 +242,7 @@ static void a_place_that_stays_bad_gets_its_image_made_again_elsewhere_and_its_s
     assert_false(s->images[0].member == was.member && s->images[0].slot == was.slot);
     assert_int_equal(seen[EVENT_slot_retired], 1);
     one_pass();
-    assert_int_equal(scrub_report(w.pool, true)->places_found, 0);
+    reported(0, 0, 0);
     turns(200);
     crash_and_mount();
     assert_int_equal(w.pool->members[was.member].slot_owner[was.slot], SLOT_RETIRED);
@@ -327,10 +261,7 @@ static void what_is_found_in_a_segment_that_is_sealed_meanwhile_is_repaired(void
     assert_true(s->length > FRAME_BYTES_MAX);
     *bytes_of(&s->images[1], w.sent[0].record.place.frame + 300) ^= 2;
     one_pass();
-    const struct scrub_report *r = scrub_report(w.pool, true);
-    assert_int_equal(r->places_found, 1);
-    assert_int_equal(r->places_repaired, 1);
-    assert_true(r->complete);
+    reported(1, 1, 0);
 }
 
 /* Found open and empty, closed because of that, and on its way to be freed while the pass has nothing else to do: what
@@ -353,12 +284,7 @@ static void a_pass_waits_for_what_was_found_in_a_segment_that_may_be_freed(void 
     assert_int_equal(upkeep().scrub.passes, 0);
     s->state = SEGMENT_SEALED; /* FREED could not be said */
     pass_seconds(5);
-    const struct scrub_report *r = scrub_report(w.pool, true);
-    assert_non_null(r);
-    assert_int_equal(r->places_found, 1);
-    assert_int_equal(r->places_repaired, 1);
-    assert_int_equal(r->places_left, 0);
-    assert_true(r->complete);
+    reported(1, 1, 0);
 }
 
 static void an_image_header_waits_for_room_among_the_repairs(void **state)
@@ -373,11 +299,7 @@ static void an_image_header_waits_for_room_among_the_repairs(void **state)
     assert_int_equal(upkeep().scrub.passes, 0);
     w.pool->repairs_count -= REPAIRS_MAX;
     pass_seconds(5);
-    const struct scrub_report *r = scrub_report(w.pool, true);
-    assert_non_null(r);
-    assert_int_equal(r->places_found, 1);
-    assert_int_equal(r->places_repaired, 1);
-    assert_int_equal(r->places_left, 0);
+    reported(1, 1, 0);
 }
 
 /* The image is made again elsewhere before the repair of the old place begins. */

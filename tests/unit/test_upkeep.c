@@ -1,36 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Scrub, rebuild, evacuation: the pool gets whole again by itself, from verified bytes only. */
-#include "spool_world.h"
-
-#include <spoolfs/upkeep.h>
-
-static void turns(uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        turn();
-}
-
-static void pass_seconds(uint64_t seconds)
-{
-    uint64_t until = io_now_ns(&w.ram.io) + seconds * 1000000000u;
-    while (io_now_ns(&w.ram.io) < until) {
-        io_turn(&w.ram.io, 20000000);
-        pool_step(w.pool);
-    }
-}
-
-static struct upkeep_status upkeep(void)
-{
-    struct upkeep_status s;
-    upkeep_status(w.pool, &s);
-    return s;
-}
-
-static int setup_four(void **state)
-{
-    (void)state;
-    return setup_members(4);
-}
+#include "scrub_world.h"
 
 static void a_dead_member_is_replaced_by_free_space_elsewhere(void **state)
 {
