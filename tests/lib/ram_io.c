@@ -23,7 +23,7 @@ static void ram_submit(struct io *io, struct io_op *op)
     link_push(&r->queue, &op->link);
 }
 
-void ram_io_make_bad(struct ram_io *r, uint16_t target, uint64_t offset, bool stays)
+static void ram_bad(struct ram_io *r, uint16_t target, uint64_t offset, bool stays, uint32_t times)
 {
     for (uint32_t i = 0; i < RAM_BAD_MAX; i++)
         if (!r->bad[i].used) {
@@ -31,9 +31,20 @@ void ram_io_make_bad(struct ram_io *r, uint16_t target, uint64_t offset, bool st
             r->bad[i].target = target;
             r->bad[i].offset = offset / BLOCK_BYTES * BLOCK_BYTES;
             r->bad[i].stays = stays;
+            r->bad[i].times = times;
             return;
         }
     UNREACHABLE(); /* no room for one more bad block */
+}
+
+void ram_io_make_bad(struct ram_io *r, uint16_t target, uint64_t offset, bool stays)
+{
+    ram_bad(r, target, offset, stays, 0);
+}
+
+void ram_io_refuse(struct ram_io *r, uint16_t target, uint64_t offset, uint32_t times)
+{
+    ram_bad(r, target, offset, false, times);
 }
 
 static bool ram_meets_bad(struct ram_io *r, const struct io_op *op)
@@ -46,6 +57,8 @@ static bool ram_meets_bad(struct ram_io *r, const struct io_op *op)
         if (op->kind == IO_WRITE && !r->bad[i].stays)
             r->bad[i].used = false;
         meets = meets || op->kind == IO_READ;
+        if (op->kind == IO_READ && r->bad[i].times > 0)
+            r->bad[i].used = --r->bad[i].times > 0;
     }
     return meets;
 }
@@ -55,7 +68,8 @@ static enum err ram_do(struct ram_io *r, struct io_op *op)
     uint16_t t = op->target;
     if (!r->targets[t].present)
         return ERR_MEMBER_GONE;
-    if (r->fail[t] != ERR_OK && (!r->fail_one_kind || op->kind == r->fail_kind))
+    bool there = r->fail_range[t].to == 0 || (op->offset >= r->fail_range[t].from && op->offset < r->fail_range[t].to);
+    if (r->fail[t] != ERR_OK && there && (!r->fail_one_kind || op->kind == r->fail_kind))
         return r->fail[t];
     ASSERT(op->offset % BLOCK_BYTES == 0 && op->length % BLOCK_BYTES == 0);
     ASSERT(op->offset + op->length <= r->targets[t].bytes);

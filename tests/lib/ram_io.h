@@ -24,11 +24,14 @@ struct ram_io {
     enum io_kind fail_kind;          /* with fail: only this kind, when fail_one_kind */
     bool fail_one_kind;
     enum err bad_answer;             /* to a read of a bad block; ERR_OK: ERR_MEDIA */
-    struct { uint16_t target; bool stays; uint64_t offset; bool used; } bad[RAM_BAD_MAX]; /* ram_io_make_bad */
+    struct { uint16_t target; bool stays; uint64_t offset; uint32_t times; bool used; } bad[RAM_BAD_MAX]; /* ram_io_make_bad */
+    struct { uint64_t from, to; } fail_range[RAM_TARGETS_MAX]; /* with fail: only ops that begin there; 0, 0: all */
 };
 
 /* The block at `offset` cannot be read, until it is written, or (`stays`) for good, though writes succeed. */
 void ram_io_make_bad(struct ram_io *r, uint16_t target, uint64_t offset, bool stays);
+/* It cannot be read so many times, then it can. */
+void ram_io_refuse(struct ram_io *r, uint16_t target, uint64_t offset, uint32_t times);
 
 void ram_io_open(struct ram_io *r, uint32_t count, uint64_t bytes_each);
 void ram_io_close(struct ram_io *r);

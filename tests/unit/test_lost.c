@@ -2,6 +2,8 @@
 /* What is lost is told by name, exactly: whose record no image has, and nobody else. */
 #include "spool_world.h"
 
+#include "engine.h"
+
 #include <spoolfs/envelope.h>
 #include <spoolfs/upkeep.h>
 
@@ -291,6 +293,37 @@ static void what_the_index_had_to_do_without_is_kept_and_comes_back(void **state
         assert_int_equal(read_message(i), ERR_OK);
 }
 
+/* The end of a segment that was open is not where its members stop answering. */
+static void a_mount_does_not_end_a_segment_that_is_refused(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < MESSAGES; i++)
+        send_one(i, 1);
+    const struct segment *s = segment_find(w.pool, w.sent[MESSAGES - 1].record.place.segment);
+    assert_int_equal(s->state, SEGMENT_OPEN);
+    uint32_t on = 0;
+    for (uint32_t i = 0; i < s->image_count; i++) {
+        uint8_t m = s->images[i].member;
+        w.ram.fail_range[m].from = segment_image_offset(w.pool, &s->images[i]);
+        w.ram.fail_range[m].to = w.ram.fail_range[m].from + SEGMENT;
+        on |= 1u << m;
+    }
+    refuse_reads(on);
+    ram_io_forget(&w.ram);
+    pool_abandon(&w.pool);
+    const char *why;
+    if (pool_mount(&w.ram.io, &w.config, &w.pool, &why) == ERR_OK) { /* one domain is left */
+        pass_seconds(20);
+        pool_unmount(&w.pool);
+    }
+    refuse_reads(0);
+    mount();
+    pass_seconds(5);
+    for (uint32_t i = 0; i < MESSAGES; i++)
+        assert_int_equal(read_message(i), ERR_OK);
+    assert_int_equal(said_count, 0);
+}
+
 static void a_place_that_is_refused_while_the_member_answers_is_bad(void **state)
 {
     (void)state;
@@ -350,6 +383,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_a_member_that_refuses_may_hold_is_not_lost, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(an_index_that_is_read_anew_waits_for_a_controller, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(what_the_index_had_to_do_without_is_kept_and_comes_back, setup_with_index, teardown),
+        cmocka_unit_test_setup_teardown(a_mount_does_not_end_a_segment_that_is_refused, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(a_place_that_is_refused_while_the_member_answers_is_bad, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(blocks_that_cannot_be_read_are_read_errors_and_no_wrong_checksums, setup_with_index, teardown),
     };
