@@ -223,7 +223,7 @@ class Rebuild:
 
     def floor(self):
         """Bytes a second over source and target while the images of a member that is emptied can still be read."""
-        return 2.0 * (1 if self.pool.options.one_arm else 2) * (1 << 20)
+        return 2.0 * (2 << 20)
 
     def tell(self, pace):
         return f"{sum(m['io']['rebuild']['bytes'] for m in self.pool.status()['members']) / 2e6:.0f} MB moved in all"

@@ -105,6 +105,7 @@ void dispatch_run(struct member *m)
             return;
         struct io_op *op = CONTAINER_OF(link_pop(&d->waiting[c]), struct io_op, link);
         d->waits[c]--;
+        d->waiting_bytes -= io_op_cost(op);
         dispatch_start(m, CONTAINER_OF(op, struct member_op, op));
     }
     ASSERT(d->background > 0 || d->mail > 0); /* DSP-3 */
@@ -122,6 +123,7 @@ void dispatch_submit(struct member *m, struct member_op *mo)
     mo->op.link = (struct link){0};
     link_push(&d->waiting[mo->op.class], &mo->op.link);
     d->waits[mo->op.class]++;
+    d->waiting_bytes += io_op_cost(&mo->op);
     dispatch_run(m);
 }
 

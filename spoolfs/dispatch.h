@@ -27,6 +27,7 @@ struct dispatch {
     struct link waiting[IO_CLASS_COUNT]; /* of io_op.link; background classes only */
     uint32_t waits[IO_CLASS_COUNT], in_flight[IO_CLASS_COUNT];
     uint64_t ops[IO_CLASS_COUNT], bytes[IO_CLASS_COUNT]; /* answered */
+    uint64_t waiting_bytes; /* of all that waits: charged when it starts */
     uint32_t background;   /* in flight, of all background classes */
     uint32_t mail;         /* in flight, that somebody waits for */
     uint32_t credit;
@@ -39,5 +40,7 @@ struct dispatch {
 void dispatch_note_rate(struct dispatch *d, uint64_t bytes, uint64_t busy_ns);
 
 static inline bool io_class_is_background(enum io_class c) { return c >= IO_CLASS_REPAIR; }
+/* What an op costs of the throttle's tokens. */
+static inline uint64_t io_op_cost(const struct io_op *op) { return op->kind == IO_DISCARD ? 0 : op->length; }
 
 #endif

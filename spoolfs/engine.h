@@ -638,6 +638,7 @@ uint32_t read_choose_image(const struct pool *p, const struct segment *s, uint32
 
 enum err walk_start(struct walk *w) MUST_CHECK;
 void walk_next(struct walk *w);
+bool walk_has_next(const struct walk *w); /* walk_next reads nothing, unless what was read is bad */
 void walk_retry(struct walk *w);      /* after `unreadable`, when a member may be back */
 void walk_step(struct walk *w);       /* asks another image when one is late; call now and then */
 void walk_stop(struct walk *w);       /* no callback follows */

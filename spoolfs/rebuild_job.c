@@ -210,10 +210,13 @@ static bool job_gather(struct rebuild_job *r)
     return true;
 }
 
-/* RBL-4 */
-static bool job_may_read(const struct rebuild_job *r)
+/* RBL-4. What was read is paid for: its frames are not asked for one by one, or the job would first wait for the purse of the member
+ * it reads and then for that of the member it writes to, and each would run over meanwhile. */
+static bool job_may_go_on(const struct rebuild_job *r)
 {
     struct pool *p = r->pool;
+    if (!rebuild_paused(p) && walk_has_next(&r->walk))
+        return true;
     bool idle = p->members[r->target.member].share.throttle.idle >= THROTTLE_IDLE_INTERVALS;
     return !rebuild_paused(p) && (idle || rebuild_jobs_reading(p) < REBUILD_BESIDE_MAIL) &&
            upkeep_may(p, segment_members(r->segment) | 1u << r->target.member, IO_CLASS_REBUILD);
@@ -235,7 +238,7 @@ static bool job_go_on(struct rebuild_job *r)
         }
         return gathered;
     }
-    if (!r->walk.resting || !job_may_read(r))
+    if (!r->walk.resting || !job_may_go_on(r))
         return false; /* a read is under way, or it has to wait */
     walk_next(&r->walk);
     return true;
@@ -260,7 +263,8 @@ struct rebuild_job *rebuild_job_start(struct pool *p, struct segment *s, uint32_
     r->target = target;
     s->rebuilding = true;
     r->walk = (struct walk){.pool = p, .segment = s, .offset = BLOCK_BYTES, .end = s->length, .class = IO_CLASS_REBUILD,
-                            .on_frame = job_on_frame, .on_lost = job_on_lost, .on_end = job_on_end, .owner = r};
+                            .on_frame = job_on_frame, .on_lost = job_on_lost, .on_end = job_on_end, .owner = r,
+                            .resting = true}; /* RBL-4: also before the first read */
     enum err e = walk_start(&r->walk);
     ASSERT(e == ERR_OK);
     return r;

@@ -15,6 +15,9 @@
 #define SCRUB_TOLERANCE_PERCENT 10u
 #define ARM_SHARE_PERCENT 40u                  /* of an arm's time, beyond the floors; mail has 60: mClock's high_client */
 #define UPKEEP_WANTS_NS (200 * NS_PER_MS)      /* a class that asked within this time still has work */
+/* Intervals for which a floor is kept for a class that has work: it asks several members at a time, reads a window at once and pays for
+ * it over the next intervals, so that what one member has waits for another. */
+#define UPKEEP_SAVED_INTERVALS 10
 /* What does not ask before it works (repairs, the replay of the index) leaves no longer debt than this. */
 #define UPKEEP_DEBT_MAX ((int64_t)(4 * FRAME_BYTES_MAX))
 
@@ -43,7 +46,9 @@ bool upkeep_may(struct pool *p, uint32_t members_mask, enum io_class class)
         if (!(members_mask & (1u << i)) || !p->members[i].present)
             continue;
         h->asked_ns[class] = now;
-        may = may && (h->own[class] > 0 || (h->tokens > 0 && !upkeep_better_wants(h, class, now)));
+        int64_t waits = (int64_t)p->members[i].dispatch.waiting_bytes; /* charged when it starts */
+        may = may && !h->throttle.resting &&
+              (h->own[class] > waits || (h->tokens > waits && !upkeep_better_wants(h, class, now)));
     }
     return may;
 }
@@ -57,7 +62,7 @@ static void upkeep_pay(int64_t *purse, uint64_t bytes)
 
 void upkeep_charge(struct member *m, const struct io_op *op)
 {
-    uint64_t bytes = op->kind == IO_DISCARD ? 0 : op->length;
+    uint64_t bytes = io_op_cost(op);
     upkeep_pay(&m->share.tokens, bytes);
     upkeep_pay(&m->share.own[op->class], bytes);
     m->share.sample.bytes += bytes;
@@ -102,12 +107,14 @@ static bool upkeep_has_arm(const struct member *m)
     return m->present && io_target(m->pool->io, m->target)->rotational;
 }
 
-/* Rising as redundancy falls. An arm pays for each window with seeks: half there. */
+/* Rising as redundancy falls. An arm pays for each window with seeks: half there, but not less than a twentieth of its time, which is
+ * what the least floor takes of it. */
 static uint64_t upkeep_rebuild_floor(const struct member *m, uint64_t deadline_rate)
 {
     uint32_t left = rebuild_images_left(m->pool);
-    uint64_t floor = left >= m->pool->config.copies ? REBUILD_FLOOR / 4 : left >= 2 ? REBUILD_FLOOR / 2 : REBUILD_FLOOR;
+    uint64_t floor = left >= 2 ? REBUILD_FLOOR / 2 : REBUILD_FLOOR;
     floor = upkeep_has_arm(m) ? floor / 2 : floor;
+    floor = left >= m->pool->config.copies ? REBUILD_FLOOR / 4 : floor;
     return deadline_rate > floor ? deadline_rate : floor;
 }
 
@@ -139,11 +146,18 @@ static void upkeep_floors(struct pool *p)
     }
 }
 
-/* What was not taken is not saved up; what was taken beyond the grant is owed, so that a large window at a low floor
- * does not become a high floor. */
-static void upkeep_fill(int64_t *purse, uint64_t grant)
+/* What was not taken of the grant is not saved up, of a floor for a moment; what was taken beyond it is owed, so that a large window at
+ * a low floor does not become a high floor. */
+static void upkeep_fill(int64_t *purse, uint64_t grant, int64_t saved)
 {
-    *purse = (*purse < 0 ? *purse : 0) + (int64_t)grant;
+    *purse = (*purse < saved ? *purse : saved) + (int64_t)grant;
+}
+
+static void upkeep_fill_own(struct upkeep_share *h, enum io_class c, bool wants)
+{
+    uint64_t grant = h->floor[c] * THROTTLE_INTERVAL_MS / 1000 * THROTTLE_CYCLE / (THROTTLE_CYCLE - THROTTLE_REST);
+    int64_t saved = wants ? (int64_t)grant * UPKEEP_SAVED_INTERVALS : 0;
+    upkeep_fill(&h->own[c], h->throttle.resting ? 0 : grant, saved);
 }
 
 static void upkeep_grant_member(struct member *m, uint64_t now)
@@ -166,10 +180,9 @@ static void upkeep_grant_member(struct member *m, uint64_t now)
     uint64_t grant = throttle_next(&h->throttle, &need, &h->sample);
     if (m->pool->upkeep_trace)
         m->pool->upkeep_trace(m->pool->upkeep_trace_owner, m, &h->sample, grant);
-    upkeep_fill(&h->tokens, grant);
+    upkeep_fill(&h->tokens, grant, 0);
     for (enum io_class c = IO_CLASS_REPAIR; c < IO_CLASS_COUNT; c++)
-        upkeep_fill(&h->own[c], h->throttle.resting ? 0 : h->floor[c] * THROTTLE_INTERVAL_MS / 1000 * THROTTLE_CYCLE /
-                                                              (THROTTLE_CYCLE - THROTTLE_REST));
+        upkeep_fill_own(h, c, h->asked_ns[c] && now - h->asked_ns[c] < NS_PER_S);
     h->sample = (struct throttle_sample){.disturbed = m->dispatch.background > 0};
 }
 
@@ -182,7 +195,9 @@ static void upkeep_grant(struct pool *p)
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) /* all at once: they rest together (THR-4) */
         if (p->members[i].used)
             upkeep_grant_member(&p->members[i], now);
-    p->upkeep_next_ns = now + THROTTLE_INTERVAL_MS * NS_PER_MS;
+    p->upkeep_next_ns += THROTTLE_INTERVAL_MS * NS_PER_MS; /* a turn that took long shortens the next interval: the rates are kept */
+    if (p->upkeep_next_ns + THROTTLE_INTERVAL_MS * NS_PER_MS / 2 < now)
+        p->upkeep_next_ns = now + THROTTLE_INTERVAL_MS * NS_PER_MS;
 }
 
 void upkeep_step(struct pool *p)

@@ -152,8 +152,8 @@ static void walk_give(struct walk *w, const struct frame_view *v)
     w->on_frame(w, v);
 }
 
-/* From one window: 1 given, 0 more has to be read, -1 bad here. */
-static int walk_try_one(struct walk *w)
+/* What the window has at the walk's place, by the frame's head: 1 all of a frame, 0 more has to be read, -1 none. */
+static int walk_look(const struct walk *w, struct frame_view *v_out)
 {
     uint32_t i = w->image;
     if (i == COPIES_MAX || w->window_bytes[i] == 0)
@@ -161,17 +161,32 @@ static int walk_try_one(struct walk *w)
     uint64_t at = w->offset - w->window_at;
     if (at + BLOCK_BYTES > w->window_bytes[i])
         return 0;
-    struct frame_view v;
-    const uint8_t *bytes = w->window[i] + at;
-    if (verify_head(bytes, &w->pool->uuid, w->segment->id, w->offset, &v) != ERR_OK ||
-        w->offset + (uint64_t)v.blocks * BLOCK_BYTES > w->end)
+    if (verify_head(w->window[i] + at, &w->pool->uuid, w->segment->id, w->offset, v_out) != ERR_OK ||
+        w->offset + (uint64_t)v_out->blocks * BLOCK_BYTES > w->end)
         return -1;
-    if (at + (uint64_t)v.blocks * BLOCK_BYTES > w->window_bytes[i])
+    if (at + (uint64_t)v_out->blocks * BLOCK_BYTES > w->window_bytes[i])
         return at == 0 ? -1 : 0;
+    return 1;
+}
+
+/* From one window: 1 given, 0 more has to be read, -1 bad here. */
+static int walk_try_one(struct walk *w)
+{
+    struct frame_view v;
+    int got = walk_look(w, &v);
+    if (got != 1)
+        return got;
+    const uint8_t *bytes = w->window[w->image] + (w->offset - w->window_at);
     if (verify_frame(bytes, &w->pool->uuid, &v, NULL) != ERR_OK && !PLANTED(walk_unverified))
         return -1;
     walk_give(w, &v);
     return 1;
+}
+
+bool walk_has_next(const struct walk *w)
+{
+    struct frame_view v;
+    return w->offset >= w->end || (w->resting && w->want && w->pending == 0 && walk_look(w, &v) == 1);
 }
 
 /* The next place where any image has a frame head, within the windows; w->end when there is none. */

@@ -102,6 +102,43 @@ static void an_evacuated_member_ends_empty_and_can_be_removed(void **state)
     assert_int_equal(s.members[1].state, MEMBER_REMOVED);
 }
 
+static uint64_t rebuilt_bytes(void)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < 3; i++)
+        bytes += w.pool->members[i].dispatch.bytes[IO_CLASS_REBUILD];
+    return bytes;
+}
+
+/* Mail all the time, on every member, and a controller that leaves no more than the floor. */
+static void mail_for(uint64_t seconds)
+{
+    uint64_t until = io_now_ns(&w.ram.io) + seconds * NS_PER_S;
+    for (uint32_t n = 0; io_now_ns(&w.ram.io) < until; n++) {
+        if (n % 4 == 0)
+            assert_int_equal(append(1000), ERR_OK);
+        for (uint32_t i = 0; i < 3; i++)
+            w.pool->members[i].share.throttle.rate = w.pool->members[i].share.throttle.idle = 0;
+        io_turn(&w.ram.io, 10000000);
+        pool_step(w.pool);
+    }
+}
+
+static void a_rebuild_makes_its_floor_beside_mail(void **state)
+{
+    (void)state;
+    fill(1200, 30000);
+    mail_for(5);
+    assert_int_equal(member_evacuate(w.pool, "b"), ERR_OK);
+    mail_for(1);
+    uint64_t before = rebuilt_bytes();
+    mail_for(6);
+    assert_int_equal(upkeep().rebuild.state, UPKEEP_RUNNING);
+    uint64_t floor = w.pool->members[0].share.floor[IO_CLASS_REBUILD];
+    assert_int_equal(floor, 2 * MIB);
+    assert_true(rebuilt_bytes() - before >= 2 * floor * 6 * 95 / 100); /* of its source and of its target; windows of 1 MiB */
+}
+
 static void a_suspect_member_is_a_better_place_than_none(void **state)
 {
     (void)state;
@@ -148,6 +185,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_rebuild_takes_good_frames_from_whichever_image_has_them, setup_four, teardown),
         cmocka_unit_test_setup_teardown(a_scrub_pass_finds_and_repairs_every_bad_place, setup, teardown),
         cmocka_unit_test_setup_teardown(an_evacuated_member_ends_empty_and_can_be_removed, setup_four, teardown),
+        cmocka_unit_test_setup_teardown(a_rebuild_makes_its_floor_beside_mail, setup, teardown),
         cmocka_unit_test_setup_teardown(a_suspect_member_is_a_better_place_than_none, setup, teardown),
         cmocka_unit_test_setup_teardown(a_crash_in_a_rebuild_is_repeated_and_ends_whole, setup_four, teardown),
     };
