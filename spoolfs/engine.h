@@ -206,6 +206,8 @@ struct segment {
     bool compacting;
     uint8_t repairing;            /* mask of images a repair writes to: not read meanwhile */
     bool rebuilding;
+    uint8_t rebuild_failures;     /* in a row */
+    uint64_t rebuild_after_ns;    /* not tried again before */
     bool compacted;               /* all that was needed of it lies elsewhere: dead whatever its deps say */
     uint64_t copies_bytes;        /* of it that a compaction wrote */
     uint64_t compact_after_ns;    /* not a victim before */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: which missing images are made again, in which order and where: the fewest images first, the newest mail first
- * among equals, several at a time; and how far that is. Invariants: RBL-1 to RBL-5 (rebuild.h). */
+ * among equals, several at a time; and how far that is. Invariants: RBL-1 to RBL-6 (rebuild.h). */
 #include "pace.h"
 #include "rebuild.h"
 
@@ -13,10 +13,13 @@
 #define REBUILD_GRACE_NS (10 * NS_PER_S)
 #define REBUILD_GRACE_SLOW_NS (120 * NS_PER_S)
 #define REBUILD_LOOK_NS (500 * NS_PER_MS)
+/* A segment whose job failed is tried again after this, twice as long after each failure in a row, and half a minute at most. */
+#define REBUILD_AGAIN_NS (2 * NS_PER_S)
+#define REBUILD_AGAIN_DOUBLED_MAX 4u
 
 struct rebuild {
     struct pool *pool;
-    struct rebuild_job *jobs[REBUILD_AT_ONCE];
+    struct rebuild_job *jobs[REBUILD_JOBS_MAX];
     bool paused;
     struct pace pace;
     uint64_t next_ns, bytes, segments, bytes_this_second, second_ns, rate;
@@ -61,6 +64,7 @@ static uint32_t rebuild_wants(const struct pool *p, const struct segment *s)
 {
     if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->compacting || repairs_go_on(p, s) || s->rebuilding ||
         PLANTED(rebuild_never) || s->length <= BLOCK_BYTES || segment_images_readable(p, s) == 0 ||
+        io_now_ns(p->io) < s->rebuild_after_ns ||
         images_counting(p, s) >= p->config.copies)
         return UINT32_MAX;
     bool more = s->image_count < p->config.copies;
@@ -110,14 +114,23 @@ static bool rebuild_comes_before(const struct segment *s, uint32_t good, const s
     return dead != best_dead ? best_dead : s->id.counter > best->id.counter;
 }
 
-static struct segment *rebuild_choose(struct pool *p, uint32_t *image_out, struct image *target_out)
+/* RBL-6: there is an image on a member that no job waits for. */
+static bool rebuild_has_source(const struct pool *p, const struct segment *s, uint32_t late_mask)
+{
+    for (uint32_t i = 0; late_mask && i < s->image_count; i++)
+        if (image_readable(p, s, i) && !(late_mask & (1u << s->images[i].member)))
+            return true;
+    return late_mask == 0;
+}
+
+static struct segment *rebuild_choose(struct pool *p, uint32_t late_mask, uint32_t *image_out, struct image *target_out)
 {
     struct segment *best = NULL;
     uint32_t best_good = UINT32_MAX;
     for (uint32_t i = 0; i < p->segment_used; i++) {
         struct segment *s = &p->segments[i];
         uint32_t image = s->state == SEGMENT_UNUSED ? UINT32_MAX : rebuild_wants(p, s);
-        if (image == UINT32_MAX)
+        if (image == UINT32_MAX || !rebuild_has_source(p, s, late_mask))
             continue;
         uint32_t good = images_counting(p, s), slot;
         if (!rebuild_comes_before(s, good, best, best_good))
@@ -137,7 +150,7 @@ static struct segment *rebuild_choose(struct pool *p, uint32_t *image_out, struc
 
 struct rebuild_job *rebuild_job_of(const struct pool *p, const struct segment *s)
 {
-    for (uint32_t i = 0; p->rebuild && i < REBUILD_AT_ONCE; i++)
+    for (uint32_t i = 0; p->rebuild && i < REBUILD_JOBS_MAX; i++)
         if (p->rebuild->jobs[i] && p->rebuild->jobs[i]->segment == s)
             return p->rebuild->jobs[i];
     return NULL;
@@ -151,8 +164,8 @@ bool rebuild_paused(const struct pool *p)
 uint32_t rebuild_jobs_reading(const struct pool *p)
 {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < REBUILD_AT_ONCE; i++)
-        n += p->rebuild->jobs[i] && p->rebuild->jobs[i]->walk.pending > 0;
+    for (uint32_t i = 0; i < REBUILD_JOBS_MAX; i++)
+        n += p->rebuild->jobs[i] && p->rebuild->jobs[i]->walk.pending > 0 && !rebuild_job_waits_for(p->rebuild->jobs[i]);
     return n;
 }
 
@@ -162,23 +175,34 @@ void rebuild_count_bytes(struct pool *p, uint64_t bytes)
     p->rebuild->bytes_this_second += bytes;
 }
 
-void rebuild_job_over(struct rebuild_job *job, bool done)
+static void rebuild_try_later(struct segment *s, uint64_t now)
+{
+    s->rebuild_after_ns = now + (REBUILD_AGAIN_NS << s->rebuild_failures);
+    if (s->rebuild_failures < REBUILD_AGAIN_DOUBLED_MAX)
+        s->rebuild_failures++;
+}
+
+void rebuild_job_over(struct rebuild_job *job, struct segment *s, bool done)
 {
     struct pool *p = job->pool;
     struct rebuild *r = p->rebuild;
-    for (uint32_t i = 0; i < REBUILD_AT_ONCE; i++)
+    for (uint32_t i = 0; i < REBUILD_JOBS_MAX; i++)
         if (r->jobs[i] == job)
             r->jobs[i] = NULL;
     r->segments += done;
-    r->next_ns = done ? 0 : io_now_ns(p->io) + REBUILD_LOOK_NS * 4;
-    if (done)
-        pool_update_state(p);
+    r->next_ns = 0;
+    if (!done) {
+        rebuild_try_later(s, io_now_ns(p->io));
+        return;
+    }
+    s->rebuild_failures = 0;
+    pool_update_state(p);
 }
 
 static uint32_t rebuild_jobs(const struct rebuild *r)
 {
     uint32_t n = 0;
-    for (uint32_t i = 0; r && i < REBUILD_AT_ONCE; i++)
+    for (uint32_t i = 0; r && i < REBUILD_JOBS_MAX; i++)
         n += r->jobs[i] != NULL;
     return n;
 }
@@ -186,18 +210,25 @@ static uint32_t rebuild_jobs(const struct rebuild *r)
 static void rebuild_begin(struct rebuild *r)
 {
     struct pool *p = r->pool;
-    for (uint32_t i = 0; i < REBUILD_AT_ONCE; i++) {
+    uint32_t late_mask = 0, in_place = 0;
+    for (uint32_t i = 0; i < REBUILD_JOBS_MAX; i++) {
+        uint32_t waits_for = r->jobs[i] ? rebuild_job_waits_for(r->jobs[i]) : 0;
+        late_mask |= waits_for;
+        in_place += r->jobs[i] && waits_for == 0;
+    }
+    for (uint32_t i = 0; i < REBUILD_JOBS_MAX && in_place < REBUILD_AT_ONCE; i++) {
         struct image target;
         uint32_t image;
         if (r->jobs[i])
             continue;
-        struct segment *s = rebuild_choose(p, &image, &target);
+        struct segment *s = rebuild_choose(p, late_mask, &image, &target);
         if (s)
             r->jobs[i] = rebuild_job_start(p, s, image, target);
         if (!r->jobs[i]) {
             r->next_ns = io_now_ns(p->io) + REBUILD_LOOK_NS;
             break;
         }
+        in_place++;
     }
 }
 
@@ -250,7 +281,7 @@ void rebuild_step(struct pool *p)
     }
     struct rebuild *r = p->rebuild;
     rebuild_watch_deadline(r);
-    for (uint32_t i = 0; i < REBUILD_AT_ONCE; i++)
+    for (uint32_t i = 0; i < REBUILD_JOBS_MAX; i++)
         if (r->jobs[i])
             rebuild_job_step(r->jobs[i]);
     if (!r->paused && !p->stopping && p->mounted && io_now_ns(p->io) >= r->next_ns)
@@ -266,7 +297,7 @@ void rebuild_fini(struct pool *p)
 {
     struct rebuild *r = p->rebuild;
     p->rebuild = NULL;
-    for (uint32_t i = 0; r && i < REBUILD_AT_ONCE; i++) {
+    for (uint32_t i = 0; r && i < REBUILD_JOBS_MAX; i++) {
         if (!r->jobs[i])
             continue;
         walk_fini(&r->jobs[i]->walk);
@@ -287,7 +318,7 @@ void rebuild_pause(struct pool *p, bool paused)
 uint32_t rebuild_images_left(const struct pool *p)
 {
     uint32_t least = COPIES_MAX; /* of the segments under way: the least redundant decides how much the work may take */
-    for (uint32_t i = 0; p->rebuild && i < REBUILD_AT_ONCE; i++) {
+    for (uint32_t i = 0; p->rebuild && i < REBUILD_JOBS_MAX; i++) {
         uint32_t good = p->rebuild->jobs[i] ? segment_images_good(p, p->rebuild->jobs[i]->segment) : COPIES_MAX;
         least = good < least ? good : least;
     }

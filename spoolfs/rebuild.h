@@ -5,13 +5,18 @@
  *  RBL-2  the new image counts only after the table says so; a crash before leaves a slot nobody owns.
  *  RBL-3  it never aborts on a bad frame: what no image has is reported and passed over.
  *  RBL-4  the throttle's word comes before every read.
- *  RBL-5  at most REBUILD_AT_ONCE segments, each by one job with JOB_BUFFERS buffers: one is filled while others are written. */
+ *  RBL-5  at most REBUILD_AT_ONCE segments, each by one job with JOB_BUFFERS buffers: one is filled while others are written.
+ *  RBL-6  what waits for a member that refuses reads, or does not answer, holds up nobody else: a job that was refused is over and its
+ *         segment is tried again later and later; one whose read is out for JOB_LATE_NS is not one of REBUILD_AT_ONCE any more, as
+ *         long as REBUILD_JOBS_MAX are not reached, and no other begins on that member. */
 #ifndef REBUILD_H
 #define REBUILD_H
 
 #include "engine.h"
 
 #define REBUILD_AT_ONCE 8u /* each has one read under way: what keeps flash and network disks busy; 32 MiB of buffers while it runs */
+#define REBUILD_JOBS_MAX (2 * REBUILD_AT_ONCE) /* with those that wait for a member that does not answer */
+#define JOB_LATE_NS (10 * NS_PER_S) /* a drive works on a bad sector for some seconds; the job keeps what it has, and goes on when it is answered */
 #define REBUILD_BESIDE_MAIL 4u /* of these read while there is mail: what waits for a device is not paid for yet, and comes in a burst */
 #define JOB_BUFFERS 3u     /* a read is answered while two writes are not */
 
@@ -40,9 +45,10 @@ struct rebuild_job {
 struct rebuild_job *rebuild_job_start(struct pool *p, struct segment *s, uint32_t image, struct image target);
 void rebuild_job_step(struct rebuild_job *r);
 void rebuild_job_free(struct rebuild_job *r);
+uint32_t rebuild_job_waits_for(const struct rebuild_job *r); /* mask of members whose answer it waits for, for JOB_LATE_NS and more */
 
 /* rebuild.c */
-void rebuild_job_over(struct rebuild_job *r, bool done); /* it is no longer one of those under way */
+void rebuild_job_over(struct rebuild_job *r, struct segment *s, bool done); /* it is no longer one of those under way */
 struct rebuild_job *rebuild_job_of(const struct pool *p, const struct segment *s);
 bool rebuild_paused(const struct pool *p);
 uint32_t rebuild_jobs_reading(const struct pool *p);

@@ -28,6 +28,16 @@ static bool job_writes(const struct rebuild_job *r)
     return writing;
 }
 
+uint32_t rebuild_job_waits_for(const struct rebuild_job *r)
+{
+    uint32_t mask = 0;
+    if (r->walk.pending == 0 || io_now_ns(r->pool->io) - r->walk.read_ns < JOB_LATE_NS)
+        return 0;
+    for (uint32_t i = 0; i < r->segment->image_count; i++)
+        mask |= r->walk.out[i] ? 1u << r->segment->images[i].member : 0;
+    return mask;
+}
+
 static void job_end(struct rebuild_job *r, bool done)
 {
     struct pool *p = r->pool;
@@ -44,7 +54,7 @@ static void job_end(struct rebuild_job *r, bool done)
         s->dirty = true;
         p->dirty_segments++;
     }
-    rebuild_job_over(r, done);
+    rebuild_job_over(r, s, done);
     if (!job_writes(r))
         rebuild_job_free(r);
     else

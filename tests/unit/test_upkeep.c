@@ -178,6 +178,64 @@ static void a_crash_in_a_rebuild_is_repeated_and_ends_whole(void **state)
     all_readable();
 }
 
+static int setup_five(void **state)
+{
+    (void)state;
+    return setup_members(5);
+}
+
+static uint32_t below_copies(uint32_t members, bool there)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < w.pool->segment_used; i++) {
+        const struct segment *s = &w.pool->segments[i];
+        if (s->state == SEGMENT_SEALED && s->kind == SEGMENT_MAIL && (segment_members(s) == members) == there)
+            n += segment_images_good(w.pool, s) < 2;
+    }
+    return n;
+}
+
+/* The newest mail, which comes first, lies on a and b only; a and c vanish, and b answers no read. */
+static void b_answers_no_read(bool refuses)
+{
+    fill(400, 30000);
+    for (uint16_t t = 2; t < 5; t++)
+        w.ram.targets[t].present = false;
+    crash_and_mount();
+    fill(700, 30000);
+    for (uint16_t t = 2; t < 5; t++)
+        w.ram.targets[t].present = true;
+    crash_and_mount();
+    turns(100);
+    w.ram.fail[1] = refuses ? ERR_IO : ERR_OK;
+    w.ram.fail_kind = IO_READ;
+    w.ram.fail_one_kind = true;
+    w.ram.held[1] = !refuses;
+    w.ram.targets[0].present = w.ram.targets[2].present = false;
+    pass_seconds(8); /* until somebody talks to them */
+    assert_true(below_copies(3, true) > 8); /* as many as there are places for jobs */
+    assert_true(below_copies(3, false) > 0);
+    pass_seconds(40); /* less than the minute after which b counts as absent */
+    assert_int_equal(below_copies(3, false), 0); /* RBL-6 */
+    w.ram.fail[1] = ERR_OK;
+    w.ram.held[1] = false;
+    pass_seconds(120);
+    assert_int_equal(upkeep().rebuild.bytes_remaining, 0);
+    all_readable();
+}
+
+static void what_a_member_refuses_holds_up_no_other_segment(void **state)
+{
+    (void)state;
+    b_answers_no_read(true);
+}
+
+static void what_a_member_does_not_answer_holds_up_no_other_segment(void **state)
+{
+    (void)state;
+    b_answers_no_read(false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -187,6 +245,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_evacuated_member_ends_empty_and_can_be_removed, setup_four, teardown),
         cmocka_unit_test_setup_teardown(a_rebuild_makes_its_floor_beside_mail, setup, teardown),
         cmocka_unit_test_setup_teardown(a_suspect_member_is_a_better_place_than_none, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_a_member_refuses_holds_up_no_other_segment, setup_five, teardown),
+        cmocka_unit_test_setup_teardown(what_a_member_does_not_answer_holds_up_no_other_segment, setup_five, teardown),
         cmocka_unit_test_setup_teardown(a_crash_in_a_rebuild_is_repeated_and_ends_whole, setup_four, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
