@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What scrub, rebuild and bad members cost mail, and what mail leaves to them: interleaved windows, ratios of one run.
 
-    bench/upkeep.py [--bin build/release/bin] [--dir /var/tmp] [--only scrub,rebuild,slow,loss] [--pairs 30]
-                    [--window 10] [--size 1G] [--fill 256M] [--rate 0] [--one-arm 0] [--json FILE]
+    bench/upkeep.py [--bin build/release/bin] [--dir /var/tmp] [--only scrub,rebuild,slow,dead,loss] [--pairs 30]
+                    [--window 10] [--size 1G] [--sparse] [--fill 256M] [--rate 0] [--one-arm 0] [--json FILE]
 
 scrub, rebuild   steady mail at half of what the pool takes (--rate sets it), windows with the work paused and running in
                  turns; the ratio of p99 acceptance of each pair, its median and a 90 % interval of the median, whether all
                  that was offered was accepted, and what the work did in the windows in which it ran.
 slow             one member made 100 times slower under load: p99 by second, when the member left, and its evidence.
-loss             4 members under load, one killed, a second killed during the rebuild, a third with read errors on 1 % of
+dead             4 members under load, one killed: how long until all that it had is made again. The same --fill with another --size
+                 shows that live bytes count and not what a disk could hold.
+loss             4 members under load, one killed, a second killed when a quarter is rebuilt, a third with read errors on 1 % of
                  its reads: failed transactions, time until all that a living member has is whole again, what waits for the two,
                  whether it is there when they are back, and the ids of what was reported lost.
 --one-arm F      every member behind an arm that does one thing at a time, in F percent of the time a 7200 rpm disk takes
@@ -50,12 +52,30 @@ class Pool:
         self.conf = os.path.join(directory, "ironspool.conf")
         for name in ("state", "disks"):
             os.makedirs(os.path.join(directory, name))
+        self.paths, self.loops, self.process = {n: f"{directory}/disks/{n}.member" for n in NAMES}, [], None
+        if options.sparse:
+            self.attach()
         self.write("hold")
         self.tool("pool", "create", "--size", str(options.size))
-        self.process = None
+
+    def attach(self):
+        """Members as loop devices over files with holes: `pool create` writes all of a file, and of a device only its ends."""
+        for n, path in self.paths.items():
+            with open(path, "wb") as f:
+                f.truncate(self.options.size)
+            self.loops.append(subprocess.run(["losetup", "--find", "--show", "--direct-io=on", path], check=True,
+                                             stdout=subprocess.PIPE, text=True).stdout.strip())
+            self.paths[n] = self.loops[-1]
+
+    def close(self):
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+        for loop in self.loops:
+            subprocess.run(["losetup", "--detach", loop])
 
     def write(self, transport):
-        members = "\n".join(f'  member "{n}" {{ path = "{self.dir}/disks/{n}.member"  failure_domain = "{n}" }}' for n in NAMES)
+        members = "\n".join(f'  member "{n}" {{ path = "{self.paths[n]}"  failure_domain = "{n}" }}' for n in NAMES)
         with open(self.conf, "w") as f:
             f.write(f"""hostname = "bench.example.org"
 state_directory = "{self.dir}/state"
@@ -303,6 +323,40 @@ def slow(pool, rate):
     return result
 
 
+def dead(pool, rate):
+    """One member dies under load, and all of what it had is made again. What has to move are live bytes; what the member could hold
+    is said beside it."""
+    load, before_load, offered, accepted = Load(pool, rate, 20), load_average(), 0, 0
+    time.sleep(5)
+    used = next(m["bytes_used"] for m in pool.status()["members"] if m["name"] == "a")
+    before, began, first, largest = pool.did("rebuild"), time.monotonic(), None, 0
+    pool.tool("fault", "add", "vanish", "--member", "a", "--for", "3600s")
+    while time.monotonic() < began + 590:
+        s = pool.status()
+        left = s["rebuild"]["bytes_remaining"]
+        largest = max(largest, left)
+        first = first or (time.monotonic() if s["rebuild"]["state"] == "running" else None)
+        whole = time.monotonic()
+        done = first and left == 0 and s["pool"]["messages_below_copies"] == 0
+        if done or load.process.poll() is not None:
+            load.end()
+            offered, accepted = offered + load.offered, accepted + load.summary["accepted"]
+        if done:
+            break
+        if load.process.poll() is not None:
+            load = Load(pool, rate, 20)
+        time.sleep(0.2)
+    moved = pool.did("rebuild") - before
+    result = {"work": "dead", "member_bytes": pool.options.size, "used_bytes": used, "live_bytes": pool.options.fill, "rate": round(rate, 1),
+              "offered": offered, "accepted": accepted, "redundancy_lost_bytes": largest, "moved_bytes": moved,
+              "seconds_until_whole": round(whole - began, 1), "seconds_of_rebuild": first and round(whole - first, 1),
+              "below_copies": s["pool"]["messages_below_copies"], "load_average": [before_load, load_average()]}
+    print(f"dead     members of {pool.options.size / (1 << 30):.0f} GiB, {used / 1e6:.0f} MB of it in use: {largest / 1e6:.0f} MB had lost an image, "
+          f"all whole {result['seconds_until_whole']} s after the loss, {result['seconds_of_rebuild']} s after the rebuild began, beside "
+          f"{rate:.0f}/s; accepted {accepted} of {offered}; load average {before_load} -> {load_average()}", flush=True)
+    return result
+
+
 def loss(pool, rate):
     """What lies on the two members that are gone, and nowhere else, waits for them: it is the rest that has to be whole. When they
     are back nothing may be missing."""
@@ -310,18 +364,19 @@ def loss(pool, rate):
     time.sleep(5)
     began = time.monotonic()
     pool.tool("fault", "add", "vanish", "--member", "a", "--for", "3600s")
-    second, whole, left, since = None, None, None, began
+    second, whole, left, since, most = None, None, None, began, 0
     while time.monotonic() < began + 600:
         s = pool.status()
         now = time.monotonic()
-        if second is None and (s["rebuild"]["state"] == "running" or now > began + 40):
+        most = max(most, s["rebuild"]["bytes_remaining"])
+        if second is None and (now > began + 120 or 0 < s["rebuild"]["bytes_remaining"] < 0.75 * most):
             second = now
             pool.tool("fault", "add", "vanish", "--member", "b", "--for", "3600s")
             pool.tool("fault", "add", "read-error", "--member", "c", "--rate", "0.01", "--for", "3600s")
         rest = s["pool"]["messages_below_copies"], s["rebuild"]["bytes_remaining"], s["rebuild"]["state"] == "running"
         if rest != left:
             left, since = rest, now
-        if second and now > second + 20 and not rest[2] and (rest[0] == 0 or now > since + 30):
+        if second and now > second + 20 and not rest[2] and (rest[0] == 0 or now > since + 20):
             whole = since - began
             break
         time.sleep(0.5)
@@ -357,7 +412,7 @@ def main():
     p.add_argument("--bin", default="build/release/bin")
     p.add_argument("--smtpload", default="")
     p.add_argument("--dir", default="/var/tmp")
-    p.add_argument("--only", default="scrub,rebuild,slow,loss")
+    p.add_argument("--only", default="scrub,rebuild,slow,dead,loss")
     p.add_argument("--pairs", type=int, default=30)
     p.add_argument("--window", type=float, default=10)
     p.add_argument("--size", type=size_of, default=size_of("1G"))
@@ -365,6 +420,7 @@ def main():
     p.add_argument("--rate", type=float, default=0)
     p.add_argument("--sessions", type=int, default=20)
     p.add_argument("--one-arm", type=int, default=0)
+    p.add_argument("--sparse", action="store_true", help="members are loop devices over files with holes: needs root")
     p.add_argument("--json", default="")
     p.add_argument("--keep", action="store_true", help="leave the directory")
     o = p.parse_args()
@@ -384,14 +440,12 @@ def main():
                 results.append(pairs(pool, Scrub(pool) if what == "scrub" else Rebuild(pool), rate))
             elif what == "slow":
                 results.append(slow(pool, rate))
-            elif what == "loss":
-                results.append(loss(pool, rate))
+            elif what in ("dead", "loss"):
+                results.append((dead if what == "dead" else loss)(pool, rate))
             else:
-                raise SystemExit(f"{what}: scrub, rebuild, slow or loss")
+                raise SystemExit(f"{what}: scrub, rebuild, slow, dead or loss")
         finally:
-            if pool.process:
-                pool.process.kill()
-                pool.process.wait()
+            pool.close()
             if not o.keep:
                 shutil.rmtree(directory, ignore_errors=True)
     if o.json:
