@@ -613,9 +613,9 @@ void reader_close(struct reader *r);
 enum err reader_frame(struct reader *r, uint64_t offset, struct frame_view *view_out) MUST_CHECK;
 /* The next offset behind a bad place where any image has a frame head; ERR_NOT_FOUND: none within a frame's reach. */
 enum err reader_resync(struct reader *r, uint64_t offset, uint64_t *next_out) MUST_CHECK;
-/* Its header and the first frame behind it both say, whole, that another segment has lain there since. What cannot be read says
- * nothing. */
-enum err reader_slot_used_again(struct pool *p, struct segment_id id, const struct image *image, bool *again_out) MUST_CHECK;
+/* Its header and the first frame behind it both say, whole, that another segment has lain there since; or neither the header nor
+ * a block within a frame's reach is that segment's. What cannot be read says nothing. */
+enum err reader_slot_gone(struct pool *p, struct segment_id id, const struct image *image, bool *gone_out) MUST_CHECK;
 
 /* recover.c */
 /* Reads one table segment, through the members of `p`, from its TABLE on. The last frame may be torn; anything else that is

@@ -12,7 +12,7 @@
  * that recovery sealed, is walked once more over all images. MRG-4: what a half has freed it has retired, or moved to segments of
  * its own: the other's copy gives way only when an image of each segment of that half is here. Otherwise it stays live mail.
  * MRG-5: a place that one half only remembers, on a member of the other which lists no such segment and takes none for dead, counts
- * unless what lies there is another's: a half that was known by its image headers has freed without a mark that says so.
+ * unless what lies there is another's, or nobody's: a half that was known by its image headers has freed without a mark that says so.
  * Never: scans image headers (recover.c does, where the other half's table cannot be read). */
 #include "engine.h"
 
@@ -125,13 +125,12 @@ static void image_add(struct half *h, struct segment *s, const struct image *i, 
 }
 
 /* MRG-5 */
-static enum err merge_drop_used_again(struct half *h, struct segment *s, uint32_t i)
+static enum err merge_drop_gone(struct half *h, struct segment *s, uint32_t i)
 {
-    bool again = false;
-    enum err e = h->pool->members[s->images[i].member].present
-                     ? reader_slot_used_again(h->pool, s->id, &s->images[i], &again)
-                     : ERR_OK;
-    if (again)
+    bool gone = false;
+    enum err e = h->pool->members[s->images[i].member].present ? reader_slot_gone(h->pool, s->id, &s->images[i], &gone)
+                                                               : ERR_OK;
+    if (gone)
         image_drop(h->pool, s, i);
     return e;
 }
@@ -155,7 +154,7 @@ static enum err merge_strip(struct half *h)
             if (listed || dead || other)
                 image_drop(p, s, i);
             else
-                e = merge_drop_used_again(h, s, i);
+                e = merge_drop_gone(h, s, i);
         }
         s->chunks_only = s->chunks_only || (dead && s->image_count == 0); /* nothing is left of it, and nothing is lost */
     }
@@ -211,7 +210,7 @@ static enum err merge_segment(struct half *h, const struct segment *theirs)
     for (uint32_t i = 0; i < theirs->image_count && s->image_count == 0 && !s->chunks_only && !dead && e == ERR_OK; i++) {
         image_add(h, s, &theirs->images[i], true); /* where nobody contradicts */
         if (s->image_count > 0)
-            e = merge_drop_used_again(h, s, 0);
+            e = merge_drop_gone(h, s, 0);
     }
     s->chunks_only = s->chunks_only || (dead && s->image_count == 0);
     if (known)

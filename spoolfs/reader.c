@@ -225,24 +225,40 @@ enum err reader_resync(struct reader *r, uint64_t offset, uint64_t *next_out)
     return ERR_NOT_FOUND;
 }
 
-enum err reader_slot_used_again(struct pool *p, struct segment_id id, const struct image *image, bool *again_out)
+/* True: every block of `reach` could be read, and none is the head of a frame of that segment. */
+static bool slot_shows_nothing(struct reader *r)
+{
+    struct frame_view view;
+    bool all = true, found = false;
+    for (uint64_t at = BLOCK_BYTES; at < r->limit && at <= FRAME_BYTES_MAX && all && !found; at += BLOCK_BYTES) {
+        reader_fill(r, at, BLOCK_BYTES);
+        const uint8_t *bytes = reader_at(r, 0, at, BLOCK_BYTES);
+        all = bytes && !r->no_memory && r->fault[0] == ERR_OK;
+        found = all && verify_head(bytes, &r->pool->uuid, r->segment, at, &view) == ERR_OK;
+    }
+    return all && !found;
+}
+
+enum err reader_slot_gone(struct pool *p, struct segment_id id, const struct image *image, bool *gone_out)
 {
     struct member *m = &p->members[image->member];
-    uint64_t at = segment_image_offset(p, image);
-    uint8_t *block = sync_buffer(BLOCK_BYTES);
+    struct reader r;
     struct image_view head;
     struct frame_view frame;
-    *again_out = false;
-    if (!block)
-        return ERR_NO_MEMORY;
-    enum err e = member_readable(m) ? sync_read_member(m, at, block, BLOCK_BYTES) : ERR_MEMBER_GONE;
-    bool again = e == ERR_OK && image_head_decode(block, &head) == ERR_OK && uuid_equal(head.pool, p->uuid) &&
-                 uuid_equal(head.member, m->uuid) && head.slot == image->slot && !segment_id_equal(head.segment, id);
-    if (again)
-        e = sync_read_member(m, at + BLOCK_BYTES, block, BLOCK_BYTES);
-    *again_out = again && e == ERR_OK && verify_head(block, &p->uuid, id, BLOCK_BYTES, &frame) == ERR_IDENTITY;
-    free(block);
-    if (e == ERR_TIMEOUT)
-        member_leave(m, MEMBER_SLOW, "a read is not answered at mount");
-    return e == ERR_NO_MEMORY ? e : ERR_OK;
+    *gone_out = false;
+    enum err e = reader_open(&r, p, id, image, 1);
+    if (e != ERR_OK)
+        return e;
+    reader_fill(&r, 0, 2 * BLOCK_BYTES);
+    const uint8_t *bytes = reader_at(&r, 0, 0, 2 * BLOCK_BYTES);
+    bool read = bytes && !r.no_memory && r.fault[0] == ERR_OK;
+    bool whole = read && image_head_decode(bytes, &head) == ERR_OK && uuid_equal(head.pool, p->uuid) &&
+                 uuid_equal(head.member, m->uuid) && head.slot == image->slot;
+    bool another = whole && !segment_id_equal(head.segment, id) &&
+                   verify_head(bytes + BLOCK_BYTES, &p->uuid, id, BLOCK_BYTES, &frame) == ERR_IDENTITY;
+    bool ours = whole && segment_id_equal(head.segment, id);
+    *gone_out = another || (read && !ours && slot_shows_nothing(&r));
+    e = r.no_memory ? ERR_NO_MEMORY : ERR_OK;
+    reader_close(&r);
+    return e;
 }
