@@ -202,12 +202,34 @@ static bool place_is(const struct place *at, const struct compaction *c)
     return segment_id_equal(at->segment, c->victim->id) && at->frame == c->frame.offset && at->record == c->record.offset;
 }
 
+/* IDX-5 */
+static bool compact_copy_stays(const struct compaction *c, const struct index_query *q)
+{
+    bool stays = false;
+    for (uint32_t i = 0; i < q->copy_count; i++) {
+        const struct segment *s = segment_find(c->pool, q->copies[i]);
+        stays = stays || (s && s != c->victim && !(c->exchange && exchange_holds(c->pool, s)));
+    }
+    return stays;
+}
+
+static bool compact_answered_live(const struct compaction *c, const struct index_query *q)
+{
+    switch (q->kind) {
+    case INDEX_LOOKUP:
+        return q->entry_count == 1 && place_is(&q->entries[0].place, c);
+    case INDEX_COPIES:
+        return compact_copy_stays(c, q);
+    default:
+        return q->max > 0 && place_is(&q->chunks[0].place, c);
+    }
+}
+
 static void compact_on_answer(struct index_query *q, enum err e)
 {
     struct compaction *c = q->owner;
     c->asking = false;
-    bool live = e == ERR_OK && (q->kind == INDEX_LOOKUP ? q->entry_count == 1 && place_is(&q->entries[0].place, c)
-                                                        : q->max > 0 && place_is(&q->chunks[0].place, c));
+    bool live = e == ERR_OK && compact_answered_live(c, q);
     enum err copied = ERR_OK;
     if (live && !c->failed)
         copied = compact_copy(c, q->kind == INDEX_LOOKUP ? &q->entries[0] : NULL);
@@ -238,6 +260,13 @@ static bool compact_result_needed(struct compaction *c)
     return !goes && !(PLANTED(compact_drops_retire) && c->record.type == RECORD_RETIRE);
 }
 
+/* Other copies of the message keep a RETIRE, too, and the segment it lies in depends on them. */
+static bool compact_retire_may_be_needed(const struct compaction *c)
+{
+    return c->record.type == RECORD_RETIRE && !c->victim->chunks_only && !PLANTED(compact_drops_retire) &&
+           (c->victim->dep_count > 0 || c->victim->deps_overflowed);
+}
+
 static void compact_record(struct compaction *c)
 {
     switch (c->record.type) {
@@ -253,6 +282,10 @@ static void compact_record(struct compaction *c)
     case RECORD_MARK:
     case RECORD_RETIRE:
     case RECORD_STATE: {
+        if (!compact_result_needed(c) && compact_retire_may_be_needed(c)) {
+            compact_ask(c, INDEX_COPIES);
+            return;
+        }
         enum err e = compact_result_needed(c) ? compact_copy(c, NULL) : ERR_OK;
         c->have_record = e == ERR_BUSY;
         c->failed = c->failed || (e != ERR_OK && e != ERR_BUSY);

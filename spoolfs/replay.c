@@ -19,7 +19,7 @@ static void index_record_of(const struct record_view *v, struct segment_id segme
         .type = v->type,
         .moved = !segment_id_is_none(f->moved_from),
         .qid = v->qid,
-        .message_segment = v->message_segment,
+        .message_segment = v->type == RECORD_MESSAGE ? f->moved_from : v->message_segment,
         .place = {.segment = segment, .frame = f->offset, .frame_blocks = f->blocks, .record = v->offset,
                   .length = v->length, .sequence = f->sequence},
         .sequence = v->sequence,

@@ -126,6 +126,8 @@ enum err core_open(struct core *c)
     e = core_check_meta(c);
     if (e == ERR_OK)
         e = core_tell_all(c);
+    if (e == ERR_OK)
+        e = copies_look(c, &c->copies_known);
     store_abort(c->store);
     if (e == ERR_OK) {
         c->batch.counts = c->counts;

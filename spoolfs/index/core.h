@@ -107,6 +107,7 @@ struct core {
     bool replaying, rebuilding, replayed, damaged, framed;       /* framed: the last command ended a frame */
     uint64_t incarnation, batches;                   /* batches: committed */
     bool keep_chunks;                                /* no CHUNK is an orphan in this mount */
+    bool copies_known;                               /* there are rows of copies, or may be */
     struct map leases, retiring;                     /* retiring: a RETIRE is pending; not due any more */
     struct pending_record *records;
     struct pending_record **sorted;
@@ -160,6 +161,30 @@ enum err row_put(struct core *c, const struct key *k, struct bytes value) MUST_C
 enum err row_delete(struct core *c, const struct key *k) MUST_CHECK;
 bool batch_large(const struct core *c);
 enum err row_delete_all(struct core *c, const struct key *prefix, uint32_t max, uint32_t *count_out) MUST_CHECK;
+
+/* index_copies.c. In a replay: which messages of this id lie, or lay, in a segment besides the place they are known by, and whether a
+ * RETIRE is about that segment, and where one such lies. */
+struct tomb {
+    struct segment_id about, in;
+    struct digest hits[ITEMS_MAX];
+    uint32_t hit_count;
+    bool retired, changed;
+};
+enum err tomb_decode(struct bytes key, struct bytes value, struct tomb *t_out) MUST_CHECK;
+enum err tomb_put(struct core *c, struct queue_id qid, const struct tomb *t) MUST_CHECK;
+/* What the tombstones of one id say in the end: where copies are that no RETIRE is about, and where RETIREs. */
+struct settled {
+    struct segment_id copies[TOMBS_MAX + 1], retires[TOMBS_MAX];
+    uint32_t copy_count, retire_count;
+};
+enum err copies_settle(struct core *c, struct queue_id qid, const struct settled *s) MUST_CHECK;
+/* A RETIRE lies in `in`: it depends on all copies. */
+enum err copies_retired(struct core *c, struct queue_id qid, struct segment_id in) MUST_CHECK;
+/* A copy came to lie in `where`, out of `from`, of a message that was retired before. */
+enum err copies_late(struct core *c, struct queue_id qid, struct segment_id from, struct segment_id where) MUST_CHECK;
+enum err copies_freed(struct core *c, struct segment_id where) MUST_CHECK;
+enum err copies_look(struct core *c, bool *known_out) MUST_CHECK;
+enum err copies_list(struct core *c, struct queue_id qid, struct segment_id *where, uint32_t max, uint32_t *count_out) MUST_CHECK;
 
 /* index_apply.c: all pending records of one queue id, in order of arrival */
 enum err apply_group(struct core *c, const struct pending_record *const *records, uint32_t count) MUST_CHECK;

@@ -25,9 +25,6 @@ struct item {
     bool stored, changed, dead;
 };
 
-/* In a replay: which messages of this id lie, or lay, in a segment besides the place they are known by, and whether a
- * RETIRE is about that segment. */
-struct tomb { struct segment_id about; struct digest hits[ITEMS_MAX]; uint32_t hit_count; bool retired, changed; };
 struct chunk_op { uint32_t number; struct chunk_row row; };
 
 struct group {
@@ -158,17 +155,14 @@ static enum err group_load_items(struct group *g)
 static enum err group_load_tombs(struct group *g)
 {
     struct key from = key_tomb(g->qid, (struct segment_id){0});
-    struct bytes key, value, body;
+    struct bytes key, value;
     from.len = 17;
     enum err e = store_seek(g->core->store, key_bytes(&from), &key, &value);
     while (e == ERR_OK && key_begins(key, &from) && g->tomb_count < TOMBS_MAX) {
-        struct tomb t = {.about = key_segment_at(key, 17)};
-        if (value_open(key, value, &body) != ERR_OK || body.len < 1 || body.len > sizeof t.hits + 1)
-            return ERR_CORRUPT;
-        t.retired = *(const uint8_t *)body.at;
-        t.hit_count = (uint32_t)((body.len - 1) / sizeof t.hits[0]);
-        memcpy(t.hits, (const uint8_t *)body.at + 1, t.hit_count * sizeof t.hits[0]);
-        g->tombs[g->tomb_count++] = t;
+        e = tomb_decode(key, value, &g->tombs[g->tomb_count]);
+        if (e != ERR_OK)
+            return e;
+        g->tomb_count++;
         e = store_next(g->core->store, &key, &value);
     }
     return e == ERR_NOT_FOUND ? ERR_OK : e;
@@ -342,6 +336,8 @@ static bool tombs_hit(struct group *g, const struct index_record *r)
             tomb_note_hit(t, r->digest);
         hit = hit || (t->retired && tomb_has_hit(t, r->digest));
     }
+    if (hit)
+        group_note_copy(g, r->place.segment, r->digest);
     return hit;
 }
 
@@ -353,15 +349,17 @@ static void item_die(struct item *it)
     it->dead = true;
 }
 
-static void apply_message(struct group *g, const struct index_record *r)
+static enum err apply_message(struct group *g, const struct index_record *r)
 {
     struct core *c = g->core;
     struct item *it = group_item(g, r->digest);
     if (c->replaying && !PLANTED(resurrect_retired) && tombs_hit(g, r)) {
         group_check_conflict(g, r->digest, &r->place);
-        if (it)
+        if (it && !it->dead) {
+            group_note_copy(g, it->m.place.segment, r->digest);
             item_die(it);
-        return;
+        }
+        return ERR_OK;
     }
     if (it && !it->dead) {
         bool same = segment_id_equal(it->m.place.segment, r->place.segment) && it->m.place.frame == r->place.frame &&
@@ -370,14 +368,17 @@ static void apply_message(struct group *g, const struct index_record *r)
         if (c->replaying)
             wins = place_wins(c, &r->place, r->moved, &it->m.place, it->m.moved);
         if (same)
-            return;
+            return ERR_OK;
         group_note_copy(g, wins ? it->m.place.segment : r->place.segment, r->digest);
         if (wins)
             item_move(it, r);
-        return;
+        return ERR_OK;
     }
-    if (!it && (!r->moved || c->replaying)) /* else it was retired meanwhile */
+    if (r->moved && !c->replaying) /* it was retired meanwhile */
+        return copies_late(c, g->qid, r->message_segment, r->place.segment);
+    if (!it)
         item_new(g, r);
+    return ERR_OK;
 }
 
 /* --- RETIRE, MARK, STATE --- */
@@ -387,11 +388,14 @@ static struct segment_id record_about(const struct index_record *r)
     return segment_id_is_none(r->message_segment) ? r->place.segment : r->message_segment;
 }
 
-static void tomb_add(struct group *g, struct segment_id about)
+static void tomb_add(struct group *g, struct segment_id about, struct segment_id in)
 {
     struct tomb *t = group_tomb(g, about);
-    if (t && !t->retired)
+    bool later = t && (in.incarnation != t->in.incarnation ? in.incarnation > t->in.incarnation : in.counter > t->in.counter);
+    if (t && (!t->retired || later)) {
+        t->in = in; /* one is enough: it goes when no copy is left, or leaves the RETIRE behind in another */
         t->retired = t->changed = true;
+    }
     for (uint32_t i = 0; i < g->item_count; i++) {
         struct item *it = &g->items[i];
         bool here = segment_id_equal(it->m.place.segment, about) || (t && tomb_has_hit(t, it->m.digest));
@@ -399,6 +403,7 @@ static void tomb_add(struct group *g, struct segment_id about)
             continue;
         if (t)
             tomb_note_hit(t, it->m.digest);
+        group_note_copy(g, it->m.place.segment, it->m.digest);
         item_die(it);
     }
 }
@@ -422,7 +427,7 @@ static enum err apply_retire(struct group *g, const struct index_record *r)
 {
     struct core *c = g->core;
     if (c->replaying) {
-        tomb_add(g, record_about(r));
+        tomb_add(g, record_about(r), r->place.segment);
         return ERR_OK;
     }
     struct item *it = group_meant(g, record_about(r));
@@ -430,6 +435,8 @@ static enum err apply_retire(struct group *g, const struct index_record *r)
         return ERR_OK;
     /* found elsewhere than the RETIRE says: it is needed as long as that place is, too */
     enum err e = batch_dep(c, r->place.segment, it->m.place.segment);
+    if (e == ERR_OK)
+        e = copies_retired(c, g->qid, r->place.segment);
     item_die(it);
     group_purge(g);
     return e;
@@ -565,14 +572,8 @@ static enum err group_write(struct group *g)
         e = item_write(c, &g->items[i]);
     }
     for (uint32_t i = 0; i < g->tomb_count && e == ERR_OK; i++) {
-        struct tomb *t = &g->tombs[i];
-        struct key k = key_tomb(g->qid, t->about);
-        uint8_t buffer[CHECK_BYTES + 1 + sizeof t->hits], body[1 + sizeof t->hits];
-        size_t hits = t->hit_count * sizeof t->hits[0];
-        body[0] = t->retired;
-        memcpy(body + 1, t->hits, hits);
-        if (t->changed)
-            e = row_put(c, &k, value_seal(&k, buffer, body, 1 + hits));
+        if (g->tombs[i].changed)
+            e = tomb_put(c, g->qid, &g->tombs[i]);
     }
     struct key side = key_side(g->qid);
     if (e == ERR_OK && g->side_changed && g->side_there)
@@ -605,12 +606,13 @@ static enum err apply_one(struct group *g, const struct pending_record *p, bool 
     }
     bool result = r->type == RECORD_MARK || r->type == RECORD_RETIRE || r->type == RECORD_STATE;
     enum err e = result ? batch_dep(c, r->place.segment, r->message_segment) : ERR_OK;
+    if (e == ERR_OK && r->type == RECORD_RETIRE && r->moved && !c->replaying)
+        e = copies_retired(c, g->qid, r->place.segment);
     if (e != ERR_OK || (result && r->moved && !c->replaying))
         return e; /* a copy: only its place counts */
     switch (r->type) {
     case RECORD_MESSAGE:
-        apply_message(g, r);
-        return ERR_OK;
+        return apply_message(g, r);
     case RECORD_CHUNK:
         return apply_chunk(g, r);
     case RECORD_MARK:

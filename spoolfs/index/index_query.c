@@ -282,6 +282,16 @@ static enum err answer_chunks(struct core *c, struct index_query *q)
     return count ? ERR_OK : ERR_NOT_FOUND;
 }
 
+/* --- COPIES --- */
+
+static enum err answer_copies(struct core *c, struct index_query *q)
+{
+    q->copies = result_bytes(q->result, INDEX_COPIES_MAX * (uint32_t)sizeof *q->copies);
+    if (!q->copies)
+        return ERR_NO_MEMORY;
+    return copies_list(c, q->qid, q->copies, INDEX_COPIES_MAX, &q->copy_count);
+}
+
 /* --- SUMMARY, DOMAINS --- */
 
 static enum err answer_summary(struct core *c, struct index_query *q)
@@ -421,6 +431,8 @@ static enum err answer(struct core *c, struct index_query *q)
         return answer_live(c, q);
     case INDEX_CHUNKS:
         return answer_chunks(c, q);
+    case INDEX_COPIES:
+        return answer_copies(c, q);
     case INDEX_SUMMARY:
         return answer_summary(c, q);
     case INDEX_DOMAINS:

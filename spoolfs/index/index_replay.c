@@ -12,7 +12,7 @@
 
 /* --- freed --- */
 
-struct freed { const struct segment_id *ids; uint32_t count; };
+struct freed { const struct segment_id *ids; uint32_t count; bool copies; };
 
 /* Rows (kind, a, b) and their mirror images go; whoever stands on the far side is told again. */
 static enum err freed_pairs(struct core *c, char kind, char mirror, struct segment_id a)
@@ -40,7 +40,7 @@ static enum err freed_pairs(struct core *c, char kind, char mirror, struct segme
 
 static enum err freed_step(struct core *c, void *arg)
 {
-    const struct freed *f = arg;
+    struct freed *f = arg;
     enum err e = ERR_OK;
     for (uint32_t i = 0; i < f->count && e == ERR_OK; i++) {
         struct key k = key_segment('s', f->ids[i]);
@@ -48,19 +48,23 @@ static enum err freed_step(struct core *c, void *arg)
         if (e == ERR_OK)
             e = freed_pairs(c, 'p', 'q', f->ids[i]);
         if (e == ERR_OK)
+            e = copies_freed(c, f->ids[i]);
+        if (e == ERR_OK)
             e = store_del(c->store, key_bytes(&k));
         if (e == ERR_NOT_FOUND)
             e = ERR_OK;
     }
     for (uint32_t i = 0; i < f->count && e == ERR_OK; i++) /* one of them may have depended on another */
         batch_forget(c, f->ids[i]);
-    return e;
+    return e == ERR_OK ? copies_look(c, &f->copies) : e;
 }
 
 enum err core_freed(struct core *c, const struct segment_id *ids, uint32_t count)
 {
-    struct freed f = {ids, count};
-    return core_transact(c, freed_step, &f);
+    struct freed f = {ids, count, false};
+    enum err e = core_transact(c, freed_step, &f);
+    c->copies_known = e == ERR_OK ? f.copies : c->copies_known;
+    return e;
 }
 
 /* --- begin --- */
@@ -78,50 +82,75 @@ enum err core_replay_begin(struct core *c, bool rebuild)
     enum err e = rebuild ? core_transact(c, rebuild_step, NULL) : ERR_OK;
     if (e == ERR_OK)
         c->replaying = true;
+    c->copies_known = c->copies_known && !(e == ERR_OK && rebuild);
     c->rebuilding = c->rebuilding || (e == ERR_OK && rebuild);
     return e;
 }
 
 /* --- end --- */
 
+struct look { uint32_t messages, meant; struct digest digest; struct segment_id where; bool retired; struct settled settled; };
+
+static enum err settle_messages(struct core *c, struct queue_id qid, struct look *l)
+{
+    struct key messages = key_messages(qid);
+    struct bytes key, value;
+    enum err e = store_seek(c->store, key_bytes(&messages), &key, &value);
+    while (e == ERR_OK && key_begins(key, &messages) && l->messages < 2) {
+        struct message m;
+        if ((e = message_decode(key, value, &m)) != ERR_OK)
+            return e;
+        l->digest = m.digest;
+        l->where = m.place.segment;
+        l->messages++;
+        e = store_next(c->store, &key, &value);
+    }
+    l->meant = l->messages;
+    return e == ERR_NOT_FOUND ? ERR_OK : e;
+}
+
+static enum err settle_tombs(struct core *c, const struct key *tombs, struct look *l)
+{
+    struct bytes key, value;
+    struct settled *s = &l->settled;
+    enum err e = store_seek(c->store, key_bytes(tombs), &key, &value);
+    for (uint32_t n = 0; e == ERR_OK && key_begins(key, tombs) && n < TOMBS_MAX; n++) {
+        struct tomb t;
+        if ((e = tomb_decode(key, value, &t)) != ERR_OK)
+            return e;
+        l->retired = l->retired || t.retired;
+        if (t.retired)
+            s->retires[s->retire_count++] = t.in;
+        else if (t.hit_count > 0)
+            s->copies[s->copy_count++] = t.about;
+        for (uint32_t i = 0; i < t.hit_count; i++)
+            l->meant += !digest_equal(t.hits[i], l->digest);
+        e = store_next(c->store, &key, &value);
+    }
+    return e == ERR_NOT_FOUND ? ERR_OK : e;
+}
+
 /* One message of this id, and every tombstone that hit one hit this: then it is the one that was retired. */
 static enum err tomb_settle(struct core *c, struct queue_id qid)
 {
-    struct key tombs = key_tomb(qid, (struct segment_id){0}), messages = key_messages(qid);
-    struct bytes key, value, body;
-    struct digest digest = {0};
-    uint32_t count = 0, ignored;
-    bool retired = false;
+    struct key tombs = key_tomb(qid, (struct segment_id){0});
+    struct look l = {0};
+    uint32_t ignored;
     tombs.len = 17;
-    enum err e = store_seek(c->store, key_bytes(&messages), &key, &value);
-    while (e == ERR_OK && key_begins(key, &messages) && count < 2) {
-        digest = key_digest_at(key, 17);
-        count++;
-        e = store_next(c->store, &key, &value);
-    }
-    uint32_t messages_left = count;
-    if (e == ERR_OK || e == ERR_NOT_FOUND)
-        e = store_seek(c->store, key_bytes(&tombs), &key, &value);
-    while (e == ERR_OK && key_begins(key, &tombs)) {
-        if (value_open(key, value, &body) != ERR_OK || body.len < 1)
-            return ERR_CORRUPT;
-        retired = retired || *(const uint8_t *)body.at;
-        for (size_t at = 1; at + sizeof digest <= body.len; at += sizeof digest) {
-            struct digest hit;
-            memcpy(&hit, (const uint8_t *)body.at + at, sizeof hit);
-            count += !digest_equal(hit, digest);
-        }
-        e = store_next(c->store, &key, &value);
-    }
-    if (e == ERR_OK || e == ERR_NOT_FOUND)
+    enum err e = settle_messages(c, qid, &l);
+    if (e == ERR_OK)
+        e = settle_tombs(c, &tombs, &l);
+    if (e == ERR_OK)
         e = row_delete_all(c, &tombs, UINT32_MAX, &ignored);
-    if (e != ERR_OK || !retired || PLANTED(resurrect_retired))
-        return e;
-    if (messages_left == 1 && count == 1) {
-        e = apply_drop(c, qid, digest);
-        messages_left = 0;
-    }
-    return e == ERR_OK && messages_left == 0 ? apply_drop_chunks(c, qid) : e;
+    bool drop = l.retired && l.messages == 1 && l.meant == 1 && !PLANTED(resurrect_retired);
+    if (drop)
+        l.settled.copies[l.settled.copy_count++] = l.where;
+    if (e == ERR_OK)
+        e = copies_settle(c, qid, &l.settled);
+    if (e == ERR_OK && drop)
+        e = apply_drop(c, qid, l.digest);
+    bool gone = drop || (l.retired && l.messages == 0);
+    return e == ERR_OK && gone && !PLANTED(resurrect_retired) ? apply_drop_chunks(c, qid) : e;
 }
 
 static enum err tombs_step(struct core *c, void *arg)

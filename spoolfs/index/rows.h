@@ -9,6 +9,7 @@
  *   a arrival qid digest                 messages by age
  *   s segment                            watermark, live counts
  *   p segment about / q about segment    `segment` depends on `about`, both ways round
+ *   y qid segment / z segment qid        `segment` holds a copy of a message besides the place it is known by, both ways round
  *   t qid segment                        tombstone: a RETIRE said that the message lay in `segment`   (replay only)
  *   k qid                                results that came before their MESSAGE                       (replay only) */
 #ifndef INDEX_ROWS_H

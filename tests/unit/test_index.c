@@ -316,6 +316,90 @@ static void compaction_moves_places_and_revives_nothing(enum kind kind)
     world_end(&w);
 }
 
+static bool depends(const struct index_segment *s, uint64_t on)
+{
+    bool found = false;
+    for (uint32_t i = 0; i < s->dep_count; i++)
+        found = found || segment_id_equal(s->deps[i], seg(on));
+    return found;
+}
+
+static uint32_t copies(struct world *w, uint64_t id)
+{
+    struct index_query q = {.kind = INDEX_COPIES, .qid = qid(id)};
+    assert_int_equal(ask(w, &q), ERR_OK);
+    uint32_t count = q.copy_count;
+    index_query_fini(&q);
+    return count;
+}
+
+/* IDX-5: halves that ran apart have moved one message, each to a place of its own. */
+static void a_retire_is_kept_by_every_copy_that_a_replay_saw(enum kind kind)
+{
+    struct world w;
+    struct index_entry e;
+    world_start(&w, kind);
+    assert_int_equal(index_replay_begin(w.index, true), ERR_OK);
+    feed(&w, message(1, 4, 1)); /* the later one: known by it */
+    feed(&w, message(1, 3, 1));
+    feed(&w, message(2, 6, 1)); /* retired already, and the RETIRE is about the first */
+    feed(&w, result(RECORD_RETIRE, 2, 8, 6, 0));
+    feed(&w, message(2, 7, 1));
+    feed(&w, result(RECORD_RETIRE, 3, 8, 60, 0)); /* the place it names is not there any more */
+    feed(&w, message(3, 9, 1));
+    assert_int_equal(index_replay_end(w.index), ERR_OK);
+    settle(&w);
+    assert_int_equal(lookup(&w, 1, &e), ERR_OK);
+    assert_true(segment_id_equal(e.place.segment, seg(4)));
+    assert_int_equal(lookup(&w, 2, &e), ERR_NOT_FOUND);
+    assert_int_equal(lookup(&w, 3, &e), ERR_NOT_FOUND);
+    assert_int_equal(copies(&w, 1), 1);
+    assert_int_equal(copies(&w, 2), 1);
+    assert_int_equal(copies(&w, 3), 1);
+    assert_int_equal(copies(&w, 4), 0);
+    assert_true(depends(segment(&w, 8), 6) && depends(segment(&w, 8), 7) && depends(segment(&w, 8), 9));
+    feed(&w, result(RECORD_RETIRE, 1, 10, 4, 0));
+    settle(&w);
+    assert_true(depends(segment(&w, 10), 4) && depends(segment(&w, 10), 3));
+    struct made moved = result(RECORD_RETIRE, 1, 11, 4, 0); /* by a compaction of its segment */
+    moved.r.moved = true;
+    feed(&w, moved);
+    settle(&w);
+    assert_true(depends(segment(&w, 11), 4) && depends(segment(&w, 11), 3));
+    assert_int_equal(index_freed(w.index, (struct segment_id[]){seg(4), seg(3)}, 2), ERR_OK);
+    settle(&w);
+    assert_int_equal(copies(&w, 1), 0);
+    assert_int_equal(segment(&w, 10)->dep_count, 0);
+    assert_int_equal(segment(&w, 11)->dep_count, 0);
+    assert_int_equal(copies(&w, 2), 1);
+    world_end(&w);
+}
+
+/* IDX-5: a compaction wrote it while the RETIRE was on its way. */
+static void a_copy_that_came_after_the_retire_keeps_it(enum kind kind)
+{
+    struct world w;
+    struct index_entry e;
+    for (uint32_t together = 0; together < 2; together++) {
+        world_start(&w, kind);
+        live(&w);
+        feed(&w, message(1, 1, 1));
+        settle(&w);
+        feed(&w, result(RECORD_RETIRE, 1, 5, 1, 0));
+        if (!together)
+            settle(&w);
+        struct made m = message(1, 4, 9);
+        m.r.moved = true;
+        m.r.message_segment = seg(1); /* out of it */
+        feed(&w, m);
+        settle(&w);
+        assert_int_equal(lookup(&w, 1, &e), ERR_NOT_FOUND);
+        assert_int_equal(copies(&w, 1), 1);
+        assert_true(depends(segment(&w, 5), 1) && depends(segment(&w, 5), 4));
+        world_end(&w);
+    }
+}
+
 static void nothing_is_due_before_the_replay_ended(enum kind kind)
 {
     struct world w;
@@ -731,6 +815,8 @@ static void a_full_ring_takes_nothing_and_tells_when_there_is_room(void **state)
     X(the_end_of_a_replay_drops_chunks_of_earlier_mounts_only)                                                         \
     X(chunks_wait_for_a_member_that_may_hold_their_message)                                                            \
     X(compaction_moves_places_and_revives_nothing)                                                                     \
+    X(a_retire_is_kept_by_every_copy_that_a_replay_saw)                                                                \
+    X(a_copy_that_came_after_the_retire_keeps_it)                                                                      \
     X(nothing_is_due_before_the_replay_ended)                                                                          \
     X(two_messages_with_one_queue_id_are_both_kept)                                                                    \
     X(domains_are_counted)                                                                                             \

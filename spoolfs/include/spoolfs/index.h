@@ -8,7 +8,8 @@
  *         before its MESSAGE leaves a tombstone; of two STATEs the higher sequence wins; a MESSAGE seen twice (hedge,
  *         compaction) with one digest is one message; with another digest it is a second message (index_on_conflict).
  *  IDX-3  every value carries a check; a value that fails it counts as index damage: on_damage, never a wrong answer.
- *  IDX-4  index_feed never blocks; when the ring is full it says ERR_INDEX_LAG and nothing was taken. */
+ *  IDX-4  index_feed never blocks; when the ring is full it says ERR_INDEX_LAG and nothing was taken.
+ *  IDX-5  a segment with a RETIRE depends on every segment known to hold a copy of the message (index_copies.c). */
 #ifndef SPOOLFS_INDEX_H
 #define SPOOLFS_INDEX_H
 
@@ -105,6 +106,7 @@ enum index_query_kind {
     INDEX_LIST,     /* from cursor on, in order of qid; cursor and `more` come back */
     INDEX_LIVE,     /* qids[]: live[i] says whether that message is in the index */
     INDEX_CHUNKS,   /* qid: places[i] of CHUNKs first.. ; max: how many came back; ERR_LOST: `first` is missing */
+    INDEX_COPIES,   /* qid: segments that hold a copy besides the place it is known by, or that it was retired at */
     INDEX_SUMMARY,  /* counters */
     INDEX_DOMAINS,  /* per destination: messages, recipients, oldest; at most max */
     INDEX_BARRIER,  /* done when everything fed before is applied; `sync`: and on stable storage */
@@ -138,6 +140,8 @@ struct index_query {
     bool more;
     bool *live;
     struct { struct place place; struct digest digest; } *chunks;
+    struct segment_id *copies;
+    uint32_t copy_count;
     struct index_counts counts;
     struct index_domain *domains;
     uint32_t domain_count;
@@ -146,6 +150,7 @@ struct index_query {
     void *result;
     enum err answer;
 };
+#define INDEX_COPIES_MAX 64u
 #define INDEX_QUERY_ENTRIES_MAX 1024u          /* entries in one answer */
 #define INDEX_QUERY_BYTES_MAX ((uint32_t)(1024 * 1024)) /* and their bytes, except that one entry always fits */
 
