@@ -11,7 +11,7 @@ scrub, rebuild   steady mail at half of what the pool takes (--rate sets it), wi
 slow             one member made 100 times slower under load: p99 by second, when the member left, and its evidence.
 dead             4 members under load, one killed: how long until all that it had is made again. The same --fill with another --size
                  shows that live bytes count and not what a disk could hold.
-loss             4 members under load, one killed, a second killed when a quarter is rebuilt, a third with read errors on 1 % of
+loss             4 members under load, one killed, a second killed when a quarter is rebuilt, a third with 1 % of its blocks
                  its reads: failed transactions, time until all that a living member has is whole again, what waits for the two,
                  whether it is there when they are back, and the ids of what was reported lost.
 --one-arm F      every member behind an arm that does one thing at a time, in F percent of the time a 7200 rpm disk takes
@@ -372,7 +372,7 @@ def loss(pool, rate):
         if second is None and (now > began + 120 or 0 < s["rebuild"]["bytes_remaining"] < 0.75 * most):
             second = now
             pool.tool("fault", "add", "vanish", "--member", "b", "--for", "3600s")
-            pool.tool("fault", "add", "read-error", "--member", "c", "--rate", "0.01", "--for", "3600s")
+            pool.tool("fault", "add", "media-error", "--member", "c", "--rate", "0.01", "--for", "3600s")
         rest = s["pool"]["messages_below_copies"], s["rebuild"]["bytes_remaining"], s["rebuild"]["state"] == "running"
         if rest != left:
             left, since = rest, now

@@ -195,6 +195,9 @@ static bool answers_itself(struct carrier *c)
     case INJECT_WRITE_ERROR:
         c->answer = ERR_IO;
         return true;
+    case INJECT_MEDIA_ERROR:
+        c->answer = ERR_MEDIA;
+        return true;
     case INJECT_FULL:
         c->answer = ERR_MEMBER_FULL;
         return true;

@@ -3,6 +3,7 @@
 #include "inject_parts.h"
 
 #include <base/assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct { const char *word, *text; } kinds[] = {
@@ -51,6 +52,7 @@ static bool kind_hits(enum inject_kind kind, const struct io_op *op)
     case INJECT_MISDIRECTED_READ:
     case INJECT_STALE_READ:
     case INJECT_READ_ERROR:
+    case INJECT_MEDIA_ERROR:
         return op->kind == IO_READ;
     case INJECT_FLUSH_ERROR:
     case INJECT_FLUSH_LIE:
@@ -73,8 +75,40 @@ static bool fault_covers(const struct inject_io *j, const struct inject_fault *f
     return f->target == op->target && inside && io_now_ns(j->under) < f->until_ns;
 }
 
-static bool fault_chooses(struct inject_fault *f)
+/* --- bad blocks --- */
+
+static bool block_is_bad(const struct inject_fault *f, uint64_t block)
 {
+    struct prng of_block = {.state = f->seed ^ (block + 1) * UINT64_C(0xd1b54a32d192ed03)};
+    bool chosen = f->rate >= 1.0 || (double)(prng_next(&of_block) >> 11) * 0x1p-53 < f->rate;
+    return chosen && !(f->written[block / 8] & (1u << (block % 8)));
+}
+
+static bool meets_bad_block(const struct inject_fault *f, const struct io_op *op)
+{
+    uint64_t from = op->offset > f->from ? op->offset : f->from, end = op->offset + op->length;
+    end = end < f->to ? end : f->to;
+    for (uint64_t block = from / BLOCK_BYTES; block * BLOCK_BYTES < end; block++)
+        if (block_is_bad(f, block))
+            return true;
+    return false;
+}
+
+void fault_note_write(struct inject_io *j, const struct io_op *op)
+{
+    for (uint32_t i = 0; i < j->count && op->kind == IO_WRITE; i++) {
+        struct inject_fault *f = &j->faults[i];
+        if (f->kind != INJECT_MEDIA_ERROR || f->target != op->target)
+            continue;
+        for (uint64_t at = op->offset; at < op->offset + op->length; at += BLOCK_BYTES)
+            f->written[at / BLOCK_BYTES / 8] |= (uint8_t)(1u << (at / BLOCK_BYTES % 8));
+    }
+}
+
+static bool fault_chooses(struct inject_fault *f, const struct io_op *op)
+{
+    if (f->kind == INJECT_MEDIA_ERROR)
+        return meets_bad_block(f, op);
     return f->rate >= 1.0 || (double)(prng_next(&f->prng) >> 11) * 0x1p-53 < f->rate;
 }
 
@@ -83,7 +117,7 @@ struct inject_fault *fault_of_kind(struct inject_io *j, const struct io_op *op, 
 {
     for (uint32_t i = 0; i < j->count; i++) {
         struct inject_fault *f = &j->faults[i];
-        if (f->kind == kind && kind_hits(kind, op) && fault_covers(j, f, op) && fault_chooses(f))
+        if (f->kind == kind && kind_hits(kind, op) && fault_covers(j, f, op) && fault_chooses(f, op))
             return f;
     }
     return NULL;
@@ -96,7 +130,7 @@ struct inject_fault *fault_that_changes(struct inject_io *j, const struct io_op 
         struct inject_fault *f = &j->faults[i];
         bool only_late = f->kind == INJECT_SLOW || f->kind == INJECT_ONE_ARM || f->kind == INJECT_STALL;
         if (!only_late && kind_hits(f->kind, op) && fault_covers(j, f, op) &&
-            fault_chooses(f))
+            fault_chooses(f, op))
             return f;
     }
     return NULL;
@@ -145,6 +179,8 @@ static void end_fault(struct inject_io *j, uint32_t i, bool cleared)
     j->count--;
     for (uint32_t n = 0; n < INJECT_STALE_BLOCKS && f.kind == INJECT_STALE_READ; n++)
         j->stale[n].used = j->stale[n].used && j->stale[n].target != f.target;
+    free(f.written);
+    f.written = NULL;
     if (j->hooks.ended)
         j->hooks.ended(j->hooks.owner, &f, cleared);
 }
@@ -191,6 +227,12 @@ enum err inject_add(struct inject_io *j, const struct inject_fault *wanted, uint
         e = ERR_BUSY;
     if (e != ERR_OK)
         return e;
+    uint8_t *written = NULL;
+    if (wanted->kind == INJECT_MEDIA_ERROR) {
+        written = calloc(io_target(j->under, wanted->target)->bytes / BLOCK_BYTES / 8 + 1, 1);
+        if (!written)
+            return ERR_NO_MEMORY;
+    }
     *id_out = ++j->last_id;
     if (wanted->kind == INJECT_RETURN)
         return ERR_OK;
@@ -198,6 +240,7 @@ enum err inject_add(struct inject_io *j, const struct inject_fault *wanted, uint
     *f = *wanted;
     f->id = *id_out;
     f->injected = 0;
+    f->written = written;
     f->prng.state = f->seed;
     if (f->kind == INJECT_ONE_ARM)
         j->arms[f->target] = (struct inject_arm){.read_end = UINT64_MAX};

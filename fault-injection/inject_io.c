@@ -36,6 +36,7 @@ static void inject_submit(struct io *io, struct io_op *op)
     if (j->count) {
         if (hold(j, op))
             return;
+        fault_note_write(j, op);
         f = fault_that_changes(j, op);
         slow = fault_of_kind(j, op, INJECT_SLOW);
         arm = fault_of_kind(j, op, INJECT_ONE_ARM);
@@ -194,6 +195,8 @@ void inject_io_close(struct inject_io **inject)
     }
     for (struct link *l; (l = link_pop(&j->held)) != NULL;)
         free(CONTAINER_OF(l, struct held, link));
+    for (uint32_t i = 0; i < j->count; i++)
+        free(j->faults[i].written);
     free(j->stale_bytes);
     free(j);
 }

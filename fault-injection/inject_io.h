@@ -24,6 +24,7 @@
     X(MISDIRECTED_READ, "misdirected-read", "a read returns another place's bytes")                                   \
     X(STALE_READ, "stale-read", "a read returns what was there before the last write")                                \
     X(READ_ERROR, "read-error", "a read ends in an input/output error")                                               \
+    X(MEDIA_ERROR, "media-error", "`rate` of the blocks cannot be read, always the same ones, until they are written")   \
     X(WRITE_ERROR, "write-error", "a write ends in an input/output error")                                            \
     X(FLUSH_ERROR, "flush-error", "a flush or a durable write ends in an input/output error")                         \
     X(FLUSH_LIE, "flush-lie", "a flush says it succeeded and nothing was flushed")                                    \
@@ -53,13 +54,14 @@ struct inject_fault {
     uint32_t id;            /* given by inject_add */
     enum inject_kind kind;
     uint16_t target;
-    double rate;            /* of the operations it could hit: above 0, at most 1 */
+    double rate;            /* of the operations it could hit: above 0, at most 1; INJECT_MEDIA_ERROR: of the blocks */
     uint32_t factor;        /* INJECT_SLOW: times; INJECT_ONE_ARM: percent of the time a 7200 rpm disk takes */
     uint64_t from, to;      /* bytes of the member; to is exclusive */
     uint64_t seed;
     uint64_t until_ns;      /* io_now_ns when it ends */
     uint64_t injected;      /* operations so far */
     struct prng prng;       /* private */
+    uint8_t *written;       /* private; INJECT_MEDIA_ERROR: a bit for each block written since, which the drive has put elsewhere */
 };
 
 struct inject_hooks {

@@ -58,6 +58,7 @@ struct inject_fault *fault_of_kind(struct inject_io *j, const struct io_op *op, 
 struct inject_fault *fault_that_changes(struct inject_io *j, const struct io_op *op);
 bool fault_wants_stale(const struct inject_io *j, const struct io_op *op);
 bool fault_is_on(const struct inject_io *j, uint16_t target, enum inject_kind kind);
+void fault_note_write(struct inject_io *j, const struct io_op *op);
 void fault_count_one(struct inject_io *j, uint32_t id);
 void fault_expired(struct io_timer *t);
 

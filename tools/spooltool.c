@@ -63,8 +63,9 @@ static const struct command {
     {"fault add", cmd_fault_add,
      "KIND --member NAME [--rate 0.1] [--factor 100] [--range 0-64M] [--queue-id Q] [--for 60s] [--seed N]",
      "hurt a member on purpose, where fault_injection = yes: bit-rot torn-write lost-write misdirected-write\n"
-     "      misdirected-read stale-read read-error write-error flush-error flush-lie slow one-arm stall vanish return\n"
-     "      full; --factor: times as slow, or for one-arm the percentage of a 7200 rpm disk's time"},
+     "      misdirected-read stale-read read-error media-error write-error flush-error flush-lie slow one-arm stall vanish\n"
+     "      return full; --factor: times as slow, or for one-arm the percentage of a 7200 rpm disk's time; --rate: of the\n"
+     "      operations, or for media-error of the blocks"},
     {"fault list", cmd_fault_list, "", "what is injected now"},
     {"fault clear", cmd_fault_clear, "[--member NAME] [--id N]", "end all, those of one member, or one"},
     {"demo", cmd_demo, "[--pull-disk NAME]", "mail with every disk, without one, and whole again; where fault_injection = yes"},

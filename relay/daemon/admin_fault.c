@@ -109,8 +109,8 @@ static void fault_add(struct admin_client *c, const struct json_in *request)
         wanted.factor = 0; /* refused, not cut */
     if (inject_kind_parse(json_in_text(request, "kind"), &wanted.kind) != ERR_OK) {
         admin_fail(c, ERR_INVALID, "that is not a kind of fault: bit-rot torn-write lost-write misdirected-write "
-                                   "misdirected-read stale-read read-error write-error flush-error flush-lie slow one-arm stall "
-                                   "vanish return full");
+                                   "misdirected-read stale-read read-error media-error write-error flush-error flush-lie slow "
+                                   "one-arm stall vanish return full");
         return;
     }
     enum err e = pool_target_of(c->spool->pool, json_in_text(request, "name"), &wanted.target);

@@ -329,6 +329,29 @@ static void a_range_and_a_rate_bound_what_is_hit(void **state)
     assert_int_equal(inject_at(inject, 0)->injected, failed);
 }
 
+static void the_same_blocks_are_bad_until_they_are_written(void **state)
+{
+    (void)state;
+    uint32_t id, bad = 0;
+    struct inject_fault f = {.kind = INJECT_MEDIA_ERROR, .rate = 0.1, .to = UINT64_MAX, .seed = 3,
+                             .until_ns = io_now_ns(io) + 3600 * SECOND};
+    assert_int_equal(inject_add(inject, &f, &id), ERR_OK);
+    for (uint64_t at = 0; at < MIB; at += OP_BYTES) {
+        enum err e = one(IO_READ, 0, at, in, false);
+        assert_true(e == ERR_OK || e == ERR_MEDIA);
+        assert_int_equal(one(IO_READ, 0, at, in, false), e);
+        assert_int_equal(one(IO_READ, 1, at, in, false), ERR_OK); /* INJ-2 */
+        if (e == ERR_OK)
+            continue;
+        bad++;
+        assert_int_equal(one(IO_WRITE, 0, at, out, false), ERR_OK);
+        assert_int_equal(one(IO_READ, 0, at, in, false), ERR_OK);
+    }
+    uint32_t places = MIB / OP_BYTES;
+    assert_true(bad > places / 20 && bad < places / 2);
+    assert_int_equal(inject_total(inject), 2 * bad);
+}
+
 static void nonsense_and_too_many_are_refused(void **state)
 {
     (void)state;
@@ -403,6 +426,7 @@ int main(void)
         T(a_stall_holds_operations_until_it_ends),
         T(a_vanished_member_shows_as_absent_until_it_returns),
         T(a_range_and_a_rate_bound_what_is_hit),
+        T(the_same_blocks_are_bad_until_they_are_written),
         T(nonsense_and_too_many_are_refused),
         T(every_kind_has_a_word_that_leads_back_to_it),
         T(one_seed_makes_one_course),
