@@ -482,7 +482,7 @@ static void appender_start(struct appender *a)
         a->building = NULL;
     a->flight = f;
     frame_submit(f);
-    if (a->kind == SEGMENT_MAIL && !a->next && a->segment && a->segment->length > p->slot_bytes / 2) {
+    if (a->kind == SEGMENT_MAIL && !a->moves && !a->next && a->segment && a->segment->length > p->slot_bytes / 2) {
         enum err e = appender_open_next(a, SPOOL_NEW_MAIL);
         (void)e; /* opened ahead only to save time; needed later, it is asked for again */
     }

@@ -16,12 +16,18 @@
 
 #define COMPACT_COPIES_IN_FLIGHT_MAX 64u
 #define COMPACT_NEARLY_EMPTY 16u /* below a sixteenth live: at once, so that hedges and crash loops cannot burn slots */
-#define COMPACT_PRESSURE 4u      /* below a quarter of the slots free: anything less than half live */
-#define COMPACT_MARGIN 2u         /* ... or as many above those that new mail leaves: few slots have no quarter above them */
+/* How short slots are: 0 to COMPACT_PRESSURE, in eighths of the slots of the member with the fewest: above a half free, a half,
+ * three eighths, a quarter. At each step more of a segment may be live, and compaction's floor rises (upkeep.c): it begins early
+ * and is cheap, for every transaction may ask for room for the largest message long before the slots are gone. */
+#define COMPACT_PRESSURE 3u      /* anything less than half live, at any price */
+#define COMPACT_MARGIN 2u        /* pressure also so many above those that new mail leaves: few slots have no quarter above them */
 #define COMPACT_CHAIN 16u         /* so many segments without mail that are not freed: a chain */
 #define COMPACT_OPEN_NS (30 * NS_PER_S) /* a segment that is open for so long takes little, and may be what holds the chain */
 #define COMPACT_HURRY_NS (20 * NS_PER_MS)
 #define COMPACT_PAUSE_NS (200 * NS_PER_MS) /* between looks for a victim: leaves time for retirement to do the work */
+/* What passes is gone by then; what is still there has come to stay. Sooner when slots get short. */
+#define COMPACT_YOUNG_NS (5 * NS_PER_S)
+#define COMPACT_YOUNG_NEEDED_NS (1 * NS_PER_S)
 
 struct copy {
     struct spool_group group;
@@ -40,19 +46,31 @@ struct compaction {
     bool source_lives;         /* a segment that was compacted into the victim is not dead yet */
     bool running, asking, have_frame, have_record, walked, failed, barrier, full;
     bool exchange;             /* the copies go where exchange.c puts them */
+    bool more;                 /* there was more than one to choose from */
+    bool chain;                /* segments without mail pile up: what holds them is looked for */
+    struct compact_ahead ahead;
     struct copy copies[COMPACT_COPIES_IN_FLIGHT_MAX];
     uint64_t next_ns;
 };
 
-static bool compact_pressure(const struct pool *p)
+uint32_t compact_need(const struct pool *p)
 {
+    uint32_t need = 0;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         const struct member *m = &p->members[i];
-        if (member_usable(m) && (m->slots_free < m->slot_count / COMPACT_PRESSURE ||
-                                 m->slots_free <= slot_reserve(m, SPOOL_NEW_MAIL) + COMPACT_MARGIN))
-            return true;
+        if (!member_usable(m))
+            continue;
+        uint32_t eighths = m->slots_free * 8 / m->slot_count, step = eighths >= 4 ? 0 : eighths < 2 ? COMPACT_PRESSURE : 4 - eighths;
+        if (m->slots_free <= slot_reserve(m, SPOOL_NEW_MAIL) + COMPACT_MARGIN)
+            step = COMPACT_PRESSURE;
+        need = step > need ? step : need;
     }
-    return false;
+    return need;
+}
+
+static bool compact_pressure(const struct pool *p)
+{
+    return compact_need(p) == COMPACT_PRESSURE;
 }
 
 /* CMP-3. What was fed may wait in the ring, or in a batch that is not committed. */
@@ -89,24 +107,38 @@ bool compact_eligible(const struct pool *p, const struct segment *s)
            !s->compacting && !s->compacted && io_now_ns(p->io) >= s->compact_after_ns;
 }
 
-static struct segment *compact_choose(struct pool *p)
+/* Whether moving what is needed of it is worth it now. */
+static bool compact_wanted(const struct compaction *c, const struct segment *s, uint32_t need)
 {
+    struct pool *p = c->pool;
+    bool empty = segment_is_empty_of_mail(s), half = s->live_bytes < s->length / 2;
+    bool degraded = segment_images_good(p, s) < p->config.copies;
+    if (need == COMPACT_PRESSURE || (degraded && half && !empty))
+        return half;
+    if (io_now_ns(p->io) - s->opened_ns < (need ? COMPACT_YOUNG_NEEDED_NS : COMPACT_YOUNG_NS))
+        return false;
+    if (empty) /* what holds only results waits for the segments they are about, if it waits alone */
+        return c->chain && compact_holds_a_chain(p, s);
+    return s->live_bytes < p->slot_bytes / COMPACT_NEARLY_EMPTY << need;
+}
+
+static struct segment *compact_choose(struct compaction *c)
+{
+    struct pool *p = c->pool;
     struct segment *best = NULL;
-    bool pressure = compact_pressure(p);
     uint64_t best_order = 0;
-    uint32_t chained = 0;
+    uint32_t chained = 0, found = 0, need = compact_need(p);
     for (uint32_t i = 0; i < p->segment_used; i++) {
         struct segment *s = &p->segments[i];
         if (!compact_eligible(p, s))
             continue;
         bool empty = segment_is_empty_of_mail(s);
         chained += empty;
-        bool degraded = segment_images_good(p, s) < p->config.copies && s->live_bytes < s->length / 2;
-        bool wanted = degraded || pressure ? s->live_bytes < s->length / 2 : s->live_bytes < p->slot_bytes / COMPACT_NEARLY_EMPTY;
         if (s->compact_first)
             return s;
-        if (!wanted || (empty && !pressure))
-            continue; /* what holds only results waits for the segments they are about */
+        if (!compact_wanted(c, s, need))
+            continue;
+        found++;
         /* Empty ones last: when the mail that their results are about has moved, they die without a copy. Where that mail stays
          * - on hold, or deferred - those with results about it come before the chain behind them, which then dies without one. */
         uint64_t order = !empty ? s->live_bytes : compact_holds_a_chain(p, s) ? UINT64_MAX - 1 : UINT64_MAX;
@@ -115,7 +147,9 @@ static struct segment *compact_choose(struct pool *p)
             best_order = order;
         }
     }
-    if (pressure && chained >= COMPACT_CHAIN)
+    c->chain = chained >= COMPACT_CHAIN;
+    c->more = found > 1;
+    if (need == COMPACT_PRESSURE && c->chain)
         compact_close_old(p);
     return best;
 }
@@ -141,7 +175,7 @@ static void compact_end(struct compaction *c)
     p->count_compacted += !c->failed;
     c->victim->compacted = !c->failed && !c->source_lives;
     c->victim->compact_after_ns = c->full ? now : now + COMPACT_AGAIN_NS;
-    bool hurry = c->source_lives || (!c->failed && compact_pressure(p));
+    bool hurry = c->source_lives || (!c->failed && (c->more || compact_pressure(p)));
     uint64_t pause = hurry ? COMPACT_HURRY_NS : c->failed && !c->full ? 10 * COMPACT_PAUSE_NS : COMPACT_PAUSE_NS;
     c->next_ns = now + pause;
 }
@@ -271,7 +305,10 @@ static void compact_record(struct compaction *c)
 {
     switch (c->record.type) {
     case RECORD_MESSAGE:
-        compact_ask(c, INDEX_LOOKUP);
+        if (compact_ahead_dead(&c->ahead, c->record.qid))
+            c->have_record = false;
+        else
+            compact_ask(c, INDEX_LOOKUP);
         return;
     case RECORD_CHUNK:
         if (PLANTED(compact_drops_chunks))
@@ -334,6 +371,11 @@ static void compact_on_barrier(struct index_query *q, enum err e)
     c->barrier = true;
 }
 
+static bool compact_asks(const struct compaction *c)
+{
+    return c->asking || c->ahead.asking;
+}
+
 /* Where slots are short, space comes before latency. */
 static bool compact_may_read(const struct compaction *c)
 {
@@ -346,6 +388,8 @@ static void compact_advance(struct compaction *c)
 {
     if (c->have_record) {
         compact_record(c);
+    } else if (c->have_frame && c->frame.offset >= c->ahead.until && !c->failed) {
+        compact_ahead_ask(&c->ahead, c->pool, &c->walk, &c->frame);
     } else if (c->have_frame && c->left > 0 && !c->failed) {
         c->left--;
         enum err e = verify_record(c->frame.bytes, c->at, c->frame.records_end, &c->record);
@@ -393,13 +437,15 @@ static bool compact_begin(struct compaction *c)
     if (c->exchange || p->compact_stuck)
         c->victim = compact_exchanges(c);
     if (!c->exchange)
-        c->victim = compact_choose(p);
+        c->victim = compact_choose(c);
     if (!c->victim)
         return false;
     c->victim->compacting = true;
     c->running = true;
     c->source_lives = false;
     c->have_frame = c->have_record = c->walked = c->failed = c->barrier = c->full = false;
+    c->ahead.count = 0;
+    c->ahead.until = 0;
     c->walk = (struct walk){.pool = p, .segment = c->victim, .offset = BLOCK_BYTES, .end = c->victim->length,
                             .class = IO_CLASS_COMPACT, .on_frame = compact_on_frame, .on_lost = compact_on_lost,
                             .on_end = compact_on_end, .owner = c};
@@ -450,14 +496,14 @@ void compact_step(struct pool *p)
     walk_step(&c->walk);
     c->failed = c->failed || c->walk.unreadable || (c->exchange && exchange_failed(p));
     bool reading = false;
-    for (uint32_t n = 0; n < COMPACT_STEPS && !c->asking && !c->failed && !c->walked && !reading; n++) {
+    for (uint32_t n = 0; n < COMPACT_STEPS && !compact_asks(c) && !c->failed && !c->walked && !reading; n++) {
         bool had = c->have_record, rests = c->have_frame && !c->have_record && c->left == 0;
         reading = !c->have_frame && !c->have_record;
         compact_advance(c);
         if ((had && c->have_record) || (rests && c->have_frame && c->left == 0))
             break; /* no room, or no tokens: later */
     }
-    if ((!c->walked && !c->failed) || c->asking || c->in_flight > 0)
+    if ((!c->walked && !c->failed) || compact_asks(c) || c->in_flight > 0)
         return;
     if (c->failed && !c->walked)
         walk_stop(&c->walk);

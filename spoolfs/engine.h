@@ -31,7 +31,7 @@
  * load is below 500 ms); learned latencies raise it, nothing lowers it. */
 #define COMMIT_DEADLINE_NS (250 * NS_PER_MS)
 #define MEMBER_WRITE_ERRORS_MAX 3u   /* in a row, then the member is failed: one bad spot is not a bad disk */
-#define APPENDERS_MAX (SEGMENTS_OPEN_MAX + 1)
+#define APPENDERS_MAX (SEGMENTS_OPEN_MAX + 2) /* those for new mail, the segment table's, compaction's */
 #define APPENDER_TABLE 0             /* appenders[0] writes the segment table */
 #define APPENDERS_BULK_MAX 3u        /* for CHUNKs: three frames in flight keep two fast devices busy, a fourth adds nothing */
 #define BULK_WRITE_NS_MAX (4 * NS_PER_MS) /* median write; above it arms or a quota decide, and one place at a time is best */
@@ -265,6 +265,7 @@ struct appender {
     uint8_t number;
     bool used;
     bool bulk;                    /* takes CHUNKs, so that they do not wait for each other nor small mail for them */
+    bool moves;                   /* takes what compactions move, and nothing else (SPO-2) */
     enum segment_kind kind;
     struct segment *segment;      /* open, or NULL */
     struct segment *next;         /* opened ahead, or opening */
@@ -645,6 +646,8 @@ void walk_retry(struct walk *w);      /* after `unreadable`, when a member may b
 void walk_step(struct walk *w);       /* asks another image when one is late; call now and then */
 void walk_stop(struct walk *w);       /* no callback follows */
 bool walk_idle(const struct walk *w);
+/* Bytes of the segment from `offset` on that were read already, unproved; NULL: none. While the walk rests. */
+const uint8_t *walk_window(const struct walk *w, uint64_t offset, uint32_t *bytes_out);
 void walk_fini(struct walk *w);       /* reads still out keep their buffers until they come back */
 void walk_forget_orphans(struct pool *p); /* the io is gone */
 
@@ -670,6 +673,7 @@ void replay_stop(struct pool *p);
 /* retire.c, compact.c, lease.c */
 void retire_step(struct pool *p);
 void compact_step(struct pool *p);
+uint32_t compact_need(const struct pool *p);           /* how short slots are: 0 not at all, to 3 */
 void compact_stop(struct pool *p);
 bool compact_idle(const struct pool *p);
 bool compact_at_rest(const struct pool *p);            /* no victim is being read */
@@ -679,6 +683,18 @@ enum err lease_init(struct pool *p) MUST_CHECK;
 void lease_fini(struct pool *p);
 void lease_step(struct pool *p);
 void retire_fini(struct pool *p);
+
+/* compact_ahead.c: which messages of a victim are dead, asked at once */
+#define COMPACT_AHEAD_MAX 1024u      /* queue ids at a time: a window of messages of 1 KiB */
+struct compact_ahead {
+    struct index_query query;
+    struct queue_id qids[COMPACT_AHEAD_MAX]; /* asked for; once answered, those that are dead, in order */
+    uint32_t count;
+    uint64_t until;                  /* bytes of the segment that were asked for */
+    bool asking;
+};
+void compact_ahead_ask(struct compact_ahead *a, struct pool *p, const struct walk *w, const struct frame_view *first);
+bool compact_ahead_dead(const struct compact_ahead *a, struct queue_id qid);
 
 /* exchange.c: compactions when there is no slot to compact into */
 struct segment *exchange_choose(struct pool *p);       /* the next victim, or the first; NULL: none */

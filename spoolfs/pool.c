@@ -149,10 +149,12 @@ static void pool_init_appenders(struct pool *p)
     uint32_t mail = pool_domains_usable(p) / p->config.copies, bulk = pool_bulk_appenders(p);
     mail = mail < 1 ? 1 : mail > SEGMENTS_OPEN_MAX ? SEGMENTS_OPEN_MAX : mail;
     bulk = bulk < SEGMENTS_OPEN_MAX - mail ? bulk : SEGMENTS_OPEN_MAX - mail;
-    p->appender_count = 1 + mail + bulk;
-    for (uint32_t i = 0; i < p->appender_count; i++)
-        p->appenders[i] = (struct appender){.pool = p, .number = (uint8_t)i, .used = true, .bulk = i > mail,
-                                            .kind = i == APPENDER_TABLE ? SEGMENT_TABLE : SEGMENT_MAIL};
+    p->appender_count = 1 + mail + bulk + 1;
+    for (uint32_t i = 0; i < p->appender_count; i++) {
+        bool moves = i == p->appender_count - 1;
+        p->appenders[i] = (struct appender){.pool = p, .number = (uint8_t)i, .used = true, .bulk = i > mail && !moves,
+                                            .moves = moves, .kind = i == APPENDER_TABLE ? SEGMENT_TABLE : SEGMENT_MAIL};
+    }
 }
 
 /* Sequences of this mount are higher than all that any mount before gave out, although the frames at hand do not name the

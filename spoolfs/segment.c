@@ -266,7 +266,8 @@ static uint32_t placement_choose(struct pool *p, enum spool_class class, uint32_
                 clash = clash || members_share_domain(m, &p->members[members_out[j]]);
             uint32_t open = 0;
             for (uint32_t a = 0; a < p->appender_count; a++)
-                open += p->appenders[a].segment && segment_on_member(p->appenders[a].segment, m->number);
+                open += p->appenders[a].segment && !p->appenders[a].moves && /* little is written there */
+                        segment_on_member(p->appenders[a].segment, m->number);
             uint64_t score = (uint64_t)m->slots_free * 1024 / m->slot_count * 16 / (1 + open) + 2;
             if (m->state == MEMBER_SUSPECT || member_avoided(m) || (table_behind(p) & (1u << i)))
                 score = 1; /* only where nobody else is left */

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns: the door for mail: admission and the choice of an appender. What happens behind it is commit.c. */
+/* Owns: the door for mail: admission and the choice of an appender. What happens behind it is commit.c.
+ *
+ * Invariants, of what keeps a segment alive when its mail is gone (design/0051); they save space and no promise rests on them.
+ * SPO-1: a segment holds results about itself and older ones. What it holds is then not needed any more when those are dead;
+ * results about newer ones would tie it to them, those to newer ones again, and so on up to what is being written now. SPO-2:
+ * what compactions move has segments of its own: it has lived long and will live on, and among mail that passes it would keep
+ * all that comes after it, too. */
 #include "engine.h"
 
 #include <base/planted.h>
@@ -40,7 +46,7 @@ static enum err spool_admits(struct pool *p, const struct spool_group *g)
     if ((why = spool_index_follows(p)) != ERR_OK)
         return why;
     for (uint32_t i = 1; i < p->appender_count; i++)
-        if (appender_has_room(&p->appenders[i]))
+        if (!p->appenders[i].moves && appender_has_room(&p->appenders[i]))
             return ERR_OK;
     return placement_possible(p, SPOOL_NEW_MAIL, 0, &why) ? ERR_OK : why;
 }
@@ -56,17 +62,43 @@ static bool spool_wants_bulk(const struct pool *p, const struct spool_group *g)
     return true;
 }
 
+/* Where the newest message lies that the group has a result about: the counter, of segments of this mount. */
+static uint64_t group_about(const struct pool *p, const struct spool_group *g)
+{
+    uint64_t newest = 0;
+    for (uint32_t i = 0; i < g->count; i++) {
+        const struct segment_id about = g->records[i].message_segment;
+        if (about.incarnation == p->incarnation && about.counter > newest)
+            newest = about.counter;
+    }
+    return newest;
+}
+
+/* SPO-1 */
+static bool appender_follows(const struct appender *a, uint64_t about)
+{
+    const struct segment *s = a->segment ? a->segment : a->next;
+    return !s || s->id.counter >= about;
+}
+
+/* Mail and results go where copies go as little as the other way round; while slots are short copies go where there is room. */
+static bool appender_is_for(const struct appender *a, bool bulk, bool moves)
+{
+    return a->bulk == bulk && a->moves == moves;
+}
+
 /* Of its kind, while that has room or can open a segment: an idle appender commits at once; else the one with the least
  * gathered. CHUNKs go where most has gathered, so that frames are large. */
 static struct appender *spool_choose(struct pool *p, const struct spool_group *g)
 {
     struct appender *best = NULL;
     uint64_t best_score = UINT64_MAX;
-    bool bulk = spool_wants_bulk(p, g), room = false;
+    bool bulk = spool_wants_bulk(p, g), moves = !segment_id_is_none(g->moved_from), room = false;
+    uint64_t about = group_about(p, g);
     enum err why;
     for (uint32_t i = 1; i < p->appender_count; i++)
-        room = room || (p->appenders[i].bulk == bulk && appender_has_room(&p->appenders[i]));
-    bool strict = g->class != SPOOL_NEW_MAIL || room || placement_possible(p, SPOOL_NEW_MAIL, 0, &why);
+        room = room || (appender_is_for(&p->appenders[i], bulk, moves) && appender_has_room(&p->appenders[i]));
+    bool strict = g->class == SPOOL_RESULT || room || placement_possible(p, g->class, 0, &why);
     for (uint32_t i = 1; i < p->appender_count; i++) {
         struct appender *a = &p->appenders[i];
         uint64_t gathered = a->building ? a->building->frame.used : 0;
@@ -75,8 +107,10 @@ static struct appender *spool_choose(struct pool *p, const struct spool_group *g
             score = FRAME_BYTES_MAX - gathered;
         else if (bulk)
             score += FRAME_BYTES_MAX;
-        if (strict ? a->bulk != bulk : !appender_has_room(a))
+        if (strict ? !appender_is_for(a, bulk, moves) : !appender_has_room(a) || (a->moves && !moves))
             score += 4 * (uint64_t)FRAME_BYTES_MAX;
+        if (!appender_follows(a, about))
+            score += 2 * (uint64_t)FRAME_BYTES_MAX; /* not when all that follow are full: a tie now and then does no harm */
         if (score < best_score) {
             best = a;
             best_score = score;
@@ -94,7 +128,7 @@ enum err spool_submit(struct pool *p, struct spool_group *g)
     struct appender *first = spool_choose(p, g);
     e = commit_submit(first, g);
     for (uint32_t i = 1; i < p->appender_count && e == ERR_BUSY; i++)
-        if (p->appenders[i].bulk == first->bulk)
+        if (appender_is_for(&p->appenders[i], first->bulk, first->moves))
             e = commit_submit(&p->appenders[i], g);
     if (e == ERR_BUSY)
         p->room_wanted = true;

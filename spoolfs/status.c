@@ -106,6 +106,8 @@ static uint64_t status_free_for_mail(const struct pool *p)
     uint64_t open = 0;
     for (uint32_t i = 1; i < p->appender_count; i++) {
         const struct segment *s = p->appenders[i].segment, *next = p->appenders[i].next;
+        if (p->appenders[i].moves)
+            continue;
         open += s && p->slot_bytes > s->length + FRAME_BYTES_MAX ? p->slot_bytes - s->length - FRAME_BYTES_MAX : 0;
         open += next ? p->slot_bytes - FRAME_BYTES_MAX : 0;
     }

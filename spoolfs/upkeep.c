@@ -134,6 +134,7 @@ static void upkeep_floors(struct pool *p)
         return;
     p->upkeep_floors_ns = now + NS_PER_S;
     uint64_t deadline_rate = upkeep_deadline_rate(p);
+    uint32_t need = compact_need(p); /* the shorter slots are, the more: mail without room is worse than mail that waits */
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         struct member *m = &p->members[i];
         if (!m->used)
@@ -141,7 +142,7 @@ static void upkeep_floors(struct pool *p)
         m->share.floor[IO_CLASS_REBUILD] = upkeep_rebuild_floor(m, deadline_rate);
         m->share.floor[IO_CLASS_EVACUATE] = REBUILD_FLOOR / 4;
         m->share.floor[IO_CLASS_SCRUB] = upkeep_scrub_floor(m);
-        m->share.floor[IO_CLASS_COMPACT] = COMPACT_FLOOR;
+        m->share.floor[IO_CLASS_COMPACT] = COMPACT_FLOOR << (upkeep_has_arm(m) ? need : need ? 2 * need + 1 : 0);
         m->share.floor[IO_CLASS_BACKUP] = COMPACT_FLOOR;
     }
 }

@@ -342,6 +342,15 @@ bool walk_idle(const struct walk *w)
     return w->pending == 0 && !w->running;
 }
 
+const uint8_t *walk_window(const struct walk *w, uint64_t offset, uint32_t *bytes_out)
+{
+    uint32_t i = w->image;
+    bool here = w->resting && i < w->segment->image_count && w->window[i] && offset >= w->window_at &&
+                offset - w->window_at < w->window_bytes[i];
+    *bytes_out = here ? w->window_bytes[i] - (uint32_t)(offset - w->window_at) : 0;
+    return here ? w->window[i] + (offset - w->window_at) : NULL;
+}
+
 void walk_fini(struct walk *w)
 {
     if (w->segment)

@@ -325,6 +325,19 @@ bool core_pending_about(const struct core *c, struct queue_id qid)
     return false;
 }
 
+/* True also where there is no memory to look: a flush is always right. */
+bool core_pending_about_any(const struct core *c, const struct queue_id *qids, uint32_t count)
+{
+    struct map asked = {0};
+    bool found = false;
+    for (uint32_t i = 0; i < count && !found; i++)
+        found = map_put(&asked, qids[i].incarnation, qids[i].counter, &asked) != ERR_OK;
+    for (uint32_t i = 0; i < c->record_count && !found; i++)
+        found = map_get(&asked, c->records[i].r.qid.incarnation, c->records[i].r.qid.counter) != NULL;
+    map_free(&asked);
+    return found;
+}
+
 /* Something that may be due: pending records of a message that nobody has leased and that is not about to go. */
 bool core_pending_free(const struct core *c)
 {

@@ -140,6 +140,7 @@ bool core_pending(const struct core *c);
 bool core_enough(const struct core *c); /* time for a flush */
 bool core_pending_free(const struct core *c);
 bool core_pending_about(const struct core *c, struct queue_id qid);
+bool core_pending_about_any(const struct core *c, const struct queue_id *qids, uint32_t count);
 enum err core_flush(struct core *c) MUST_CHECK; /* ERR_OK also when damaged: there is nothing to wait for */
 enum err core_answer(struct core *c, struct index_query *q) MUST_CHECK;
 void core_damage(struct core *c, const char *what);

@@ -172,8 +172,6 @@ void index_query_fini(struct index_query *q)
     q->entry_count = q->domain_count = 0;
 }
 
-#define LIVE_LOOK_MAX 16u /* more than these: a flush is cheaper than looking through the pending */
-
 /* Needs nothing that is still pending: then what is delivered at once never reaches the store. */
 static bool query_waits(const struct core *c, const struct index_query *q)
 {
@@ -184,12 +182,7 @@ static bool query_waits(const struct core *c, const struct index_query *q)
     case INDEX_CHUNKS:
         return core_pending_about(c, q->qid);
     case INDEX_LIVE:
-        if (q->qid_count > LIVE_LOOK_MAX)
-            return true;
-        for (uint32_t i = 0; i < q->qid_count; i++)
-            if (core_pending_about(c, q->qids[i]))
-                return true;
-        return false;
+        return core_pending_about_any(c, q->qids, q->qid_count);
     case INDEX_DUE:
         return core_pending_free(c);
     default:
