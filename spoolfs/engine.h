@@ -402,7 +402,9 @@ struct pool {
     bool table_scanned;           /* the segment table of this mount comes from image headers: it may not know all there is */
     bool index_open, index_live, index_ready, index_replaying, index_rebuild, index_discard, index_damaged,
         index_full;
-    uint64_t index_lag;           /* bytes of this mount that it has not taken */
+    uint64_t index_lag;           /* bytes of this mount that it has not taken; as of lag_next_ns */
+    uint64_t lag_next_ns;
+    uint64_t index_wait_ns;       /* since when new mail waits for it; 0: it does not */
     struct walk replay_walk;
     bool replay_walking, replay_stopping;
     uint8_t *replay_frame;        /* a frame that waits for room in the index */

@@ -189,6 +189,8 @@ static bool replay_begin(struct pool *p)
 #define REPLAY_RETRY_NS (100 * NS_PER_MS) /* of a segment no present member can be read for */
 #define REPLAY_FRAMES_PER_STEP 16u /* then the loop turns: commits come first */
 
+#define LAG_LOOK_NS (10 * NS_PER_MS) /* between looks at all segments while it is behind */
+
 /* What the index owes to this mount; the backlog of a replay does not count. */
 static uint64_t replay_lag(const struct pool *p)
 {
@@ -210,7 +212,12 @@ static void replay_look(struct pool *p)
         pool_event(p, EVENT_index_full, NULL, "the file system of state_directory takes nothing more; new mail is refused");
     p->index_full = full;
     bool counts = p->index_ready || !p->index_open; /* one that is made again from the log gets on by itself */
-    p->index_lag = p->index && !p->index_live && counts ? replay_lag(p) : 0;
+    if (!p->index || p->index_live || !counts) {
+        p->index_lag = 0;
+    } else if (io_now_ns(p->io) >= p->lag_next_ns) {
+        p->index_lag = replay_lag(p);
+        p->lag_next_ns = io_now_ns(p->io) + LAG_LOOK_NS;
+    }
 }
 
 void replay_step(struct pool *p)

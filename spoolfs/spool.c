@@ -19,6 +19,22 @@ enum err spool_index_follows(const struct pool *p)
     return p->index_lag > limit ? ERR_INDEX_LAG : ERR_OK;
 }
 
+/* New mail waits a moment for an index that is nearly a ring behind: a replay costs it much more than what it has to do now, and
+ * nothing is freed meanwhile. If it does not get on, mail goes on without it, and it replays. */
+#define INDEX_WAIT_NS (500 * NS_PER_MS)
+
+static bool spool_waits_for_index(struct pool *p)
+{
+    uint32_t room = p->index && p->index_live ? index_room(p->index) : INDEX_RING_BYTES;
+    if (room > INDEX_RING_BYTES / 2)
+        p->index_wait_ns = 0;
+    if (room >= INDEX_RING_BYTES / 4)
+        return false;
+    uint64_t now = io_now_ns(p->io);
+    p->index_wait_ns = p->index_wait_ns ? p->index_wait_ns : now;
+    return now - p->index_wait_ns < INDEX_WAIT_NS;
+}
+
 /* Room in an open segment is room that is already taken. */
 static bool appender_has_room(const struct appender *a)
 {
@@ -45,6 +61,8 @@ static enum err spool_admits(struct pool *p, const struct spool_group *g)
         return ERR_FULL;
     if ((why = spool_index_follows(p)) != ERR_OK)
         return why;
+    if (spool_waits_for_index(p))
+        return ERR_BUSY;
     for (uint32_t i = 1; i < p->appender_count; i++)
         if (!p->appenders[i].moves && appender_has_room(&p->appenders[i]))
             return ERR_OK;
@@ -122,6 +140,7 @@ static struct appender *spool_choose(struct pool *p, const struct spool_group *g
 enum err spool_submit(struct pool *p, struct spool_group *g)
 {
     enum err e = spool_admits(p, g);
+    p->room_wanted = p->room_wanted || e == ERR_BUSY;
     if (e != ERR_OK)
         return e;
     g->link = (struct link){0};

@@ -74,15 +74,60 @@ static void while_the_index_has_no_room_mail_is_refused_and_results_are_not(void
     assert_int_equal(count_ok(), w.count);
 }
 
+/* An append that waits for the index, as whoever is told ERR_BUSY does it. */
+static enum err append_when_not_busy(uint32_t *waited_ms)
+{
+    enum err e = append_chunk(CHUNK);
+    for (*waited_ms = 0; e == ERR_BUSY && *waited_ms < 5000; (*waited_ms)++) {
+        turn();
+        e = append_chunk(CHUNK);
+    }
+    return e;
+}
+
+/* Held: its thread is at something else, and the ring fills. */
+static void ring_fills(uint32_t room)
+{
+    g_index->work = NULL;
+    for (uint64_t n = 1; index_room(g_index) > room && index_lease(g_index, (struct queue_id){1, n}, true) == ERR_OK; n++) {}
+}
+
+static void mail_waits_for_an_index_that_is_nearly_a_ring_behind(void **state)
+{
+    (void)state;
+    uint32_t waited;
+    ring_fills(INDEX_RING_BYTES / 8);
+    assert_int_equal(append_chunk(CHUNK), ERR_BUSY);
+    assert_int_equal(submit_result(), ERR_OK); /* results are what frees */
+    assert_true(w.pool->index_live);
+    g_index->work = g_work;
+    assert_int_equal(append_when_not_busy(&waited), ERR_OK);
+    assert_true(waited <= 2);
+    settle(1);
+    assert_true(w.pool->index_live); /* it was spared a replay */
+    assert_int_equal(count_ok(), w.count);
+}
+
+static void mail_does_not_wait_long_for_an_index_that_does_not_get_on(void **state)
+{
+    (void)state;
+    uint32_t waited;
+    ring_fills(INDEX_RING_BYTES / 8);
+    assert_int_equal(append_when_not_busy(&waited), ERR_OK);
+    assert_true(waited > 400 && waited < 600);
+    assert_int_equal(append_chunk(CHUNK), ERR_OK); /* nor once more */
+    settle(1);
+    assert_int_equal(count_ok(), w.count);
+}
+
 static void an_index_that_lags_beyond_its_limit_stops_new_mail_until_it_follows(void **state)
 {
     (void)state;
-    g_index->work = NULL; /* its thread does nothing, and its ring is full */
-    for (uint64_t n = 1; index_lease(g_index, (struct queue_id){1, n}, true) == ERR_OK; n++) {}
+    ring_fills(0);
     enum err e = ERR_OK;
-    uint32_t taken = 0;
+    uint32_t taken = 0, waited;
     for (; e == ERR_OK && taken < 200; taken += e == ERR_OK) {
-        e = append_chunk(CHUNK);
+        e = append_when_not_busy(&waited);
         settle(1);
     }
     assert_int_equal(e, ERR_INDEX_LAG);
@@ -103,6 +148,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(while_the_index_has_no_room_mail_is_refused_and_results_are_not, setup_indexed, teardown),
+        cmocka_unit_test_setup_teardown(mail_waits_for_an_index_that_is_nearly_a_ring_behind, setup_indexed, teardown),
+        cmocka_unit_test_setup_teardown(mail_does_not_wait_long_for_an_index_that_does_not_get_on, setup_indexed, teardown),
         cmocka_unit_test_setup_teardown(an_index_that_lags_beyond_its_limit_stops_new_mail_until_it_follows, setup_indexed,
                                         teardown),
     };
