@@ -199,7 +199,7 @@ static enum err check_wanted(const struct inject_io *j, const struct inject_faul
 {
     uint64_t now = io_now_ns(j->under), longest = INJECT_SECONDS_MAX * UINT64_C(1000000000);
     bool sane = w->kind < INJECT_KIND_COUNT && w->target < io_target_count(j->under) && w->rate > 0 && w->rate <= 1 &&
-                w->from < w->to && w->until_ns > now && w->until_ns - now <= longest &&
+                w->from < w->to && w->from < io_target(j->under, w->target)->bytes && w->until_ns > now && w->until_ns - now <= longest &&
                 (w->kind != INJECT_SLOW || (w->factor >= 2 && w->factor <= INJECT_FACTOR_MAX)) &&
                 (w->kind != INJECT_ONE_ARM || (w->factor >= 1 && w->factor <= INJECT_FACTOR_MAX));
     return sane ? ERR_OK : ERR_INVALID;

@@ -33,7 +33,8 @@ static void set_rate(void *owner, const char *value)
     double rate = strtod(value, &end);
     if (end == value || *end || !(rate > 0 && rate <= 1))
         f->bad = "--rate is above 0 and at most 1";
-    doc_set_number(f->request, "rate", rate);
+    else
+        doc_set_number(f->request, "rate", rate);
 }
 
 static bool whole_number(const char *value, uint64_t *n_out)
@@ -121,11 +122,25 @@ static const char *fault_kinds(char text[512])
     return text;
 }
 
+/* What would be passed over in silence is refused. NULL: nothing is. */
+static const char *fault_contradicts(const struct doc *request, enum inject_kind kind)
+{
+    bool all_of_it = kind == INJECT_VANISH || kind == INJECT_RETURN;
+    if (doc_at(request, "factor") && kind != INJECT_SLOW && kind != INJECT_ONE_ARM)
+        return "--factor is for slow and one-arm; how often another fault strikes is --rate";
+    if (all_of_it && (doc_at(request, "rate") || doc_at(request, "to") || doc_at(request, "queue_id")))
+        return "a member vanishes and returns as a whole: no --rate, --range or --queue-id";
+    if (doc_at(request, "to") && doc_at(request, "queue_id"))
+        return "--range and --queue-id both say where: give one";
+    return NULL;
+}
+
 int cmd_fault_add(struct tool *t, int argc, char **argv)
 {
     struct fault f = {.request = doc_object()};
     struct doc *answer;
     enum inject_kind kind;
+    const char *contradiction;
     char kinds[512];
     int words = tool_options(t, argc, argv, add_options, &f), code = TOOL_DONE;
     if (words < 0)
@@ -136,6 +151,8 @@ int cmd_fault_add(struct tool *t, int argc, char **argv)
         code = tool_usage(t, "\"%s\" is not a kind of fault: %s", argv[0], fault_kinds(kinds));
     else if (f.bad)
         code = tool_usage(t, "%s", f.bad);
+    else if ((contradiction = fault_contradicts(f.request, kind)) != NULL)
+        code = tool_usage(t, "%s", contradiction);
     else if (!*doc_text(f.request, "name"))
         code = tool_usage(t, "--member NAME is needed: a fault hurts one member");
     if (code == TOOL_DONE) {

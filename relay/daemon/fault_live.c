@@ -14,9 +14,10 @@
 
 static void say(struct spool_process *sp, enum event_kind kind, const struct inject_fault *f, const char *how)
 {
-    char evidence[256];
-    snprintf(evidence, sizeof evidence, "fault %u: %s, rate %g, bytes %llu to %llu, seed %llu: %s", f->id,
-             inject_kind_word(f->kind), f->rate, (unsigned long long)f->from, (unsigned long long)f->to,
+    char evidence[256], where[64] = "everywhere";
+    if (f->from > 0 || f->to != UINT64_MAX)
+        snprintf(where, sizeof where, "bytes %llu to %llu", (unsigned long long)f->from, (unsigned long long)f->to);
+    snprintf(evidence, sizeof evidence, "fault %u: %s, rate %g, %s, seed %llu: %s", f->id, inject_kind_word(f->kind), f->rate, where,
              (unsigned long long)f->seed, how);
     events_log_emit(sp->events, &(struct event){.kind = kind, .wall_ms = io_wall_ms(sp->io), .serial = "",
                                                 .member = sp->pool ? pool_name_of(sp->pool, f->target) : "",
@@ -78,7 +79,7 @@ void fault_live_rows(struct spool_process *sp, struct status_view *view)
         fault_live_row(sp, inject_at(sp->inject, i), &sp->fault_rows[i]);
 }
 
-static const char *refusal(const struct inject_fault *wanted, enum err e)
+static const char *refusal(const struct spool_process *sp, const struct inject_fault *wanted, enum err e)
 {
     if (e == ERR_BUSY)
         return "as many faults as are allowed at one time are active; end some: spooltool fault clear";
@@ -90,6 +91,8 @@ static const char *refusal(const struct inject_fault *wanted, enum err e)
         return "factor is the percentage of a 7200 rpm disk's time: a number from 1 to 1000000";
     if (wanted->from >= wanted->to)
         return "a range is FIRST-LAST in bytes, and FIRST comes first";
+    if (wanted->from >= io_target(sp->io, wanted->target)->bytes)
+        return "the range begins behind the end of the member; its size: spooltool members";
     return wanted->rate > 0 && wanted->rate <= 1 ? "a fault lasts from a second to a day"
                                                  : "rate is above 0 and at most 1";
 }
@@ -103,7 +106,7 @@ enum err fault_live_add(struct spool_process *sp, struct inject_fault *wanted, u
         wanted->seed = io_random64(sp->io) >> 32 | 1; /* short enough to be typed again */
     enum err e = inject_add(sp->inject, wanted, id_out);
     if (e != ERR_OK) {
-        *text_out = refusal(wanted, e);
+        *text_out = refusal(sp, wanted, e);
         return e;
     }
     wanted->id = *id_out;

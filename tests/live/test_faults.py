@@ -19,9 +19,16 @@ class Faults(unittest.TestCase):
         cls.relay.start()
 
     def tearDown(self):
+        """Every fault meets a member in service: one that failed comes back with a restart."""
         self.relay.tool("fault", "clear")
         self.relay.tool("member", "clear", "b")
-        wait_for("a member that serves again", lambda: self.relay.status()["pool"]["accepting"] == "yes")
+        if self.state_of_b() not in ("healthy", "suspect"):
+            self.relay.stop()
+            self.relay.start()
+        wait_for("a member that serves again", lambda: self.state_of_b() in ("healthy", "suspect"))
+
+    def state_of_b(self):
+        return next(m["state"] for m in self.relay.status()["members"] if m["name"] == "b")
 
     def hurt(self, kind, *options):
         """Mail while one fault is injected into member b; returns b's status at the end."""
@@ -38,6 +45,9 @@ class Faults(unittest.TestCase):
         client.quit()
         wait_for("all of them", lambda: len(relay.delivered(name)) >= len(sent))
         self.assertEqual({subject_of(m): body_of(m) for m in relay.delivered(name)}, sent)
+        relay.tool("scrub", "start")  # fresh mail is delivered from memory: nothing else reads
+        if kind != "stale-read":      # what it could show may be freed by then
+            wait_for("an operation it struck", lambda: relay.status()["faults_injected"][0]["injected"] > 0)
         status = relay.status()
         self.assertEqual(status["pool"]["messages_lost"], 0)
         return next(m for m in status["members"] if m["name"] == "b")
@@ -63,6 +73,15 @@ class Faults(unittest.TestCase):
     def test_misdirected_reads(self):
         self.hurt("misdirected-read", "--rate", "0.5")
 
+    def test_misdirected_writes(self):
+        self.hurt("misdirected-write", "--rate", "0.1")
+
+    def test_stale_reads(self):
+        self.hurt("stale-read", "--rate", "0.5")
+
+    def test_a_disk_with_one_arm(self):
+        self.hurt("one-arm", "--factor", "10")
+
     def test_a_slow_disk(self):
         self.hurt("slow", "--factor", "50")
 
@@ -74,14 +93,43 @@ class Faults(unittest.TestCase):
 
     def test_a_disk_that_is_pulled_and_put_back(self):
         self.hurt("vanish")
+        wait_for("an absent member", lambda: self.state_of_b() == "absent")
         self.assertEqual(self.relay.tool("fault", "clear")[0], 0)
         wait_for("a healthy pool", lambda: self.relay.status()["pool"]["state"] == "healthy")
+
+    def test_a_disk_that_is_pulled_returns_by_command(self):
+        self.hurt("vanish")
+        wait_for("an absent member", lambda: self.state_of_b() == "absent")
+        code, out, err = self.relay.tool("fault", "add", "return", "--member", "b")
+        self.assertEqual(code, 0, out + err)
+        wait_for("a healthy pool", lambda: self.relay.status()["pool"]["state"] == "healthy")
+        self.assertEqual(self.relay.status()["faults_injected"], [])
+        self.assertEqual(self.relay.tool("fault", "add", "return", "--member", "b")[0], 5)
+
+    def test_a_fault_ends_by_itself_and_both_ends_are_events(self):
+        code, out, err = self.relay.tool("fault", "add", "read-error", "--member", "b", "--seed", "77", "--for", "1s")
+        self.assertEqual(code, 0, out + err)
+        wait_for("its end", lambda: self.relay.status()["faults_injected"] == [])
+        events = [json.loads(line) for line in self.relay.tool("events", "--json")[1].splitlines()]
+        told = {e["event"]: e["evidence"] for e in events if "seed 77" in e["evidence"] and e["member"] == "b"}
+        self.assertEqual(set(told), {"fault_injected", "fault_ended"})
+        self.assertIn("over after", told["fault_ended"])
+        metrics = self.relay.tool("metrics")[1]
+        self.assertIn("ironspool_faults_injected 0\n", metrics)
+        self.assertIn("ironspool_fault_injection_enabled 1\n", metrics)
 
     def test_what_is_no_fault_is_refused(self):
         self.assertEqual(self.relay.tool("fault", "add", "nonsense", "--member", "b")[0], 2)
         self.assertEqual(self.relay.tool("fault", "add", "slow", "--member", "nobody")[0], 5)
         self.assertEqual(self.relay.tool("fault", "add", "slow")[0], 2)
         self.assertEqual(self.relay.tool("fault", "add", "slow", "--member", "b", "--for", "soon")[0], 2)
+        for words, said in ((("slow", "--factor", "1"), "factor"), (("bit-rot", "--factor", "5"), "--rate"),
+                            (("vanish", "--rate", "0.5"), "as a whole"), (("bit-rot", "--rate", "nan"), "--rate"),
+                            (("bit-rot", "--range", "1G-2G"), "end of the member"),
+                            (("bit-rot", "--range", "0-1M", "--queue-id", "3ZZZZZZZZZZZ1"), "give one")):
+            code, _, err = self.relay.tool("fault", "add", *words, "--member", "b")
+            self.assertIn(code, (1, 2), words)
+            self.assertIn(said, err)
         self.assertEqual(json.loads(self.relay.tool("fault", "list", "--json")[1]), {"faults": []})
 
 

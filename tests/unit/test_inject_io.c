@@ -361,6 +361,7 @@ static void nonsense_and_too_many_are_refused(void **state)
         {.kind = INJECT_FULL, .rate = 0, .to = 1, .until_ns = soon},
         {.kind = INJECT_FULL, .rate = 1.5, .to = 1, .until_ns = soon},
         {.kind = INJECT_FULL, .rate = 1, .from = 5, .to = 5, .until_ns = soon},
+        {.kind = INJECT_FULL, .rate = 1, .from = io_target(io, 0)->bytes, .to = UINT64_MAX, .until_ns = soon},
         {.kind = INJECT_FULL, .rate = 1, .to = 1, .until_ns = soon, .target = 2},
         {.kind = INJECT_FULL, .rate = 1, .to = 1, .until_ns = 0},
         {.kind = INJECT_FULL, .rate = 1, .to = 1, .until_ns = soon + (INJECT_SECONDS_MAX + 1) * SECOND},
