@@ -13,11 +13,14 @@ uint32_t segment_images_readable(const struct pool *p, const struct segment *s)
     return good;
 }
 
+/* What a failed member holds is read as the last resort, but nothing on it is trusted to last. */
 uint32_t segment_images_good(const struct pool *p, const struct segment *s)
 {
     uint32_t good = 0;
-    for (uint32_t i = 0; i < s->image_count; i++)
-        good += member_readable(&p->members[s->images[i].member]) && !s->images[i].unproved && !s->images[i].bad;
+    for (uint32_t i = 0; i < s->image_count; i++) {
+        const struct member *m = &p->members[s->images[i].member];
+        good += member_readable(m) && m->state != MEMBER_FAILED && !s->images[i].unproved && !s->images[i].bad;
+    }
     return good;
 }
 

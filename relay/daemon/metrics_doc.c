@@ -60,7 +60,7 @@ static void pool_metrics(const struct status_view *v, struct json_out *j)
     gauge(j, "pool_free_for_mail_bytes", "Bytes new mail may still take.", (double)p->bytes_free_for_mail);
     gauge(j, "segments", "Segments in use.", p->segments);
     gauge(j, "segments_degraded", "Segments with fewer readable images than copies.", p->segments_degraded);
-    gauge(j, "messages_below_copies", "Messages with fewer readable images than copies. Repeats until it is 0.",
+    gauge(j, "messages_below_copies", "Messages with fewer images than copies on members that have not failed. Stays up until it is 0.",
           (double)p->messages_below_copies);
     counter(j, "messages_lost_total", "Messages without any good copy, found since the start.", p->messages_lost);
     counter(j, "frames_total", "Frames committed.", p->frames);

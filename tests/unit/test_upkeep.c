@@ -158,6 +158,29 @@ static void a_suspect_member_is_a_better_place_than_none(void **state)
     w.ram.targets[1].present = true;
 }
 
+static void what_a_failed_member_holds_is_below_copies_until_it_is_made_again(void **state)
+{
+    (void)state;
+    struct pool_status s;
+    fill(200, 30000);
+    w.ram.fail[1] = ERR_IO;
+    w.ram.fail_kind = IO_WRITE;
+    w.ram.fail_one_kind = true;
+    fill(20, 30000);
+    pass_seconds(1);
+    pool_status(w.pool, &s);
+    assert_int_equal(s.members[1].state, MEMBER_FAILED);
+    assert_true(s.segments_degraded > 0);
+    pass_seconds(60);
+    pool_status(w.pool, &s);
+    assert_int_equal(s.members[1].state, MEMBER_FAILED);
+    assert_int_equal(s.segments_degraded, 0);
+    memset(w.ram.bytes[1], 0x55, MEMBER_BYTES); /* "from then on the failed disk is not missed" */
+    w.ram.fail[1] = ERR_OK;
+    crash_and_mount();
+    all_readable();
+}
+
 static void a_crash_in_a_rebuild_is_repeated_and_ends_whole(void **state)
 {
     (void)state;
@@ -247,6 +270,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_suspect_member_is_a_better_place_than_none, setup, teardown),
         cmocka_unit_test_setup_teardown(what_a_member_refuses_holds_up_no_other_segment, setup_five, teardown),
         cmocka_unit_test_setup_teardown(what_a_member_does_not_answer_holds_up_no_other_segment, setup_five, teardown),
+        cmocka_unit_test_setup_teardown(what_a_failed_member_holds_is_below_copies_until_it_is_made_again, setup_four, teardown),
         cmocka_unit_test_setup_teardown(a_crash_in_a_rebuild_is_repeated_and_ends_whole, setup_four, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
