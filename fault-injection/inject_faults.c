@@ -198,8 +198,10 @@ void fault_expired(struct io_timer *t)
 static enum err check_wanted(const struct inject_io *j, const struct inject_fault *w)
 {
     uint64_t now = io_now_ns(j->under), longest = INJECT_SECONDS_MAX * UINT64_C(1000000000);
+    uint64_t bytes = w->target < io_target_count(j->under) ? io_target(j->under, w->target)->bytes : 0;
+    bool behind = bytes > 0 && w->from >= bytes; /* 0: it is not here, and may be larger */
     bool sane = w->kind < INJECT_KIND_COUNT && w->target < io_target_count(j->under) && w->rate > 0 && w->rate <= 1 &&
-                w->from < w->to && w->from < io_target(j->under, w->target)->bytes && w->until_ns > now && w->until_ns - now <= longest &&
+                w->from < w->to && !behind && w->until_ns > now && w->until_ns - now <= longest &&
                 (w->kind != INJECT_SLOW || (w->factor >= 2 && w->factor <= INJECT_FACTOR_MAX)) &&
                 (w->kind != INJECT_ONE_ARM || (w->factor >= 1 && w->factor <= INJECT_FACTOR_MAX));
     return sane ? ERR_OK : ERR_INVALID;
