@@ -138,11 +138,10 @@ static void plan_index(struct plan *plan)
     plan->mount_percent[SIM_FAULT_index_damaged] = between(&prng, 0, 15);
 }
 
-/* And one in three is cut in two halves that are mounted without each other. */
-static void plan_halves(struct plan *plan)
+void plan_halves(struct plan *plan, bool always)
 {
     struct prng prng = {plan->seed ^ UINT64_C(0x68616c7665732121)};
-    if (prng_below(&prng, 3) || (plan->level != PLAN_REALISTIC && plan->level != PLAN_CRUEL))
+    if ((prng_below(&prng, 3) && !always) || (plan->level != PLAN_REALISTIC && plan->level != PLAN_CRUEL))
         return;
     plan->halves_percent = between(&prng, 1, 100);
     plan->half_actions = between(&prng, 40, 400);
@@ -159,7 +158,7 @@ void plan_make(struct plan *plan, uint64_t seed, enum plan_level level, uint32_t
     if (level != PLAN_NONE)
         plan_faults(plan, &prng);
     plan_index(plan);
-    plan_halves(plan);
+    plan_halves(plan, false);
 }
 
 void plan_make_plain(struct plan *plan, uint64_t seed, uint32_t members, uint32_t copies)

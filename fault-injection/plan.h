@@ -47,6 +47,8 @@ struct plan {
 };
 
 void plan_make(struct plan *plan, uint64_t seed, enum plan_level level, uint32_t ops);
+/* One pool in three is cut in two halves that are mounted without each other; or each one. */
+void plan_halves(struct plan *plan, bool always);
 /* No faults, one latency: for scripts that decide everything themselves. */
 void plan_make_plain(struct plan *plan, uint64_t seed, uint32_t members, uint32_t copies);
 

@@ -75,7 +75,7 @@ static void a_half_that_lost_mail_keeps_it(void **state)
 {
     (void)state;
     static char out[16384];
-    assert_int_equal(run_small("--faults realistic --seed 29 --halves --once", out, sizeof out), 0);
+    assert_int_equal(run_small("--faults realistic --seed 29 --once", out, sizeof out), 0);
 }
 
 static void seeds_with_realistic_faults_keep_every_promise(void **state)
