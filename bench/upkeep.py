@@ -347,13 +347,14 @@ def dead(pool, rate):
             load = Load(pool, rate, 20)
         time.sleep(0.2)
     moved = pool.did("rebuild") - before
-    result = {"work": "dead", "member_bytes": pool.options.size, "used_bytes": used, "live_bytes": pool.options.fill, "rate": round(rate, 1),
-              "offered": offered, "accepted": accepted, "redundancy_lost_bytes": largest, "moved_bytes": moved,
+    result = {"work": "dead", "member_bytes": pool.options.size, "used_bytes": used, "live_bytes": pool.options.fill,
+              "rate": round(rate, 1), "offered": offered, "accepted": accepted, "redundancy_lost_bytes": largest, "moved_bytes": moved,
               "seconds_until_whole": round(whole - began, 1), "seconds_of_rebuild": first and round(whole - first, 1),
               "below_copies": s["pool"]["messages_below_copies"], "load_average": [before_load, load_average()]}
-    print(f"dead     members of {pool.options.size / (1 << 30):.0f} GiB, {used / 1e6:.0f} MB of it in use: {largest / 1e6:.0f} MB had lost an image, "
-          f"all whole {result['seconds_until_whole']} s after the loss, {result['seconds_of_rebuild']} s after the rebuild began, beside "
-          f"{rate:.0f}/s; accepted {accepted} of {offered}; load average {before_load} -> {load_average()}", flush=True)
+    print(f"dead     members of {pool.options.size / (1 << 30):.0f} GiB, {used / 1e6:.0f} MB of it in use: "
+          f"{largest / 1e6:.0f} MB had lost an image, all whole {result['seconds_until_whole']} s after the loss, "
+          f"{result['seconds_of_rebuild']} s after the rebuild began, beside {rate:.0f}/s; "
+          f"accepted {accepted} of {offered}; load average {before_load} -> {load_average()}", flush=True)
     return result
 
 

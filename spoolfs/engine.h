@@ -308,7 +308,7 @@ struct walk {
     uint8_t *whole;
     struct walk_read *out[COPIES_MAX]; /* under way; owns its window meanwhile */
     uint64_t read_ns;          /* when they began */
-    uint64_t unread[COPIES_MAX][FRAME_BLOCK_WORDS]; /* of the last read of all images: blocks that are zeros because nobody could read them */
+    uint64_t unread[COPIES_MAX][FRAME_BLOCK_WORDS]; /* of the last read of all images: zeros, as nobody could read them */
     uint32_t late_mask;        /* images that did not answer in time */
     uint32_t image, pending;
     bool all, running, resting, stopped, ended;

@@ -16,7 +16,8 @@
 
 #define REBUILD_AT_ONCE 8u /* each has one read under way: what keeps flash and network disks busy; 32 MiB of buffers while it runs */
 #define REBUILD_JOBS_MAX (2 * REBUILD_AT_ONCE) /* with those that wait for a member that does not answer */
-#define JOB_LATE_NS (10 * NS_PER_S) /* a drive works on a bad sector for some seconds; the job keeps what it has, and goes on when it is answered */
+/* A drive works on a bad sector for some seconds; the job keeps what it has, and goes on when it is answered. */
+#define JOB_LATE_NS (10 * NS_PER_S)
 #define REBUILD_BESIDE_MAIL 4u /* of these read while there is mail: what waits for a device is not paid for yet, and comes in a burst */
 #define JOB_BUFFERS 3u     /* a read is answered while two writes are not */
 

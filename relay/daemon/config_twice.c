@@ -76,7 +76,7 @@ static bool scan_sets(struct scan *s, struct config_twice *twice_out)
     }
     if (s->seen_count < SEEN_MAX) {
         s->seen[s->seen_count].key = s->key;
-        snprintf(s->seen[s->seen_count++].path, PATH_BYTES, "%s", s->path[s->depth]);
+        memcpy(s->seen[s->seen_count++].path, s->path[s->depth], PATH_BYTES);
     }
     return false;
 }

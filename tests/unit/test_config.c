@@ -206,11 +206,13 @@ static void a_key_that_is_set_twice_is_refused_with_both_lines(void **state)
             "t.conf:4: `copies` is set twice, here and in line 2");
     refused("pool { copies = 1\n member \"a\" { path = \"/a\"\n path = \"/b\" } }",
             "t.conf:3: `path` is set twice, here and in line 2");
-    refused("pool { copies = 1 }\npool { copies = 2 member \"a\" { path = \"/a\" } }", "t.conf:2: `copies` is set twice, here and in line 1");
+    refused("pool { copies = 1 }\npool { copies = 2 member \"a\" { path = \"/a\" } }",
+            "t.conf:2: `copies` is set twice, here and in line 1");
     refused("mynetworks = { \"10.0.0.0/8\",\n \"192.0.2.0/24\" }\nmynetworks = \"127.0.0.0/8\"\n" POOL,
             "t.conf:3: `mynetworks` is set twice, here and in line 1");
     refused("mynetworks = {}\nmynetworks = {}\n" POOL, "t.conf:2: `mynetworks` is set twice, here and in line 1");
-    refused("relayhost = \"hostname = x\"\nmail_name = \"a\nb\"\nrelayhost = \"\"\n" POOL, "t.conf:4: `relayhost` is set twice, here and in line 1");
+    refused("relayhost = \"hostname = x\"\nmail_name = \"a\nb\"\nrelayhost = \"\"\n" POOL,
+            "t.conf:4: `relayhost` is set twice, here and in line 1");
     struct config *c = good("mynetworks = \"10.0.0.0/8\"\nmynetworks += { \"192.0.2.0/24\" }\n"
                             "listen \"a\" { port = 1 }\nlisten \"b\" { port = 2 }\n"
                             "pool { copies = 1\n member \"a\" { path = \"/a\" }\n member \"b\" { path = \"/b\" } }");

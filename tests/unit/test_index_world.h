@@ -230,6 +230,14 @@ static inline struct made result(enum record_type type, uint64_t q, uint64_t s, 
     return m;
 }
 
+static inline struct made chunk(uint64_t q, uint32_t number, uint64_t s)
+{
+    struct made m = record(RECORD_CHUNK, q, s, 100 + number);
+    m.r.arg = number;
+    m.r.body_bytes = 936;
+    return m;
+}
+
 static inline void feed(struct world *w, struct made m)
 {
     m.r.payload = m.payload;
@@ -282,5 +290,25 @@ static inline uint32_t due(struct world *w, uint64_t now, uint32_t max, const ui
     index_query_fini(&q);
     return count;
 }
+
+static inline enum err chunks(struct world *w, uint64_t n, uint32_t first, struct index_query *q)
+{
+    *q = (struct index_query){.kind = INDEX_CHUNKS, .qid = qid(n), .first = first};
+    return ask(w, q);
+}
+
+/* Each test once against each implementation: a list BOTH(X) of tests is given DEFINE and LIST. */
+#define DEFINE(name)                                                                                                   \
+    static void mem_##name(void **state)                                                                               \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        name(MEM);                                                                                                     \
+    }                                                                                                                  \
+    static void lmdb_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        name(LMDB);                                                                                                    \
+    }
+#define LIST(name) cmocka_unit_test(mem_##name), cmocka_unit_test(lmdb_##name),
 
 #endif

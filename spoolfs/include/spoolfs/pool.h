@@ -66,7 +66,7 @@ struct pool_config {
     uint32_t member_count;        /* io target i is member i */
     struct pool_member_config members[MEMBERS_MAX];
     struct uuid expected;         /* the pool that was mounted here before, if known: decides between two of equal size */
-    bool share_disk;              /* members may lie on one disk; each that names no domain is one of its own: demonstration and tests only */
+    bool share_disk;              /* members may lie on one disk; each without a named domain is its own: demonstration, tests */
     bool read_only;
     struct { void *owner; void (*emit)(void *owner, const struct event *e); } sink;
     /* How to make the index once the pool's identity is known. `discard`: start from nothing. */
