@@ -552,6 +552,8 @@ void slot_retire(struct member *m, uint32_t slot);
 void slots_stay_retired(struct member *m);             /* at mount, when every segment has its slots */
 /* The table says so already. `image` == image_count: one is added. The old place is given up. */
 void segment_replace_image(struct pool *p, struct segment *s, uint32_t image, struct image by);
+/* At mount: it is not there. The last image takes its number. */
+void segment_lose_image(struct pool *p, struct segment *s, uint32_t i);
 void segment_drop_image(struct pool *p, struct segment *s, uint8_t member); /* the table says so already; no refs */
 uint32_t slot_reserve(const struct member *m, enum spool_class class);
 struct segment_id segment_next_id(struct pool *p);

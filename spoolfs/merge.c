@@ -104,16 +104,6 @@ static bool half_freed(const struct half *h, const struct segment *s)
     return held && table_says_dead(h->view, s->id);
 }
 
-static void image_drop(struct pool *p, struct segment *s, uint32_t i)
-{
-    struct member *m = &p->members[s->images[i].member];
-    if (m->slot_owner[s->images[i].slot] == segment_index(p, s) + 1) {
-        m->slot_owner[s->images[i].slot] = 0;
-        m->slots_free++;
-    }
-    s->images[i] = s->images[--s->image_count];
-}
-
 static void image_add(struct half *h, struct segment *s, const struct image *i, bool unproved)
 {
     struct pool *p = h->pool;
@@ -131,7 +121,7 @@ static enum err merge_drop_gone(struct half *h, struct segment *s, uint32_t i)
     enum err e = h->pool->members[s->images[i].member].present ? reader_slot_gone(h->pool, s->id, &s->images[i], &gone)
                                                                : ERR_OK;
     if (gone)
-        image_drop(h->pool, s, i);
+        segment_lose_image(h->pool, s, i);
     return e;
 }
 
@@ -152,7 +142,7 @@ static enum err merge_strip(struct half *h)
             const struct member *there = &h->view->members[s->images[i].member];
             bool other = s->images[i].slot < there->slot_count && there->slot_owner[s->images[i].slot] != 0;
             if (listed || dead || other)
-                image_drop(p, s, i);
+                segment_lose_image(p, s, i);
             else
                 e = merge_drop_gone(h, s, i);
         }

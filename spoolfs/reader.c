@@ -249,16 +249,22 @@ enum err reader_slot_gone(struct pool *p, struct segment_id id, const struct ima
     enum err e = reader_open(&r, p, id, image, 1);
     if (e != ERR_OK)
         return e;
-    reader_fill(&r, 0, 2 * BLOCK_BYTES);
-    const uint8_t *bytes = reader_at(&r, 0, 0, 2 * BLOCK_BYTES);
-    bool read = bytes && !r.no_memory && r.fault[0] == ERR_OK;
-    bool whole = read && image_head_decode(bytes, &head) == ERR_OK && uuid_equal(head.pool, p->uuid) &&
+    if (!r.dead[0]) { /* the header alone first: nearly always it is the one */
+        e = sync_read_member(m, segment_image_offset(p, image), r.whole, BLOCK_BYTES);
+        if (e == ERR_TIMEOUT || e == ERR_MEMBER_GONE)
+            reader_give_up(&r, 0, e);
+    }
+    bool read = !r.dead[0] && e == ERR_OK;
+    bool whole = read && image_head_decode(r.whole, &head) == ERR_OK && uuid_equal(head.pool, p->uuid) &&
                  uuid_equal(head.member, m->uuid) && head.slot == image->slot;
-    bool another = whole && !segment_id_equal(head.segment, id) &&
-                   verify_head(bytes + BLOCK_BYTES, &p->uuid, id, BLOCK_BYTES, &frame) == ERR_IDENTITY;
-    bool ours = whole && segment_id_equal(head.segment, id);
-    *gone_out = another || (read && !ours && slot_shows_nothing(&r));
-    e = r.no_memory ? ERR_NO_MEMORY : ERR_OK;
+    if (read && !(whole && segment_id_equal(head.segment, id))) {
+        reader_fill(&r, BLOCK_BYTES, BLOCK_BYTES);
+        const uint8_t *first = reader_at(&r, 0, BLOCK_BYTES, BLOCK_BYTES);
+        bool another = whole && first && r.fault[0] == ERR_OK &&
+                       verify_head(first, &p->uuid, id, BLOCK_BYTES, &frame) == ERR_IDENTITY;
+        *gone_out = another || slot_shows_nothing(&r);
+    }
+    e = e == ERR_NO_MEMORY || r.no_memory ? ERR_NO_MEMORY : ERR_OK;
     reader_close(&r);
     return e;
 }

@@ -394,6 +394,31 @@ static void recover_keep_table(struct pool *p, struct segment_id id, const struc
     p->table_segment = s;
 }
 
+/* What an older table names may have been freed since, and its slots discarded, or used and freed again: no header says so. */
+static enum err recover_drop_gone(struct pool *p)
+{
+    enum err e = ERR_OK;
+    for (uint32_t n = 0; n < p->segment_used && e == ERR_OK; n++) {
+        struct segment *s = &p->segments[n];
+        if (s->state == SEGMENT_UNUSED || s->kind != SEGMENT_MAIL || s->adopted)
+            continue;
+        for (uint32_t i = s->image_count; i-- > 0 && e == ERR_OK;) {
+            bool gone = false;
+            if (p->members[s->images[i].member].present)
+                e = reader_slot_gone(p, s->id, &s->images[i], &gone);
+            if (gone)
+                segment_lose_image(p, s, i);
+        }
+        if (e != ERR_OK || s->image_count > 0)
+            continue;
+        if (!s->chunks_only && !s->provisional)
+            pool_event(p, EVENT_record_lost, NULL, "segment %llu: nothing is left of it where an older segment table names it",
+                       (unsigned long long)s->id.counter);
+        segment_drop(p, s);
+    }
+    return e;
+}
+
 /* The table the superblocks name is lost: the newest readable one that any header names, then everything it does not
  * know to be dead. */
 static enum err recover_table_by_scan(struct pool *p)
@@ -418,6 +443,8 @@ static enum err recover_table_by_scan(struct pool *p)
         e = table_load(p, p, f->t[best_at].id, f->t[best_at].images, f->t[best_at].count);
     if (e == ERR_OK)
         e = recover_scan_all(p, scan_adopts, NULL);
+    if (e == ERR_OK)
+        e = recover_drop_gone(p);
     p->index_discard = true;
     p->table_scanned = true;
     if (e == ERR_OK && best_at != UINT32_MAX)

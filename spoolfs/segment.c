@@ -140,6 +140,16 @@ uint64_t segment_image_offset(const struct pool *p, const struct image *i)
     return m->slots_offset + (uint64_t)i->slot * m->slot_bytes;
 }
 
+void segment_lose_image(struct pool *p, struct segment *s, uint32_t i)
+{
+    struct member *m = &p->members[s->images[i].member];
+    if (m->slot_owner[s->images[i].slot] == segment_index(p, s) + 1) {
+        m->slot_owner[s->images[i].slot] = 0;
+        m->slots_free++;
+    }
+    s->images[i] = s->images[--s->image_count];
+}
+
 bool slot_take(struct member *m, uint32_t slot, struct segment *s)
 {
     if (slot >= m->slot_count || m->slot_owner[slot] != 0)
