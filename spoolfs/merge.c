@@ -197,10 +197,11 @@ static enum err merge_segment(struct half *h, const struct segment *theirs)
         if (theirs_to_say || (!s->chunks_only && !p->members[theirs->images[i].member].present))
             image_add(h, s, &theirs->images[i], !theirs_to_say);
     }
-    for (uint32_t i = 0; i < theirs->image_count && s->image_count == 0 && !s->chunks_only && !dead && e == ERR_OK; i++) {
+    bool nowhere = s->image_count == 0 && !s->chunks_only && !dead;
+    for (uint32_t i = 0, before = 0; i < theirs->image_count && nowhere && e == ERR_OK; i++, before = s->image_count) {
         image_add(h, s, &theirs->images[i], true); /* where nobody contradicts */
-        if (s->image_count > 0)
-            e = merge_drop_gone(h, s, 0);
+        if (s->image_count > before)
+            e = merge_drop_gone(h, s, before);
     }
     s->chunks_only = s->chunks_only || (dead && s->image_count == 0);
     if (known)

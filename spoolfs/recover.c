@@ -659,6 +659,19 @@ static void recover_drop_provisional(struct pool *p)
     }
 }
 
+/* Sealed by the run that wrote it: each image got all of it before it was acknowledged. Another half only did not know (MRG-2). */
+static enum err recover_prove_final(struct pool *p, struct segment *s)
+{
+    enum err e = ERR_OK;
+    for (uint32_t k = 0; k < s->image_count && e == ERR_OK; k++) {
+        bool gone = true;
+        if (s->images[k].unproved && p->members[s->images[k].member].present)
+            e = reader_slot_gone(p, s->id, &s->images[k], &gone);
+        s->images[k].unproved = s->images[k].unproved && gone;
+    }
+    return e;
+}
+
 enum err recover_tails(struct pool *p)
 {
     enum err e = ERR_OK;
@@ -669,6 +682,8 @@ enum err recover_tails(struct pool *p)
         bool unproved = false; /* an image that was away when recovery sealed it is here now */
         for (uint32_t k = 0; k < s->image_count; k++)
             unproved = unproved || (s->images[k].unproved && p->members[s->images[k].member].present);
+        if (s->state == SEGMENT_SEALED && !s->by_recovery && unproved)
+            e = recover_prove_final(p, s);
         if (s->state == SEGMENT_SEALED && s->by_recovery && unproved)
             for (uint32_t k = 0; k < s->image_count; k++)
                 s->images[k].unproved = false;
