@@ -71,7 +71,7 @@ static void a_pool_without_a_slot_to_compact_into_gets_out_by_itself(void **stat
             gained += free_slots(w, i) - before[i];
         }
         assert_true(gained >= 2);
-        assert_true(w->pool->count_compacted >= 2);
+        assert_true(w->pool->count_compacted >= 2 || !exchanged); /* two for one; or what died without a copy gave the slots */
         assert_true(exchange_idle(w->pool));
         audit_run(w);
         story_cut(w, SIM_SURVIVE_NONE);
@@ -192,13 +192,16 @@ static void the_segment_table_takes_the_slot_that_is_kept_for_it(void **state)
         turns_for(w, 1);
         assert_int_equal(w->pool->table_segment->image_count, 1);
         struct member *m = &w->pool->members[1];
-        for (uint32_t slot; m->slots_free > left && slot_find(m, &slot);) {
-            m->slots_free--;
-            slot_retire(m, slot);
-        }
-        while (!world_failed(w) && m->state != MEMBER_HEALTHY)
+        uint64_t until = UINT64_MAX;
+        while (!world_failed(w) && io_now_ns(w->io) < until) { /* what comes free meanwhile is taken, too */
+            for (uint32_t slot; m->slots_free > left && w->pool->table_segment->image_count == 1 && slot_find(m, &slot);) {
+                m->slots_free--;
+                slot_retire(m, slot);
+            }
             world_turn(w);
-        turns_for(w, 1);
+            if (until == UINT64_MAX && m->state == MEMBER_HEALTHY)
+                until = io_now_ns(w->io) + NS_PER_S;
+        }
         assert_int_equal(w->pool->table_segment->image_count, 1 + left);
         assert_int_equal(w->pool->table_segment->state, SEGMENT_OPEN);
         story_append(w, 1, 4000);
