@@ -17,6 +17,7 @@
 /* A crash costs slots, and a pool that is full has few to free others with (docs/design/0016): there it comes seldom. */
 #define FULL_NS UINT64_C(10000000000)
 #define FULL_CRASHES_LESS 10u
+#define EXCHANGE_CRASH_ONE_IN 200u /* operations beside an exchange */
 #define MERGE_CRASH_ONE_IN 300u /* operations of a mount that merges two halves: it comes once or twice in a run */
 #define CALM_NS UINT64_C(40000000000) /* between two stalls: a member that never answers is the fault `vanish` */
 
@@ -102,7 +103,9 @@ static void decide(struct world *w, const struct io_op *op, uint64_t index, stru
     uint32_t crash = w->mounting ? w->plan.mount_crash_one_in : w->plan.crash_one_in;
     if (w->halves.meeting && w->mounting && crash > MERGE_CRASH_ONE_IN)
         crash = MERGE_CRASH_ONE_IN;
-    if (w->full_ns && sim_io_now(w->sim) - w->full_ns < FULL_NS)
+    if (!segment_id_equal(w->exchange, (struct segment_id){0})) /* a few in each */
+        crash = crash > EXCHANGE_CRASH_ONE_IN ? EXCHANGE_CRASH_ONE_IN : crash;
+    else if (w->full_ns && sim_io_now(w->sim) - w->full_ns < FULL_NS)
         crash *= FULL_CRASHES_LESS;
     if (crash && prng_below(&w->hurt, crash) == 0) {
         fate->fault = prng_below(&w->hurt, 4) ? SIM_FAULT_power_cut : SIM_FAULT_kill;
@@ -132,6 +135,7 @@ void atlas_decide(void *owner, const struct io_op *op, uint64_t index, struct si
     struct world *w = owner;
     decide(w, op, index, fate);
     measure_slot(w, op);
+    measure_exchange(w, op, false);
     if (fate->fault == SIM_FAULT_power_cut || fate->fault == SIM_FAULT_kill) {
         measure_crash(w, op);
         kept_die(w);

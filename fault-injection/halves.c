@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: a pool that is cut in two. Its members are mounted in two halves, one after the other and each without the other;
- * each takes mail, delivers, moves and frees; then all are mounted together.
+ * each takes mail, delivers, moves and frees; then all are mounted together. Or some leave the running pool, which goes on without
+ * them; then they are mounted without those that stayed, or not at all before all are together again.
  *
  *   whole [halves_run] -> stop -> one half: mounts, stops -> stop -> the other half -> stop -> both: the merge -> whole
+ *   whole [halves_run] -> one after the other vanishes -> those that stay: goes on, stops, mounts -> stop -> the others [-> stop] -> both
  *
  *  HLV-1  nothing is damaged from the beginning until all mail is on `copies` images again: one half alone has no image to spare.
  *         The power goes as ever.
  *  HLV-2  what each half may know is the model's (MOD-6). A half that does not see the mail of before takes nothing from it.
  *  HLV-3  draws from a stream of its own.
+ *  HLV-5  mail handed over after the last one left is nowhere but with those that stayed; until then it may be with either.
  *  HLV-4  a half that is too full to be mounted alone (its members keep what only the others know to be dead) stays down.
- * Never: lets members leave under a running pool; a half is what is there when it is mounted. */
+ * Never: lets anybody come to a running pool. */
 #include "world.h"
 
 #include <stdio.h>
@@ -18,6 +21,8 @@
 #define MEND_NS (UINT64_C(7200) * 1000000000)
 #define LOOK_EVERY_NS (UINT64_C(2) * 1000000000)
 #define LOOKS_MAX 60u
+#define TURNS_BETWEEN 40u                      /* at most, from one departure to the next: some frames are written */
+#define NEVER_ALONE_ONE_IN 4u                  /* departures: those that left are not mounted by themselves */
 #define PATIENCE_NS (UINT64_C(3) * 1000000000) /* at most: older mail waits for the other half, in a run that is soon over */
 
 void halves_init(struct world *w) { w->halves.dice.state = w->plan.seed ^ UINT64_C(0x68616c7665733f21); }
@@ -90,13 +95,33 @@ static void halves_work(struct world *w, uint32_t actions)
             break;
 }
 
+/* HLV-5. One after the other leaves, in whatever order; what was handed over before may lie with any of them. */
+static void halves_leave(struct world *w, uint32_t stay)
+{
+    uint32_t going = ~stay & ((1u << w->config.member_count) - 1);
+    bool at_once = prng_below(&w->halves.dice, 3) == 0;
+    while (going && !world_failed(w)) {
+        uint16_t t = (uint16_t)prng_below(&w->halves.dice, w->config.member_count);
+        uint64_t turns = prng_below(&w->halves.dice, TURNS_BETWEEN);
+        if (!(going & (1u << t)))
+            continue;
+        going &= ~(1u << t);
+        world_say(w, "halves: member %u leaves", t);
+        model_divide(&w->model);
+        sim_io_vanish(w->sim, t);
+        for (; turns > 0 && going && !at_once && world_go_on(w); turns--) {}
+    }
+    w->counts.departures++;
+}
+
 static void halves_alone(struct world *w, uint8_t half, uint32_t mask)
 {
     if (world_failed(w))
         return;
     world_say(w, "halves: members %#x are alone", mask);
     model_half_begin(&w->model, half);
-    halves_here(w, mask);
+    if (!w->pool)
+        halves_here(w, mask);
     halves_work(w, w->plan.half_actions / 4 + (uint32_t)prng_below(&w->halves.dice, w->plan.half_actions));
     w->counts.halves_refused += w->halves.refused;
     w->halves.refused = false;
@@ -143,13 +168,22 @@ static void halves_divide(struct world *w, uint32_t serving)
     uint64_t wait_ns = w->config.absent_wait_ns;
     uint32_t first = halves_cut(w, serving);
     w->config.absent_wait_ns = 1 + prng_below(&w->halves.dice, PATIENCE_NS);
-    halves_stop(w);
-    model_divide(&w->model);
+    bool live = w->plan.departure_percent && prng_below(&w->halves.dice, 100) < w->plan.departure_percent, never = false;
+    if (!live)
+        halves_stop(w);
     kept_divide(w);
     w->halves.apart = true;
+    if (!live) {
+        model_divide(&w->model);
+    } else {
+        halves_leave(w, first);
+        never = prng_below(&w->halves.dice, NEVER_ALONE_ONE_IN) == 0;
+    }
     halves_alone(w, 1, first);
-    kept_other_half(w);
-    halves_alone(w, 2, ~first);
+    if (!never) {
+        kept_other_half(w);
+        halves_alone(w, 2, ~first);
+    }
     w->halves.apart = false;
     w->config.absent_wait_ns = wait_ns;
     halves_meet(w);

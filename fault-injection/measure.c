@@ -47,7 +47,7 @@ void measure_swap(struct world *w, uint16_t a, uint16_t b)
     memcpy(w->slots[b], kept, sizeof kept);
 }
 
-/* --- crashes --- */
+/* --- frames --- */
 
 struct under_way { struct world *w; bool seal, hedge, compaction, rebuild, repair; };
 struct twin { const struct io_op *op; bool found; };
@@ -61,17 +61,68 @@ static bool frame_of(const struct io_op *op, struct frame_head_disk *frame, stru
     return le64_get(frame->magic) == FRAME_MAGIC && le32_get(frame->records_end) <= op->length;
 }
 
+/* The record at *at, which is set behind it; false: there is none. */
+static bool frame_next(const struct io_op *op, const struct frame_head_disk *frame, uint32_t *at, struct record_head_disk *r_out)
+{
+    if (*at + RECORD_HEAD_BYTES > le32_get(frame->records_end))
+        return false;
+    memcpy(r_out, (const uint8_t *)op->buffer + *at, sizeof *r_out);
+    *at += (le32_get(r_out->length) + RECORD_ALIGN - 1) / RECORD_ALIGN * RECORD_ALIGN;
+    return true;
+}
+
 static bool frame_has_seal(const struct io_op *op, const struct frame_head_disk *frame)
 {
     struct record_head_disk r;
-    for (uint32_t at = FRAME_HEAD_BYTES; at + RECORD_HEAD_BYTES <= le32_get(frame->records_end);) {
-        memcpy(&r, (const uint8_t *)op->buffer + at, sizeof r);
+    for (uint32_t at = FRAME_HEAD_BYTES; frame_next(op, frame, &at, &r);)
         if (r.type == RECORD_SEAL)
             return true;
-        at += (le32_get(r.length) + RECORD_ALIGN - 1) / RECORD_ALIGN * RECORD_ALIGN;
+    return false;
+}
+
+/* --- exchanges: from the OPEN of a provisional segment to the record group that frees its victims, or it --- */
+
+static bool freed_names(const uint8_t *ids, uint32_t count, struct segment_id id)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        struct id_disk d;
+        memcpy(&d, ids + i * sizeof d, sizeof d);
+        if (segment_id_equal(segment_id_disk_get(d), id))
+            return true;
     }
     return false;
 }
+
+static void exchange_record(struct world *w, const struct record_head_disk *r, const uint8_t *payload, bool over)
+{
+    struct table_segment_disk d;
+    uint32_t bytes = le32_get(r->length) - RECORD_HEAD_BYTES;
+    if (r->type == RECORD_FREED && over && freed_names(payload, bytes / (uint32_t)sizeof(struct id_disk), w->exchange))
+        w->exchange = (struct segment_id){0};
+    if ((r->type != RECORD_OPEN && r->type != RECORD_SEAL) || bytes < sizeof d)
+        return;
+    memcpy(&d, payload, sizeof d);
+    bool it = segment_id_equal(segment_id_disk_get(d.id), w->exchange);
+    if (r->type == RECORD_OPEN && d.provisional && !over)
+        w->exchange = segment_id_disk_get(d.id);
+    else if (r->type == RECORD_SEAL && it && over) {
+        w->counts.exchanges++;
+        w->exchange = (struct segment_id){0};
+    }
+}
+
+/* A write that is about to be in flight, or one that is over. */
+void measure_exchange(struct world *w, const struct io_op *op, bool over)
+{
+    struct frame_head_disk frame;
+    struct record_head_disk r;
+    if ((over && op->result != ERR_OK) || !frame_of(op, &frame, &r) || r.type <= RECORD_STATE)
+        return;
+    for (uint32_t at = FRAME_HEAD_BYTES, from = at; frame_next(op, &frame, &at, &r); from = at)
+        exchange_record(w, &r, (const uint8_t *)op->buffer + from + RECORD_HEAD_BYTES, over);
+}
+
+/* --- crashes --- */
 
 /* The same record on its way to another segment. Copies of a compaction keep their digest, too: they are told apart. */
 static void look_for_twin(void *owner, const struct io_op *op)
@@ -111,6 +162,7 @@ void measure_crash(struct world *w, const struct io_op *op)
     look_at_op(&u, op);
     w->struck = (struct struck){.compaction = u.compaction, .hedge = u.hedge, .seal = u.seal, .recovery = w->mounting && !w->pool,
                                .merge = w->halves.meeting && w->mounting && !w->pool};
+    w->counts.crashes_in_exchange += !segment_id_equal(w->exchange, (struct segment_id){0});
     w->counts.crashes_in_compaction += u.compaction;
     w->counts.crashes_in_hedge += u.hedge;
     w->counts.crashes_in_seal += u.seal;

@@ -87,7 +87,7 @@ void model_on_held(struct model_message *msg, enum err e);
 void model_on_delivered(struct model_message *msg, uint32_t recipient, enum err e);
 void model_on_crash(struct model *m); /* everything under way was never answered */
 
-/* MOD-6; each after model_on_crash. */
+/* MOD-6. Of a pool that runs while members leave: at each departure. */
 void model_divide(struct model *m);
 void model_half_begin(struct model *m, uint8_t half);
 void model_half_end(struct model *m);

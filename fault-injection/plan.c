@@ -145,6 +145,7 @@ void plan_halves(struct plan *plan, bool always)
         return;
     plan->halves_percent = between(&prng, 1, 100);
     plan->half_actions = between(&prng, 40, 400);
+    plan->departure_percent = between(&prng, 0, 100);
 }
 
 void plan_make(struct plan *plan, uint64_t seed, enum plan_level level, uint32_t ops)

@@ -91,6 +91,7 @@ static void on_op_end(void *owner, const struct io_op *op, uint64_t index)
     static const char *const kinds[] = {"read", "write", "flush", "discard"};
     struct world *w = owner;
     witness_write(w, op);
+    measure_exchange(w, op, true);
     if (!w->verbose || index < w->list_from)
         return;
     uint64_t slots = 64 * KIB, slot = op->offset < slots ? 0 : (op->offset - slots) / w->plan.segment_bytes;
@@ -219,6 +220,7 @@ bool world_mount(struct world *w)
     const char *text;
     ASSERT(!w->pool && !world_failed(w));
     w->mounting = true;
+    w->exchange = (struct segment_id){0};
     enum err e = pool_mount(w->io, &w->config, &w->pool, &text);
     w->halves.refused = e == ERR_FULL && w->halves.apart && !world_crashed(w); /* HLV-4 */
     if (e != ERR_OK && !w->halves.refused && !world_crashed(w))

@@ -109,6 +109,7 @@ struct world {
     struct { struct index_query query; bool done; enum err e; } asked; /* an audit's question: outlives a crash */
     struct slot_use slots[MEMBERS_MAX][WORLD_SLOTS_MAX];
     struct struck struck;
+    struct segment_id exchange; /* the provisional segment of the one under way, in measure.c; none: zero */
     struct world_counts counts;
     char failure[512];
     bool verbose;
@@ -207,6 +208,7 @@ void losses_run(struct world *w);         /* after the last stop; what it spoils
 #define MEASURE_EVERY 50u          /* actions */
 #define MEASURE_ACTIONS_MAX 100000u /* a plan that has not met it all by then is a bad plan */
 void measure_slot(struct world *w, const struct io_op *op);
+void measure_exchange(struct world *w, const struct io_op *op, bool over);
 void measure_swap(struct world *w, uint16_t a, uint16_t b);
 void measure_crash(struct world *w, const struct io_op *op);
 void measure_index_lost(struct world *w);
