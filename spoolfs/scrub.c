@@ -478,6 +478,8 @@ void scrub_pause(struct pool *p, bool paused)
 void scrub_status(struct pool *p, struct upkeep_status *o)
 {
     const struct scrub *c = p->scrub;
+    o->scrub.state = p->scrub_saved.paused ? UPKEEP_PAUSED : UPKEEP_IDLE; /* until the first step has taken it over */
+    o->scrub.last_completed_ms = p->scrub_saved.completed_ms;
     if (!c)
         return;
     o->scrub.state = c->paused ? UPKEEP_PAUSED : c->in_pass ? UPKEEP_RUNNING : UPKEEP_IDLE;

@@ -120,7 +120,10 @@ static int demo_pull(struct demo *d)
         return code;
     puts("the disk is back");
     for (unsigned i = 0; i < DEMO_PATIENCE_S; i++) {
-        if (demo_state(d))
+        tool_hush(true); /* the pool is mounted again with it */
+        bool healthy = demo_state(d);
+        tool_hush(false);
+        if (healthy)
             return demo_send(d, "whole again");
         sleep(1);
     }

@@ -113,6 +113,7 @@ static int add_prepare(struct format *f, uint32_t i, const char *old, struct poo
         code = tool_say(TOOL_FAILED, "member \"%s\": the running daemon has another path for it (%s): systemctl reload ironspool",
                         m->name, doc_text(answer, "path"));
     f->segment_bytes = candidate->segment_bytes;
+    f->segment_of_pool = true;
     if (!f->size_given)
         f->size = doc_count(answer, "member_bytes");
     doc_free(&answer);
@@ -137,7 +138,10 @@ static bool member_is_in(struct tool *t, const char *name, bool *spare_out)
 {
     struct doc *s = NULL;
     bool in = false;
-    if (!ask_wait_daemon(t) || ask_for(t, "status", NULL, &s) != TOOL_DONE)
+    tool_hush(true); /* the spool process is replaced meanwhile */
+    int code = ask_wait_daemon(t) ? ask_for(t, "status", NULL, &s) : TOOL_UNREACHABLE;
+    tool_hush(false);
+    if (code != TOOL_DONE)
         return false;
     for (size_t k = 0; k < doc_length(s, "members") && doc_true(s, "pool.mounted"); k++) {
         const struct doc *m = doc_item(s, "members", k);

@@ -134,7 +134,7 @@ static bool refuse_small(const struct format *f, uint32_t i)
         return false;
     tool_say(0, "member \"%s\": %s is too small for %u segments, it takes %s: choose a larger --size%s",
              f->pool.members[i].name, out_bytes(format_member_bytes(f, i), has), SLOTS_PER_MEMBER_MIN, out_bytes(least, needs),
-             f->segment_bytes ? " or a smaller --segment-size" : "");
+             f->segment_bytes && !f->segment_of_pool ? " or a smaller --segment-size" : "");
     return true;
 }
 

@@ -19,6 +19,7 @@ struct format {
     enum io_engine engine;
     uint64_t size, segment_bytes;
     bool size_given, dry_run, bad_option;
+    bool segment_of_pool;        /* segment_bytes is what the pool has, not a choice */
     const char *force[MEMBERS_MAX];
     uint32_t force_count;
     struct probe probes[MEMBERS_MAX];

@@ -74,9 +74,18 @@ static const struct command {
 };
 #define COMMANDS (sizeof commands / sizeof commands[0])
 
+static bool tool_hushed;
+
+void tool_hush(bool hush)
+{
+    tool_hushed = hush;
+}
+
 int tool_say(int code, const char *format, ...)
 {
     va_list arguments;
+    if (tool_hushed)
+        return code;
     va_start(arguments, format);
     fputs("spooltool: ", stderr);
     vfprintf(stderr, format, arguments);

@@ -44,6 +44,7 @@ int status_exit(const struct doc *status); /* the exit code that a status docume
 
 /* "spooltool: what", to stderr; returns `code`, so that a command can end with it. */
 int tool_say(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void tool_hush(bool hush); /* tool_say says nothing: whoever asks again and again expects some answers to fail */
 int tool_usage(const struct tool *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* NULL after having said why: the command ends with TOOL_FAILED. */

@@ -66,7 +66,8 @@ static enum asked open_member(const struct pool_config *pool, struct members_ope
         return busy ? ASKED_BUSY : ASKED_OVER;
     if (!is_blank(m->members[i].fd))
         return ASKED_UNLOCKED;
-    snprintf(m->why[i], sizeof m->why[i], "no superblock is there: spooltool member add %s", pool->members[i].name);
+    snprintf(m->why[i], sizeof m->why[i], "no superblock is there: spooltool member add %s; member replace %s if it was in "
+             "the pool", pool->members[i].name, pool->members[i].name);
     close(m->members[i].fd); /* not held: it is somebody else's to format */
     m->members[i].fd = -1;
     return ASKED_OVER;
