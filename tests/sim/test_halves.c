@@ -253,6 +253,52 @@ static void table_moves(struct world *w, uint32_t times)
         turn_for(w, 1);
 }
 
+/* The segment table in force no longer verifies on `target`; the ones before it do. */
+static void rot_newest_table(struct world *w, uint16_t target)
+{
+    struct sim_disk *disk = sim_io_disk(w->sim, target);
+    uint64_t newest = 0, newest_at = 0;
+    for (uint32_t slot = 0; slot < w->plan.slots; slot++) {
+        uint64_t at = PLAN_SLOTS_OFFSET + slot * w->plan.segment_bytes;
+        uint8_t block[BLOCK_BYTES];
+        struct image_head_disk head;
+        if (sim_disk_read(disk, at, BLOCK_BYTES, block) != ERR_OK)
+            continue;
+        memcpy(&head, block, sizeof head);
+        bool table = le64_get(head.magic) == IMAGE_MAGIC && le32_get(head.kind) == SEGMENT_TABLE;
+        if (table && le64_get(head.segment.counter) > newest) {
+            newest = le64_get(head.segment.counter);
+            newest_at = at;
+        }
+    }
+    if (newest)
+        sim_disk_rot(disk, newest_at + BLOCK_BYTES + 200, 1);
+}
+
+/* The table in force is lost on every member, and the one before it, which can be read, names segments that were freed since; in
+ * their slots lies other mail now. It is there, and is written over by nobody. */
+static void mail_in_a_slot_used_again_outlives_the_table_that_knew_it(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 500; seed < 504; seed++) {
+        struct world *w = story_open(seed, 2, durable_by(seed));
+        if (world_create_pool(w) && world_mount(w))
+            story_append(w, 20 + (uint32_t)seed % 4, 700 * 1024);
+        table_moves(w, 2); /* the last two tables name what all that lies in */
+        retire_all(w);
+        if (!world_failed(w))
+            turn_for(w, 10);
+        story_append(w, 20, 700 * 1024);
+        story_cut(w, SIM_SURVIVE_ALL);
+        for (uint16_t t = 0; t < 2; t++)
+            rot_newest_table(w, t);
+        if (mounts(w))
+            audit_run(w);
+        lasts(w, 2);
+        story_close(w, "an older table, seed", seed);
+    }
+}
+
 static void append_until_cut(struct world *w, uint64_t at, uint32_t count, uint32_t bytes)
 {
     sim_io_set_survival(w->sim, SIM_SURVIVE_NONE);
@@ -370,6 +416,7 @@ int main(void)
         cmocka_unit_test(what_one_half_retired_does_not_come_back_from_the_other),
         cmocka_unit_test(chunks_that_the_other_half_needs_stay),
         cmocka_unit_test(chunks_wait_for_the_end_of_a_segment_on_a_member_that_is_away),
+        cmocka_unit_test(mail_in_a_slot_used_again_outlives_the_table_that_knew_it),
         cmocka_unit_test(what_was_moved_to_members_that_are_away_stays),
         cmocka_unit_test(a_half_is_known_by_its_table_not_by_what_it_says_of_others),
     };
