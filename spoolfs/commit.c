@@ -553,13 +553,13 @@ static bool bulk_may_grow(const struct appender *a)
 }
 
 /* On a member that is slow just now, though there is room for as many images elsewhere (WAT-2). */
-static bool segment_better_elsewhere(struct pool *p, const struct segment *s)
+static bool segment_better_elsewhere(struct pool *p, const struct segment *s, enum spool_class class)
 {
     uint32_t avoid = 0;
     enum err why;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++)
         avoid |= p->members[i].used && p->members[i].present && member_avoided(&p->members[i]) ? 1u << i : 0;
-    return (segment_members(s) & avoid) && !p->stopping && placement_possible(p, SPOOL_RESULT, avoid, &why);
+    return (segment_members(s) & avoid) && !p->stopping && placement_possible(p, class, avoid, &why);
 }
 
 void commit_step(struct pool *p)
@@ -575,13 +575,16 @@ void commit_step(struct pool *p)
         if (a->kind == SEGMENT_TABLE && p->table_rewriting)
             continue;
         if (a->kind == SEGMENT_MAIL && a->segment && (a->segment->close_soon || segment_could_have_more(p, a->segment) ||
-                                                         segment_better_elsewhere(p, a->segment)))
+                                                         segment_better_elsewhere(p, a->segment, SPOOL_RESULT)))
             commit_close_segment(a);
-        else if (a->next && a->next->state == SEGMENT_OPEN && a->next->close_soon)
+        else if (a->next && a->next->state == SEGMENT_OPEN &&
+                 (a->next->close_soon || segment_better_elsewhere(p, a->next, SPOOL_NEW_MAIL)))
             appender_close_next(a);
-        if (a->kind == SEGMENT_TABLE && a->segment && segment_could_have_more(p, a->segment))
-            p->table_renew = true;
-        if (a->kind == SEGMENT_TABLE && p->table_renew && a->segment && !a->flight && p->mounted && !p->stopping) {
+        if (a->kind == SEGMENT_TABLE && a->segment &&
+            (segment_could_have_more(p, a->segment) || segment_better_elsewhere(p, a->segment, SPOOL_RESULT)))
+            p->table_renew = true; /* each segment is opened and sealed through it: mail would wait for the slow member there */
+        if (a->kind == SEGMENT_TABLE && p->table_renew && a->segment && !a->flight && p->mounted && !p->stopping &&
+            !p->table_settling) {
             p->table_renew = false;
             commit_close_segment(a); /* the next turn writes a whole TABLE */
         }
