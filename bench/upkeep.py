@@ -12,12 +12,12 @@ slow             one member made 100 times slower under load: p99 by second, whe
 dead             4 members under load, one killed: how long until all that it had is made again. The same --fill with another --size
                  shows that live bytes count and not what a disk could hold.
 loss             4 members under load, one killed, a second killed when a quarter is rebuilt, a third with 1 % of its blocks
-                 its reads: failed transactions, time until all that a living member has is whole again, what waits for the two,
+                 unreadable: failed transactions, time until all that a living member has is whole again, what waits for the two,
                  whether it is there when they are back, and the ids of what was reported lost.
 --one-arm F      every member behind an arm that does one thing at a time, in F percent of the time a 7200 rpm disk takes
                  (100); made by `spooltool fault add one-arm`.
 
-Nothing is typed in by hand, nothing fails a build. The issue's figures: --pairs 30 --window 10 --size 20G --fill 2G.
+Nothing is typed in by hand, nothing fails a build. The issue's figures: --pairs 30 --window 10; dead, loss: --sparse --size 20G --fill 2G.
 """
 import argparse
 import json
