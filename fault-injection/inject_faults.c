@@ -81,7 +81,7 @@ static bool block_is_bad(const struct inject_fault *f, uint64_t block)
 {
     struct prng of_block = {.state = f->seed ^ (block + 1) * UINT64_C(0xd1b54a32d192ed03)};
     bool chosen = f->rate >= 1.0 || (double)(prng_next(&of_block) >> 11) * 0x1p-53 < f->rate;
-    return chosen && !(f->written[block / 8] & (1u << (block % 8)));
+    return chosen && !(block < f->blocks && f->written[block / 8] & (1u << (block % 8)));
 }
 
 static bool meets_bad_block(const struct inject_fault *f, const struct io_op *op)
@@ -100,8 +100,8 @@ void fault_note_write(struct inject_io *j, const struct io_op *op)
         struct inject_fault *f = &j->faults[i];
         if (f->kind != INJECT_MEDIA_ERROR || f->target != op->target)
             continue;
-        for (uint64_t at = op->offset; at < op->offset + op->length; at += BLOCK_BYTES)
-            f->written[at / BLOCK_BYTES / 8] |= (uint8_t)(1u << (at / BLOCK_BYTES % 8));
+        for (uint64_t b = op->offset / BLOCK_BYTES; b < (op->offset + op->length) / BLOCK_BYTES && b < f->blocks; b++)
+            f->written[b / 8] |= (uint8_t)(1u << (b % 8));
     }
 }
 
@@ -229,9 +229,10 @@ enum err inject_add(struct inject_io *j, const struct inject_fault *wanted, uint
         e = ERR_BUSY;
     if (e != ERR_OK)
         return e;
+    uint64_t blocks = io_target(j->under, wanted->target)->bytes / BLOCK_BYTES; /* 0: it is not here */
     uint8_t *written = NULL;
     if (wanted->kind == INJECT_MEDIA_ERROR) {
-        written = calloc(io_target(j->under, wanted->target)->bytes / BLOCK_BYTES / 8 + 1, 1);
+        written = calloc(blocks / 8 + 1, 1);
         if (!written)
             return ERR_NO_MEMORY;
     }
@@ -243,6 +244,7 @@ enum err inject_add(struct inject_io *j, const struct inject_fault *wanted, uint
     f->id = *id_out;
     f->injected = 0;
     f->written = written;
+    f->blocks = blocks;
     f->prng.state = f->seed;
     if (f->kind == INJECT_ONE_ARM)
         j->arms[f->target] = (struct inject_arm){.read_end = UINT64_MAX};

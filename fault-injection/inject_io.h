@@ -61,6 +61,7 @@ struct inject_fault {
     uint64_t until_ns;      /* io_now_ns when it ends */
     uint64_t injected;      /* operations so far */
     struct prng prng;       /* private */
+    uint64_t blocks;        /* private; of the member when it was added */
     uint8_t *written;       /* private; INJECT_MEDIA_ERROR: a bit for each block written since, which the drive has put elsewhere */
 };
 
