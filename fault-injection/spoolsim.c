@@ -7,6 +7,7 @@
 
 #include <base/assert.h>
 #include <base/planted.h>
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <malloc.h>
@@ -301,6 +302,27 @@ static bool parse_without(const char *words, struct options *o)
     return true;
 }
 
+/* A whole number and nothing else: a seed that was mistyped would run as another one. */
+static bool parse_count(const char *word, uint64_t most, uint64_t *n_out)
+{
+    char *end;
+    errno = 0;
+    *n_out = strtoull(word, &end, 0);
+    bool good = isdigit((unsigned char)word[0]) && !*end && !errno && *n_out <= most;
+    if (!good)
+        fprintf(stderr, "spoolsim: \"%s\" is not a whole number that can be meant here\n", word);
+    return good;
+}
+
+static bool parse_u32(const char *word, uint32_t *n_out)
+{
+    uint64_t n;
+    if (!parse_count(word, UINT32_MAX, &n))
+        return false;
+    *n_out = (uint32_t)n;
+    return true;
+}
+
 static bool parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
@@ -316,17 +338,17 @@ static bool parse(int argc, char **argv, struct options *o)
     int c;
     while (ok && (c = getopt_long(argc, argv, "", longs, NULL)) != -1)
         switch (c) {
-        case 's': o->seed = strtoull(optarg, NULL, 0); break;
-        case 'n': o->seeds = strtoull(optarg, NULL, 0); break;
-        case 'o': o->ops = (uint32_t)strtoul(optarg, NULL, 0); break;
-        case 't': o->seconds = (uint32_t)strtoul(optarg, NULL, 0); break;
-        case 'j': o->jobs = (uint32_t)strtoul(optarg, NULL, 0); break;
+        case 's': ok = parse_count(optarg, UINT64_MAX, &o->seed); break;
+        case 'n': ok = parse_count(optarg, UINT64_MAX, &o->seeds); break;
+        case 'o': ok = parse_u32(optarg, &o->ops); break;
+        case 't': ok = parse_u32(optarg, &o->seconds); break;
+        case 'j': ok = parse_u32(optarg, &o->jobs); break;
         case 'v': o->verbose = true; break;
         case 'h': o->halves = true; break;
         case 'd': o->traces = true; break;
         case '1': o->once = true; break;
         case 'r': o->required = true; break;
-        case 'l': o->list_from = strtoull(optarg, NULL, 0); break;
+        case 'l': ok = parse_count(optarg, UINT64_MAX, &o->list_from); break;
         case 'p': ok = plant(optarg); break;
         case 'w': ok = parse_without(optarg, o); break;
         case 'f': ok = parse_faults(optarg, o); break;

@@ -50,6 +50,18 @@ static void the_summary_does_not_depend_on_how_many_work_at_it(void **state)
     assert_string_equal(alone, many);
 }
 
+static void what_is_no_number_runs_no_seed(void **state)
+{
+    (void)state;
+    static char out[16384];
+    static const char *const wrong[] = {"--seed x", "--seed -1", "--seed 1x", "--seed 99999999999999999999999", "--seeds 0",
+                                        "--ops 4294967296", "--jobs ''", "--faults bad", "--without bad", "more"};
+    for (unsigned i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        assert_int_equal(run_small(wrong[i], out, sizeof out), 2);
+        assert_null(strstr(out, "held"));
+    }
+}
+
 static void what_a_run_had_to_meet_and_did_not_fails_it(void **state)
 {
     (void)state;
@@ -100,6 +112,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_summary_does_not_depend_on_how_many_work_at_it),
+        cmocka_unit_test(what_is_no_number_runs_no_seed),
         cmocka_unit_test(what_a_run_had_to_meet_and_did_not_fails_it),
         cmocka_unit_test(a_seed_goes_on_until_it_has_met_the_measure),
         cmocka_unit_test(a_half_that_lost_mail_keeps_it),
