@@ -32,7 +32,7 @@ struct corrupt {
     const char *path, *kind;
     int fd;
     uint64_t bytes;               /* of the member */
-    bool dry_run, zero, have_range, have_with, have_id;
+    bool dry_run, zero, no_member, have_range, have_with, have_id;
     uint64_t from, to, with, count, seed;
     uint32_t which;               /* superblock copy or slot; ALL */
     struct queue_id qid;
@@ -64,6 +64,7 @@ static int usage(void)
           "  image-header  flip a bit of the header of a slot (--which SLOT, or all that are used), or --zero it\n"
           "  frame         flip --count bits of the payload of the records of --queue-id on this member\n"
           "options: --range FIRST-END  --with OFFSET  --count N  --which N|all  --queue-id ID  --seed N  --zero  --dry-run\n"
+          "         --no-member: also where no superblock copy is valid any more\n"
           "Sizes take K M G. Exit codes: 0 changed, 1 nothing changed, 2 usage.\n",
           stderr);
     return USAGE;
@@ -323,6 +324,8 @@ static bool parse_option(struct corrupt *c, int option, const char *value)
         return c->zero = true;
     case 'd':
         return c->dry_run = true;
+    case 'm':
+        return c->no_member = true;
     default:
         return false;
     }
@@ -359,8 +362,9 @@ static int run(struct corrupt *c, const struct kind *k)
     if (!open_member(c))
         return FAILED;
     bool known = load_superblock(c);
-    if (k->geometry && !known)
-        return say(FAILED, "%s: no superblock copy is valid", c->path);
+    if (!known && (k->geometry || !c->no_member))
+        return say(FAILED, "%s: no superblock copy is valid%s", c->path,
+                   k->geometry ? "" : ": is it a member at all? if it may be damaged all the same: --no-member");
     if (!c->have_range)
         c->to = c->bytes;
     if (c->to > c->bytes || (k->range && c->to - c->from > RANGE_BYTES_MAX))
@@ -380,7 +384,8 @@ int main(int argc, char **argv)
         {"range", required_argument, NULL, 'r'}, {"with", required_argument, NULL, 'w'},
         {"count", required_argument, NULL, 'c'}, {"seed", required_argument, NULL, 's'},
         {"queue-id", required_argument, NULL, 'q'}, {"which", required_argument, NULL, 'n'},
-        {"zero", no_argument, NULL, 'z'}, {"dry-run", no_argument, NULL, 'd'}, {NULL, 0, NULL, 0}};
+        {"zero", no_argument, NULL, 'z'}, {"dry-run", no_argument, NULL, 'd'},
+        {"no-member", no_argument, NULL, 'm'}, {NULL, 0, NULL, 0}};
     static struct corrupt c = {.fd = -1, .count = 1, .seed = 1, .which = ALL};
     const struct kind *k = NULL;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;)

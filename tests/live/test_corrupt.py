@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 import unittest
 
 import harness
@@ -26,6 +27,15 @@ class Corrupt(unittest.TestCase):
             self.assertIn("in use", err)
             relay.stop()
             self.assertEqual(corrupt(relay.paths["a"], "superblock", "--which", 0)[0], 0)
+
+    def test_a_file_that_is_no_member_is_left_alone(self):
+        with tempfile.NamedTemporaryFile() as f:
+            f.truncate(1 << 20)
+            code, out, err = corrupt(f.name, "bit-rot")
+            self.assertEqual((code, out), (1, ""))
+            self.assertIn("--no-member", err)
+            self.assertEqual(harness.contents(f.name), bytes(1 << 20))
+            self.assertEqual(corrupt("--no-member", f.name, "bit-rot")[0], 0)
 
     def test_it_changes_what_it_says_and_nothing_else(self):
         with harness.Ironspool() as relay:
