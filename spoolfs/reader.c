@@ -239,7 +239,7 @@ static bool slot_shows_nothing(struct reader *r)
     return all && !found;
 }
 
-enum err reader_slot_gone(struct pool *p, struct segment_id id, const struct image *image, bool *gone_out)
+static enum err slot_gone(struct pool *p, struct segment_id id, const struct image *image, bool *gone_out)
 {
     struct member *m = &p->members[image->member];
     struct reader r;
@@ -267,4 +267,11 @@ enum err reader_slot_gone(struct pool *p, struct segment_id id, const struct ima
     e = e == ERR_NO_MEMORY || r.no_memory ? ERR_NO_MEMORY : ERR_OK;
     reader_close(&r);
     return e;
+}
+
+/* Asked twice: the slot is written over then, and one read may go astray. */
+enum err reader_slot_gone(struct pool *p, struct segment_id id, const struct image *image, bool *gone_out)
+{
+    enum err e = slot_gone(p, id, image, gone_out);
+    return e == ERR_OK && *gone_out ? slot_gone(p, id, image, gone_out) : e;
 }
