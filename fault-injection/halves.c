@@ -107,7 +107,7 @@ static void halves_leave(struct world *w, uint32_t stay)
             continue;
         going &= ~(1u << t);
         world_say(w, "halves: member %u leaves", t);
-        model_divide(&w->model);
+        model_depart(&w->model);
         sim_io_vanish(w->sim, t);
         for (; turns > 0 && going && !at_once && world_go_on(w); turns--) {}
     }

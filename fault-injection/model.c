@@ -51,7 +51,7 @@ struct model_message *model_add(struct model *m, struct queue_id qid, uint64_t s
     }
     ASSERT(m->messages && m->count < m->capacity && !model_find(m, qid));
     struct model_message *msg = &m->messages[m->count++];
-    *msg = (struct model_message){.qid = qid, .seed = seed, .appended = MODEL_ASKED, .born = m->half};
+    *msg = (struct model_message){.qid = qid, .seed = seed, .appended = MODEL_ASKED, .born = m->half, .parted = m->parting};
     msg->next = m->buckets[bucket_of(qid)];
     m->buckets[bucket_of(qid)] = m->count;
     return msg;
@@ -108,6 +108,7 @@ void model_on_appended(struct model *m, struct model_message *msg, enum err e)
 {
     ASSERT(msg->appended == MODEL_ASKED);
     msg->appended = fact_after(e);
+    msg->parted = msg->parted && e != ERR_OK;
     m->acked += e == ERR_OK;
     m->live_bytes += e == ERR_OK ? msg->body_bytes : 0;
 }
@@ -142,6 +143,7 @@ static void fact_unanswered(enum model_fact *f)
 
 void model_on_crash(struct model *m)
 {
+    m->parting = false;
     for (uint32_t i = 0; i < m->count; i++) {
         struct model_message *msg = &m->messages[i];
         fact_unanswered(&msg->appended);
@@ -190,9 +192,18 @@ void model_divide(struct model *m)
     }
 }
 
+void model_depart(struct model *m)
+{
+    model_divide(m);
+    m->parting = true;
+    for (uint32_t i = 0; i < m->count; i++)
+        m->messages[i].parted = m->messages[i].parted || m->messages[i].appended == MODEL_ASKED;
+}
+
 void model_half_begin(struct model *m, uint8_t half)
 {
     m->half = half;
+    m->were_alone |= (uint8_t)(1u << half);
     for (uint32_t i = 0; i < m->count; i++) {
         struct model_message *msg = &m->messages[i];
         msg->elsewhere = msg->born != 0 && msg->born != half;
@@ -211,6 +222,13 @@ void model_half_end(struct model *m)
     }
 }
 
+/* MOD-7 */
+static bool shown_by_one(const struct model *m, const struct model_message *msg)
+{
+    bool two = __builtin_popcount(m->were_alone) == 2, one = __builtin_popcount(msg->shown) == 1;
+    return msg->parted && msg->appended == MODEL_YES && two && one;
+}
+
 void model_join(struct model *m)
 {
     m->half = 0;
@@ -218,9 +236,12 @@ void model_join(struct model *m)
         struct model_message *msg = &m->messages[i];
         if (msg->apart)
             facts_set(msg, &msg->joined);
-        msg->apart = msg->elsewhere = false;
-        msg->born = 0;
+        if (shown_by_one(m, msg))
+            msg->appended = MODEL_MAYBE;
+        msg->apart = msg->elsewhere = msg->parted = false;
+        msg->born = msg->shown = 0;
     }
+    m->were_alone = 0;
 }
 
 /* --- verdicts --- */
@@ -312,6 +333,8 @@ void model_audit_settle(struct model *m)
         struct model_message *msg = &m->messages[i];
         if (msg->seen == m->audits && msg->appended == MODEL_MAYBE)
             msg->appended = MODEL_YES; /* MOD-2 */
+        if (msg->seen == m->audits && m->half)
+            msg->shown |= (uint8_t)(1u << m->half);
         m->live_bytes += msg->seen == m->audits ? msg->body_bytes : 0;
     }
 }

@@ -10,7 +10,10 @@
  *  MOD-6  of a pool cut in two each half knows its own mail and what it did itself. Mail of before may be seen in either,
  *         or in one, and what was said of it before, or by the other, may be unknown. Put together, all mail is there;
  *         what was retired in the meantime may come once more, and so may a recipient whose result was known.
- *         From then on MOD-1 to MOD-5 hold for all of it. */
+ *         From then on MOD-1 to MOD-5 hold for all of it.
+ *  MOD-7  an append that was never acknowledged, and was under way when a member left the running pool or was handed to that pool
+ *         later in the same mount, may lie with one half only, in a segment that both had. Where that half alone has shown it,
+ *         it may be gone when both are put together; seen then, it stays. */
 #ifndef MODEL_H
 #define MODEL_H
 
@@ -54,6 +57,8 @@ struct model_message {
     uint8_t born;                /* in this half; 0: with all members here */
     bool apart;                  /* MOD-6: of before the cut, while there are halves */
     bool elsewhere;              /* handed to the half that is not here */
+    bool parted;                 /* MOD-7: under way when a member left, or soon after, and never acknowledged */
+    uint8_t shown;               /* mask of the halves whose audits saw it since */
     struct model_facts divided, joined; /* at the cut; what both halves make of it */
     uint64_t seen, verified;     /* number of the audit that saw it, that compared every byte */
     uint32_t next;               /* hash chain, index + 1 */
@@ -65,6 +70,8 @@ struct model {
     uint32_t *buckets;
     uint64_t audits;
     uint8_t half;                /* that is alone now; 0: none */
+    uint8_t were_alone;          /* mask: that were, since the cut */
+    bool parting;                /* a member has left the pool that runs */
     uint64_t acked, retired;     /* counters */
     uint64_t live_bytes;         /* of bodies that must be there, about: counted anew by each audit */
 };
@@ -87,8 +94,8 @@ void model_on_held(struct model_message *msg, enum err e);
 void model_on_delivered(struct model_message *msg, uint32_t recipient, enum err e);
 void model_on_crash(struct model *m); /* everything under way was never answered */
 
-/* MOD-6. Of a pool that runs while members leave: at each departure. */
-void model_divide(struct model *m);
+void model_divide(struct model *m); /* MOD-6: of a pool at rest */
+void model_depart(struct model *m); /* the same of one that runs, at each departure: MOD-7 */
 void model_half_begin(struct model *m, uint8_t half);
 void model_half_end(struct model *m);
 void model_join(struct model *m);

@@ -406,6 +406,56 @@ static void what_was_moved_to_members_that_are_away_stays(void **state)
     assert_true(moved > 0);
 }
 
+static void shows(struct model *m, const struct model_message *msg)
+{
+    struct index_entry e = {.qid = msg->qid};
+    struct model_message *found;
+    model_audit_begin(m);
+    assert_null(model_audit_entry(m, &e, &found));
+    model_audit_settle(m);
+}
+
+/* MOD-7: what may be gone after a join is an append without an answer that one half alone has shown after a departure, and nothing else. */
+static void only_an_append_without_an_answer_may_be_gone(void **state)
+{
+    (void)state;
+    static const struct { bool before, departure, acknowledged, second_alone, second_shows, must_stay; } cases[] = {
+        {true, true, false, true, false, false}, {false, true, false, true, false, false}, /* under way then, or handed over after it */
+        {true, true, true, true, false, true},   {false, true, true, true, false, true},   /* it got its answer */
+        {true, false, false, true, false, true}, /* a pool at rest was cut: recovery showed it to both, or to who has it alone */
+        {true, true, false, false, false, true}, /* those that left were never mounted without it */
+        {true, true, false, true, true, true},   /* both have it */
+    };
+    for (uint32_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct model m;
+        model_init(&m);
+        struct queue_id qid = {1, 2};
+        struct model_message *msg = cases[i].before ? model_add(&m, qid, 3) : NULL;
+        if (!cases[i].departure)
+            model_on_crash(&m);
+        (cases[i].departure ? model_depart : model_divide)(&m);
+        model_half_begin(&m, 1);
+        msg = msg ? msg : model_add(&m, qid, 3);
+        if (cases[i].acknowledged)
+            model_on_appended(&m, msg, ERR_OK);
+        model_on_crash(&m);
+        shows(&m, msg);
+        assert_true(msg->apart || model_must_be_there(msg)); /* seen once, it stays */
+        model_half_end(&m);
+        if (cases[i].second_alone)
+            model_half_begin(&m, 2);
+        if (cases[i].second_shows)
+            shows(&m, msg);
+        if (cases[i].second_alone)
+            model_half_end(&m);
+        model_join(&m);
+        assert_int_equal(model_must_be_there(msg), cases[i].must_stay);
+        shows(&m, msg);
+        assert_true(model_must_be_there(msg));
+        model_fini(&m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -419,6 +469,7 @@ int main(void)
         cmocka_unit_test(mail_in_a_slot_used_again_outlives_the_table_that_knew_it),
         cmocka_unit_test(what_was_moved_to_members_that_are_away_stays),
         cmocka_unit_test(a_half_is_known_by_its_table_not_by_what_it_says_of_others),
+        cmocka_unit_test(only_an_append_without_an_answer_may_be_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
