@@ -38,20 +38,21 @@ void witness_write(struct world *w, const struct io_op *op)
     }
 }
 
-/* A member that was removed is refused wherever it lies, also in the place of one that is away. */
-static bool holds_removed(struct world *w, const struct pool_status *s, uint16_t t)
+/* What lies in the place of a member that is away may be another disk: a blank one, one of another pool, or a member that was removed,
+ * which is refused wherever it lies. */
+static bool holds_member(struct world *w, const struct pool_status *s, uint16_t t)
 {
     static uint8_t block[BLOCK_BYTES];
     const struct sim_disk *disk = sim_io_disk(w->sim, t);
-    bool removed = false;
-    for (uint32_t c = 0; c < SUPERBLOCK_COPIES && !removed; c++) {
+    bool member = false;
+    for (uint32_t c = 0; c < SUPERBLOCK_COPIES && !member; c++) {
         if (sim_disk_read(disk, atlas_superblock_at(disk, c), BLOCK_BYTES, block) != ERR_OK)
             continue;
         const uint8_t *uuid = block + offsetof(struct superblock_disk, member_uuid);
         for (uint32_t i = 0; i < s->member_count; i++)
-            removed = removed || (s->members[i].state == MEMBER_REMOVED && memcmp(s->members[i].uuid.b, uuid, 16) == 0);
+            member = member || (s->members[i].state != MEMBER_REMOVED && memcmp(s->members[i].uuid.b, uuid, 16) == 0);
     }
-    return removed;
+    return member;
 }
 
 /* Of the members that are here and take mail only the victim may refuse it: the others are enough for all images but one at
@@ -67,7 +68,7 @@ static uint32_t members_that_must(struct world *w)
             if (strcmp(s.members[i].path, w->config.members[t].path) == 0 && (!at || at->state == MEMBER_ABSENT))
                 at = &s.members[i];
         count += at && t != w->atlas.victim && sim_io_present(w->sim, t) && at->state != MEMBER_SPARE &&
-                 at->state != MEMBER_REMOVED && at->state != MEMBER_EVACUATING && !holds_removed(w, &s, t);
+                 at->state != MEMBER_REMOVED && at->state != MEMBER_EVACUATING && holds_member(w, &s, t);
     }
     bool called_up = w->called_up_ns && io_now_ns(w->io) - w->called_up_ns < CALLED_UP_NS;
     return count - (called_up && count > 0);
