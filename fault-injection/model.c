@@ -51,7 +51,8 @@ struct model_message *model_add(struct model *m, struct queue_id qid, uint64_t s
     }
     ASSERT(m->messages && m->count < m->capacity && !model_find(m, qid));
     struct model_message *msg = &m->messages[m->count++];
-    *msg = (struct model_message){.qid = qid, .seed = seed, .appended = MODEL_ASKED, .born = m->half, .parted = m->parting};
+    *msg = (struct model_message){.qid = qid, .seed = seed, .appended = MODEL_ASKED, .born = m->half, .parted = m->parting,
+                                  .adrift = m->parting};
     msg->next = m->buckets[bucket_of(qid)];
     m->buckets[bucket_of(qid)] = m->count;
     return msg;
@@ -222,6 +223,14 @@ void model_half_end(struct model *m)
     }
 }
 
+void model_by_headers(struct model *m)
+{
+    for (uint32_t i = 0; i < m->count; i++) {
+        struct model_message *msg = &m->messages[i];
+        msg->by_header = msg->by_header || (msg->adrift && !msg->apart && m->half && msg->born == m->half);
+    }
+}
+
 /* MOD-7 */
 static bool shown_by_one(const struct model *m, const struct model_message *msg)
 {
@@ -234,11 +243,13 @@ void model_join(struct model *m)
     m->half = 0;
     for (uint32_t i = 0; i < m->count; i++) {
         struct model_message *msg = &m->messages[i];
-        if (msg->apart)
-            facts_set(msg, &msg->joined);
+        struct model_facts said = facts_of(msg), *joined = msg->apart ? &msg->joined : &said;
+        if (msg->by_header && msg->retired != MODEL_NO) /* MOD-8 */
+            facts_blur(&said, &said);
+        facts_set(msg, joined);
         if (shown_by_one(m, msg))
             msg->appended = MODEL_MAYBE;
-        msg->apart = msg->elsewhere = msg->parted = false;
+        msg->apart = msg->elsewhere = msg->parted = msg->adrift = msg->by_header = false;
         msg->born = msg->shown = 0;
     }
     m->were_alone = 0;

@@ -13,7 +13,10 @@
  *         From then on MOD-1 to MOD-5 hold for all of it.
  *  MOD-7  an append that was never acknowledged, and was under way when a member left the running pool or was handed to that pool
  *         later in the same mount, may lie with one half only, in a segment that both had. Where that half alone has shown it,
- *         it may be gone when both are put together; seen then, it stays. */
+ *         it may be gone when both are put together; seen then, it stays.
+ *  MOD-8  mail handed to the running pool after members left it may lie in a segment of before, and those may have taken the segment
+ *         table along. A half that its next mount knew by image headers has no mark that says what it freed of these (REC-5):
+ *         what it retired of such mail may come once more when all are put together. Never of mail handed over in a later mount. */
 #ifndef MODEL_H
 #define MODEL_H
 
@@ -59,6 +62,7 @@ struct model_message {
     bool elsewhere;              /* handed to the half that is not here */
     bool parted;                 /* MOD-7: under way when a member left, or soon after, and never acknowledged */
     uint8_t shown;               /* mask of the halves whose audits saw it since */
+    bool adrift, by_header;      /* MOD-8: handed to a running pool that members had left; its segment is known by headers */
     struct model_facts divided, joined; /* at the cut; what both halves make of it */
     uint64_t seen, verified;     /* number of the audit that saw it, that compared every byte */
     uint32_t next;               /* hash chain, index + 1 */
@@ -97,6 +101,7 @@ void model_on_crash(struct model *m); /* everything under way was never answered
 void model_divide(struct model *m); /* MOD-6: of a pool at rest */
 void model_depart(struct model *m); /* the same of one that runs, at each departure: MOD-7 */
 void model_half_begin(struct model *m, uint8_t half);
+void model_by_headers(struct model *m); /* the half that is alone is mounted by image headers: MOD-8 */
 void model_half_end(struct model *m);
 void model_join(struct model *m);
 

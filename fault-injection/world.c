@@ -76,6 +76,8 @@ static void on_event(void *owner, const struct event *e)
     world_say(w, "event %s %s: %s", event_name(e->kind), e->member, e->evidence);
     if (e->kind == EVENT_index_rebuild && strncmp(e->evidence, "the index is damaged", 20) == 0)
         kept_damaged(w);
+    if (e->kind == EVENT_record_lost && strncmp(e->evidence, "the segment table is not readable", 33) == 0)
+        model_by_headers(&w->model);
     if (e->kind == EVENT_scrub_blind)
         world_fail(w, "P5: the scrub is blind: %s", e->evidence);
 }

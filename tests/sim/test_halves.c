@@ -456,6 +456,53 @@ static void only_an_append_without_an_answer_may_be_gone(void **state)
     }
 }
 
+/* MOD-8: what may come once more after a join is mail that the half retired, was handed to the running pool that members had left, and
+ * lies in a segment that this half knew by its image header. */
+static void only_mail_in_a_segment_known_by_its_header_may_come_once_more(void **state)
+{
+    (void)state;
+    static const struct { bool departure, remounted, headers, other_headers, retired, may_come; } cases[] = {
+        {true, false, true, false, true, true},
+        {true, false, false, false, true, false},  /* its table is there and says what is dead */
+        {true, false, false, true, true, false},   /* the other half has none, which has no part in it */
+        {true, true, true, false, true, false},    /* of a later mount: in a segment of its own incarnation */
+        {false, false, true, false, true, false},  /* a pool at rest was cut */
+        {true, false, true, false, false, false},  /* it is there all the same */
+    };
+    for (uint32_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct model m;
+        model_init(&m);
+        struct queue_id qid = {1, 2};
+        (cases[i].departure ? model_depart : model_divide)(&m);
+        model_half_begin(&m, 1);
+        if (cases[i].remounted)
+            model_on_crash(&m);
+        struct model_message *msg = model_add(&m, qid, 3);
+        model_on_appended(&m, msg, ERR_OK);
+        model_on_crash(&m);
+        if (cases[i].headers)
+            model_by_headers(&m);
+        shows(&m, msg);
+        if (cases[i].retired)
+            model_on_retired(&m, msg, ERR_OK);
+        model_half_end(&m);
+        model_half_begin(&m, 2);
+        if (cases[i].other_headers)
+            model_by_headers(&m);
+        model_half_end(&m);
+        model_join(&m);
+        assert_int_equal(model_must_be_there(msg), !cases[i].retired);
+        struct index_entry e = {.qid = qid};
+        struct model_message *found;
+        model_audit_begin(&m);
+        assert_int_equal(model_audit_entry(&m, &e, &found) == NULL, !cases[i].retired || cases[i].may_come);
+        model_on_retired(&m, msg, ERR_OK); /* from then on it is gone for good */
+        model_audit_begin(&m);
+        assert_non_null(model_audit_entry(&m, &e, &found));
+        model_fini(&m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -470,6 +517,7 @@ int main(void)
         cmocka_unit_test(what_was_moved_to_members_that_are_away_stays),
         cmocka_unit_test(a_half_is_known_by_its_table_not_by_what_it_says_of_others),
         cmocka_unit_test(only_an_append_without_an_answer_may_be_gone),
+        cmocka_unit_test(only_mail_in_a_segment_known_by_its_header_may_come_once_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
