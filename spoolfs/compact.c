@@ -38,6 +38,7 @@ struct copy {
 struct compaction {
     struct pool *pool;
     struct segment *victim;
+    uint32_t images;           /* of what is moved now */
     struct walk walk;
     struct frame_view frame;   /* whose records are being looked at; the walk rests */
     struct record_view record;
@@ -112,9 +113,10 @@ static bool compact_wanted(const struct compaction *c, const struct segment *s, 
 {
     struct pool *p = c->pool;
     bool empty = segment_is_empty_of_mail(s), half = s->live_bytes < s->length / 2;
-    bool degraded = segment_images_good(p, s) < p->config.copies;
-    if (need == COMPACT_PRESSURE || (degraded && half && !empty))
+    if (need == COMPACT_PRESSURE)
         return half;
+    if (half && !empty && segment_images_good(p, s) < c->images) /* moved, it has as many images as the domains allow */
+        return true;
     if (io_now_ns(p->io) - s->opened_ns < (need ? COMPACT_YOUNG_NEEDED_NS : COMPACT_YOUNG_NS))
         return false;
     if (empty) /* what holds only results waits for the segments they are about, if it waits alone */
@@ -128,6 +130,7 @@ static struct segment *compact_choose(struct compaction *c)
     struct segment *best = NULL;
     uint64_t best_order = 0;
     uint32_t chained = 0, found = 0, need = compact_need(p);
+    c->images = placement_want(p);
     for (uint32_t i = 0; i < p->segment_used; i++) {
         struct segment *s = &p->segments[i];
         if (!compact_eligible(p, s))

@@ -470,7 +470,9 @@ void latency_note(struct latency *l, uint64_t ns);
 uint64_t latency_percentile(const struct latency *l, uint32_t percent);
 void pool_update_state(struct pool *p);
 uint32_t segment_images_readable(const struct pool *p, const struct segment *s); /* at all */
-uint32_t segment_images_good(const struct pool *p, const struct segment *s);     /* that count as redundancy */
+uint32_t segment_images_good(const struct pool *p, const struct segment *s);     /* that count as redundancy: one in each domain */
+uint32_t segment_images_counting(const struct pool *p, const struct segment *s); /* as that, and will go on counting: mask */
+uint32_t segment_images_apart(const struct pool *p, const struct segment *s, uint32_t mask); /* of `mask`, one in each domain */
 uint32_t pool_domains_usable(const struct pool *p);
 bool members_share_domain(const struct member *a, const struct member *b);
 

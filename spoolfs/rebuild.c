@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: which missing images are made again, in which order and where: the fewest images first, the newest mail first
- * among equals, several at a time; and how far that is. Invariants: RBL-1 to RBL-6 (rebuild.h). */
+ * among equals, several at a time; and how far that is. Invariants: RBL-1 to RBL-7 (rebuild.h). */
 #include "pace.h"
 #include "rebuild.h"
 
@@ -25,24 +25,35 @@ struct rebuild {
     uint64_t next_ns, bytes, segments, bytes_this_second, second_ns, rate;
 };
 
-static bool image_counts(const struct pool *p, const struct segment *s, uint32_t i)
+static bool image_is_whole(const struct pool *p, const struct segment *s, uint32_t i)
 {
     return member_usable(&p->members[s->images[i].member]) && !s->images[i].unproved && !s->images[i].bad;
 }
 
-static uint32_t images_counting(const struct pool *p, const struct segment *s)
+static uint32_t images_whole(const struct pool *p, const struct segment *s)
 {
-    uint32_t n = 0;
+    uint32_t whole = 0;
     for (uint32_t i = 0; i < s->image_count; i++)
-        n += image_counts(p, s, i);
-    return n;
+        whole |= image_is_whole(p, s, i) ? 1u << i : 0;
+    return whole;
 }
 
+uint32_t segment_images_counting(const struct pool *p, const struct segment *s)
+{
+    return segment_images_apart(p, s, images_whole(p, s));
+}
+
+static bool images_suffice(const struct pool *p, const struct segment *s)
+{
+    return (uint32_t)__builtin_popcount(segment_images_counting(p, s)) >= p->config.copies;
+}
+
+/* A whole image that shares its failure domain with one that counts is replaced as one on an evacuating member is (RBL-7). */
 static bool image_given_up(const struct pool *p, const struct segment *s, uint32_t i)
 {
     const struct member *m = &p->members[s->images[i].member];
-    if (image_counts(p, s, i))
-        return false;
+    if (image_is_whole(p, s, i))
+        return !((segment_images_counting(p, s) >> i) & 1);
     if (s->images[i].bad || m->plan != PLAN_STAYS)
         return true;
     uint64_t gone = io_now_ns(p->io) - m->left_ns;
@@ -64,8 +75,7 @@ static uint32_t rebuild_wants(const struct pool *p, const struct segment *s)
 {
     if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->compacting || repairs_go_on(p, s) || s->rebuilding ||
         PLANTED(rebuild_never) || s->length <= BLOCK_BYTES || segment_images_readable(p, s) == 0 ||
-        io_now_ns(p->io) < s->rebuild_after_ns ||
-        images_counting(p, s) >= p->config.copies)
+        io_now_ns(p->io) < s->rebuild_after_ns || images_suffice(p, s))
         return UINT32_MAX;
     bool more = s->image_count < p->config.copies;
     for (uint32_t i = 0; i < s->image_count; i++) {
@@ -105,6 +115,14 @@ static struct member *rebuild_target(struct pool *p, const struct segment *s, ui
     return best && slot_find(best, slot_out) ? best : NULL;
 }
 
+/* The fewest domains, then the fewest images: two that share a domain survive the loss of a disk. */
+static uint32_t rebuild_redundancy(const struct pool *p, const struct segment *s)
+{
+    uint32_t whole = images_whole(p, s);
+    uint32_t domains = (uint32_t)__builtin_popcount(segment_images_apart(p, s, whole));
+    return domains * (COPIES_MAX + 1) + (uint32_t)__builtin_popcount(whole);
+}
+
 /* The fewest images first; among equals those with mail before those with results only, and the newest first. */
 static bool rebuild_comes_before(const struct segment *s, uint32_t good, const struct segment *best, uint32_t best_good)
 {
@@ -132,7 +150,7 @@ static struct segment *rebuild_choose(struct pool *p, uint32_t late_mask, uint32
         uint32_t image = s->state == SEGMENT_UNUSED ? UINT32_MAX : rebuild_wants(p, s);
         if (image == UINT32_MAX || !rebuild_has_source(p, s, late_mask))
             continue;
-        uint32_t good = images_counting(p, s), slot;
+        uint32_t good = rebuild_redundancy(p, s), slot;
         if (!rebuild_comes_before(s, good, best, best_good))
             continue;
         struct member *m = rebuild_target(p, s, image, &slot);
@@ -337,7 +355,7 @@ void rebuild_status(struct pool *p, struct upkeep_status *o)
     const struct rebuild *r = p->rebuild;
     for (uint32_t i = 0; i < p->segment_used; i++) {
         const struct segment *s = &p->segments[i];
-        bool below = s->state == SEGMENT_SEALED && s->kind == SEGMENT_MAIL && images_counting(p, s) < p->config.copies;
+        bool below = s->state == SEGMENT_SEALED && s->kind == SEGMENT_MAIL && !images_suffice(p, s);
         o->rebuild.bytes_remaining += below ? s->length : 0;
         o->rebuild.messages_remaining += below ? s->live_messages : 0;
     }

@@ -8,7 +8,9 @@
  *  RBL-5  at most REBUILD_AT_ONCE segments, each by one job with JOB_BUFFERS buffers: one is filled while others are written.
  *  RBL-6  what waits for a member that refuses reads, or does not answer, holds up nobody else: a job that was refused is over and its
  *         segment is tried again later and later; one whose read is out for JOB_LATE_NS is not one of REBUILD_AT_ONCE any more, as
- *         long as REBUILD_JOBS_MAX are not reached, and no other begins on that member. */
+ *         long as REBUILD_JOBS_MAX are not reached, and no other begins on that member.
+ *  RBL-7  an image counts once in each failure domain. One that shares its domain with another is made again in a domain that the
+ *         segment has no image in, or stays: each job ends with one domain more, so that there is an end to them. */
 #ifndef REBUILD_H
 #define REBUILD_H
 

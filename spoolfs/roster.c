@@ -303,10 +303,7 @@ static bool segment_can_spare(const struct pool *p, const struct segment *s, con
     if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->refs || s->repairing || s->rebuilding ||
         s->compacting || s->unread || !segment_on_member(s, m->number))
         return false;
-    uint32_t others = 0;
-    for (uint32_t i = 0; i < s->image_count; i++)
-        others += member_usable(&p->members[s->images[i].member]) && !s->images[i].unproved && !s->images[i].bad;
-    return others >= p->config.copies;
+    return (uint32_t)__builtin_popcount(segment_images_counting(p, s)) >= p->config.copies; /* `m` is out of service */
 }
 
 static void roster_watch_leaving(struct pool *p)

@@ -13,15 +13,30 @@ uint32_t segment_images_readable(const struct pool *p, const struct segment *s)
     return good;
 }
 
-/* What a failed member holds is read as the last resort, but nothing on it is trusted to last. */
+/* The first in each domain. Images come to share one when a failure domain is named, or members are moved, after they were written. */
+uint32_t segment_images_apart(const struct pool *p, const struct segment *s, uint32_t mask)
+{
+    uint32_t apart = 0;
+    for (uint32_t i = 0; i < s->image_count; i++) {
+        bool own = (mask >> i) & 1;
+        for (uint32_t k = 0; own && k < i; k++)
+            own = !((apart >> k) & 1) || !members_share_domain(&p->members[s->images[i].member], &p->members[s->images[k].member]);
+        apart |= own ? 1u << i : 0;
+    }
+    return apart;
+}
+
+/* What a failed member holds is read as the last resort, but nothing on it is trusted to last; and what lies in one failure domain is
+ * lost with it, however often it lies there. */
 uint32_t segment_images_good(const struct pool *p, const struct segment *s)
 {
     uint32_t good = 0;
     for (uint32_t i = 0; i < s->image_count; i++) {
         const struct member *m = &p->members[s->images[i].member];
-        good += member_readable(m) && m->state != MEMBER_FAILED && !s->images[i].unproved && !s->images[i].bad;
+        bool counts = member_readable(m) && m->state != MEMBER_FAILED && !s->images[i].unproved && !s->images[i].bad;
+        good |= counts ? 1u << i : 0;
     }
-    return good;
+    return (uint32_t)__builtin_popcount(segment_images_apart(p, s, good));
 }
 
 struct tally { uint64_t below, single, live_bytes, used, messages; uint32_t degraded, segments; };
@@ -211,9 +226,11 @@ static void status_action(const struct pool *p, struct pool_status *o)
         snprintf(o->action, sizeof o->action, "make room in state_directory; spooltool doctor");
     else if (named[0])
         snprintf(o->action, sizeof o->action, "spooltool members (look at \"%s\")", named);
+    else if (o->state == POOL_AT_RISK && o->bytes_headroom > 0 && headroom_domain_count(p) > p->config.copies)
+        snprintf(o->action, sizeof o->action, "spooltool rebuild status: until it is done, mail lies in one failure domain only");
     else if (o->state == POOL_AT_RISK)
         snprintf(o->action, sizeof o->action, "spooltool member add: %s",
-                 o->bytes_headroom == 0 && headroom_domain_count(p) > p->config.copies
+                 headroom_domain_count(p) > p->config.copies
                      ? "the others have no room for what one failure domain holds"
                      : "one in another failure domain; a loss could not be absorbed");
 }
