@@ -81,8 +81,8 @@ bool spool_index_open(struct pool *pool);  /* queries are answered, from as much
 bool spool_index_ready(struct pool *pool);
 /* Messages that arrived before this pool-clock time wait for absent_wait; 0: none wait. */
 uint64_t spool_due_after_ms(struct pool *pool);
-/* Images of a segment that can be read and are not known to be bad; below_out: fewer than `copies`. 0: none, or no such
- * segment. */
+/* Images of a segment that can be read and are not known to be bad, one in each failure domain; below_out: fewer than `copies`.
+ * 0: none, or no such segment. */
 uint32_t spool_images(struct pool *pool, struct segment_id segment, bool *below_out);
 /* CHUNKs of an append that will never commit. */
 void spool_abort(struct pool *pool, struct queue_id qid);
