@@ -46,6 +46,8 @@ static enum err check_headers(struct check *c, struct segment *s)
     for (uint32_t i = 0; e != ERR_NO_MEMORY && i < s->image_count; i++) {
         struct member *m = &c->pool->members[s->images[i].member];
         struct image_view v;
+        if (m->removed)
+            continue;
         if (!member_readable(m)) {
             check_report(c, s, &(struct pool_check_finding){.member = m->name, .fault = ERR_MEMBER_GONE,
                                                             .text = "image is on a member that is not here"});
@@ -71,7 +73,7 @@ static void check_nowhere(struct check *c, struct segment *s, const struct reade
                                    .text = "no image has a whole frame here"};
     for (uint32_t i = 0; i < s->image_count; i++) {
         const struct member *m = &c->pool->members[s->images[i].member];
-        if (!r->dead[i])
+        if (!r->dead[i] || m->removed)
             continue;
         f.waits_for[f.waits_count].member = m->name;
         f.waits_for[f.waits_count].serial = m->serial;

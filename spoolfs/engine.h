@@ -113,6 +113,7 @@ struct member {
     enum member_state state;
     uint64_t since_ms;
     bool in_sync, removed, was_in_sync, behind;
+    bool given_up;                /* removed as soon as the superblocks say so (ROS-5) */
     bool spare, covered, joined;  /* joined: by this mount */
     bool domain_named;            /* by the operator: it counts although disks may be shared */
     enum member_plan plan;
@@ -420,6 +421,7 @@ struct pool {
     struct exchange *exchange;
     struct rebuild *rebuild;
     struct lost *lost;
+    bool lost_looked;             /* at what members given up held alone, in this mount and since the last one was */
     struct roster *roster;
     struct link rebuild_orphans;
     struct health health;
@@ -724,6 +726,8 @@ bool table_fits(uint64_t slots, uint64_t slot_bytes); /* create.c */
 void lost_range(struct pool *p, struct segment_id segment, uint64_t offset, uint64_t bytes); /* no image has these bytes */
 void lost_message(struct pool *p, struct queue_id qid, const struct place *at);              /* no image has this record */
 void lost_step(struct pool *p);
+void lost_members(struct pool *p); /* a member was given up */
+bool segment_given_up(const struct pool *p, const struct segment *s); /* every image of it was on such members */
 void lost_fini(struct pool *p);
 
 /* headroom.c */

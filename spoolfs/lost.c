@@ -3,11 +3,13 @@
  * message whose record no image has becomes one event with its queue id, sender and recipients, as far as the index knows.
  *
  *   lost_range [rebuild] -> the index is listed page by page; each record with bytes there is read -> ERR_LOST
+ *   lost_members [roster; and once in each mount] -> the same for all segments of which members given up had the last image
  *   lost_message [every read that ends so] -> looked up -> record_lost
  *
  * Invariants: LST-1: a message is told and counted once in a mount. LST-2: without an index, or where there is no room to
  * wait, what is known is told at once: the queue id, or the segment and the bytes. LST-3: only what was read and is nowhere
- * counts as lost: a frame may be bad everywhere and a record in it good. */
+ * counts as lost: a frame may be bad everywhere and a record in it good. LST-4: what lay on members that were given up is told
+ * when they are, and by the segment where an index that was made anew since cannot know what was in it. */
 #include "engine.h"
 
 #include <spoolfs/envelope.h>
@@ -15,22 +17,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LOST_WAITING_MAX 64u     /* ranges, and messages */
-#define LOST_SAID_MAX 1024u      /* queue ids remembered, the oldest forgotten first */
+#define LOST_WAITING_MAX 64u     /* ranges */
+#define LOST_MESSAGES_MAX 1024u  /* waiting; a listing rests at half of it, so that reads beside it find room */
+#define LOST_SAID_MAX 16384u     /* queue ids remembered, the oldest forgotten first */
 #define LOST_PAGE 256u
 #define LOST_CHUNKS 256u         /* places of CHUNKs asked for at a time */
 #define LOST_NAMES_BYTES 150u    /* of one event: its evidence is one line for people */
 
-struct lost_range { struct segment_id segment; uint64_t from, to; };
+struct lost_range { struct segment_id segment; uint64_t from, to; }; /* no segment: all that members given up had */
 
 struct lost {
     struct pool *pool;
     struct lost_range ranges[LOST_WAITING_MAX];
-    struct queue_id messages[LOST_WAITING_MAX];
+    struct queue_id messages[LOST_MESSAGES_MAX];
     uint32_t range_count, message_count;
     struct queue_id said[LOST_SAID_MAX];
     uint32_t said_count;
     bool listing, looking;       /* a range, a message is under way */
+    bool resting;                /* the listing, until messages have been told */
     struct index_query list, chunks, lookup;
     struct spool_read read;
     uint32_t at;                 /* entry of the page that is looked at */
@@ -60,13 +64,20 @@ void lost_fini(struct pool *p)
     free(l);
 }
 
-/* LST-1 */
-static bool lost_is_new(struct lost *l, struct queue_id qid)
+static bool lost_was_said(const struct lost *l, struct queue_id qid)
 {
     uint32_t known = l->said_count < LOST_SAID_MAX ? l->said_count : LOST_SAID_MAX;
     for (uint32_t i = 0; i < known; i++)
         if (queue_id_equal(l->said[i], qid))
-            return false;
+            return true;
+    return false;
+}
+
+/* LST-1 */
+static bool lost_is_new(struct lost *l, struct queue_id qid)
+{
+    if (lost_was_said(l, qid))
+        return false;
     l->said[l->said_count++ % LOST_SAID_MAX] = qid;
     l->pool->count_lost++;
     return true;
@@ -121,10 +132,12 @@ void lost_message(struct pool *p, struct queue_id qid, const struct place *at)
 {
     struct lost *l = p->index && p->index_ready ? lost_of(p) : NULL;
     char id[QUEUE_ID_TEXT];
+    if (l && lost_was_said(l, qid))
+        return;
     for (uint32_t i = 0; l && i < l->message_count; i++)
         if (queue_id_equal(l->messages[i], qid))
             return;
-    if (l && l->message_count < LOST_WAITING_MAX) {
+    if (l && l->message_count < LOST_MESSAGES_MAX) {
         l->messages[l->message_count++] = qid;
         return;
     }
@@ -139,6 +152,10 @@ void lost_message(struct pool *p, struct queue_id qid, const struct place *at)
 static bool lost_covers(const struct lost *l, const struct place *at)
 {
     const struct lost_range *r = &l->ranges[0];
+    if (segment_id_is_none(r->segment)) {
+        const struct segment *s = segment_find(l->pool, at->segment);
+        return s && (segment_given_up(l->pool, s) || s->unread);
+    }
     return segment_id_equal(at->segment, r->segment) && at->frame < r->to &&
            at->frame + (uint64_t)at->frame_blocks * BLOCK_BYTES > r->from;
 }
@@ -235,6 +252,9 @@ static void lost_ask_list(struct lost *l, struct queue_id cursor)
 
 static void lost_next(struct lost *l)
 {
+    l->resting = l->message_count >= LOST_MESSAGES_MAX / 2;
+    if (l->resting)
+        return;
     while (l->at < l->list.entry_count) {
         if (lost_entry(l, &l->list.entries[l->at]))
             return;
@@ -262,8 +282,54 @@ void lost_range(struct pool *p, struct segment_id segment, uint64_t offset, uint
         l->ranges[l->range_count++] = (struct lost_range){segment, offset, offset + bytes};
 }
 
+/* --- members given up --- */
+
+bool segment_given_up(const struct pool *p, const struct segment *s)
+{
+    bool up = s->state == SEGMENT_SEALED && s->kind == SEGMENT_MAIL && s->image_count > 0;
+    for (uint32_t i = 0; i < s->image_count; i++)
+        up = up && p->members[s->images[i].member].removed;
+    return up;
+}
+
+void lost_members(struct pool *p)
+{
+    p->lost_looked = false;
+}
+
+/* LST-4 */
+static void lost_look(struct pool *p)
+{
+    struct lost *l = NULL;
+    if (p->index_replaying || (p->lost && p->lost->range_count == LOST_WAITING_MAX))
+        return; /* later */
+    p->lost_looked = true;
+    bool any = false;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        any = any || (p->members[i].used && p->members[i].removed);
+    for (uint32_t i = 0; any && i < p->segment_used; i++) {
+        struct segment *s = &p->segments[i];
+        if (s->state != SEGMENT_SEALED || s->kind != SEGMENT_MAIL || !(segment_given_up(p, s) || s->unread))
+            continue;
+        l = lost_of(p);
+        if (!s->dirty) { /* it may go now */
+            s->dirty = true;
+            p->dirty_segments++;
+        }
+        if (!segment_given_up(p, s) || !s->unread || s->length <= BLOCK_BYTES)
+            continue;
+        p->count_lost++;
+        pool_event(p, EVENT_record_lost, NULL, "segment %llu: %llu bytes lay on members that were given up only, and no index tells "
+                   "what was in them", (unsigned long long)s->id.counter, (unsigned long long)(s->length - BLOCK_BYTES));
+    }
+    if (l)
+        l->ranges[l->range_count++] = (struct lost_range){0};
+}
+
 void lost_step(struct pool *p)
 {
+    if (p->index_ready && !p->lost_looked && !p->stopping)
+        lost_look(p);
     struct lost *l = p->lost;
     if (!l || !p->index_ready || p->stopping)
         return;
@@ -272,6 +338,8 @@ void lost_step(struct pool *p)
         l->lookup = (struct index_query){.kind = INDEX_LOOKUP, .qid = l->messages[0], .done = lost_on_lookup, .owner = l};
         index_query(p->index, &l->lookup);
     }
+    if (l->resting && l->message_count < LOST_MESSAGES_MAX / 2)
+        lost_next(l);
     if (l->range_count > 0 && !l->listing)
         lost_ask_list(l, (struct queue_id){0});
 }

@@ -177,7 +177,8 @@ static void read_frame_finish(struct read_state *s)
     struct frame_view view, good;
     for (uint32_t i = 0; i < s->segment->image_count; i++) {
         have[i] = s->frames[i] ? bytes : 0;
-        unreachable = unreachable || (!have[i] && !member_readable(&p->members[s->segment->images[i].member]));
+        const struct member *m = &p->members[s->segment->images[i].member];
+        unreachable = unreachable || (!have[i] && !member_readable(m) && !m->removed); /* who was given up gives nothing back */
         bool whole = have[i] &&
                      verify_head(s->frames[i], &p->uuid, s->segment->id, r->place.frame, &view) == ERR_OK &&
                      view.blocks * BLOCK_BYTES <= bytes && verify_frame(s->frames[i], &p->uuid, &view, NULL) == ERR_OK;

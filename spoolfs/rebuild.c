@@ -82,7 +82,7 @@ static uint32_t rebuild_wants(const struct pool *p, const struct segment *s)
         if (!image_given_up(p, s, i))
             continue;
         const struct member *m = &p->members[s->images[i].member];
-        bool may_hold_more = s->unread || (s->images[i].unproved && m->plan != PLAN_LEAVES);
+        bool may_hold_more = !m->removed && (s->unread || (s->images[i].unproved && m->plan != PLAN_LEAVES));
         if (!may_hold_more || member_readable(m))
             return i;
         more = true; /* an absent image that may hold more than we know stays listed: one is added beside it */

@@ -637,10 +637,12 @@ static void recover_unread(struct pool *p)
         struct segment *s = &p->segments[i];
         if (s->state == SEGMENT_UNUSED || !s->unread)
             continue;
-        uint32_t here = 0;
-        for (uint32_t k = 0; k < s->image_count; k++)
-            here += member_readable(&p->members[s->images[k].member]);
-        if (here < s->image_count)
+        bool away = false;
+        for (uint32_t k = 0; k < s->image_count; k++) {
+            const struct member *m = &p->members[s->images[k].member];
+            away = away || (!member_readable(m) && !m->removed);
+        }
+        if (away || segment_given_up(p, s))
             continue;
         s->unread = false;
         p->index_discard = true;

@@ -4,12 +4,14 @@
  *
  *   candidate [pool_format_candidate] -> member or spare [roster_admit, at a mount]
  *   spare -> member [another is lost: spare_takes_over]
+ *   absent -> removed [member_give_up]
  *   member -> evacuating [member_evacuate] -> leaving [replaced, or removed when empty] -> removed [roster_leave]
  *
  * Invariants: ROS-1: membership changes only by superblocks of a higher epoch; a candidate carries all there is to know,
  * so that a crash leaves the pool as it was, with the candidate waiting for the next mount, or as it will be. ROS-2: a
- * member is removed only when no segment has an image there. ROS-3: one spare for one lost member. ROS-4: who evacuates
- * or is spare serves all the same while fewer than min_copies domains would be left without it.
+ * member is removed only when no segment has an image there, or when it is given up.  ROS-3: one spare for one lost member. ROS-4: who evacuates
+ * or is spare serves all the same while fewer than min_copies domains would be left without it. ROS-5: who is away and given
+ * up counts as removed, whatever lies there, and only when the superblocks say so: until then it might come back.
  * Never: moves data; rebuild.c does, because the plans say so. */
 #include "engine.h"
 
@@ -242,6 +244,11 @@ static void roster_watch_spares(struct pool *p)
     }
 }
 
+static bool superblocks_settled(const struct pool *p)
+{
+    return !p->super.running && !p->super.again;
+}
+
 /* --- leaving --- */
 
 static bool member_holds(const struct pool *p, const struct member *m)
@@ -301,7 +308,7 @@ static void roster_drop_image(struct pool *p, struct segment *s, uint8_t member)
 static bool segment_can_spare(const struct pool *p, const struct segment *s, const struct member *m)
 {
     if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->refs || s->repairing || s->rebuilding ||
-        s->compacting || s->unread || !segment_on_member(s, m->number))
+        s->compacting || (s->unread && !m->removed) || !segment_on_member(s, m->number))
         return false;
     return (uint32_t)__builtin_popcount(segment_images_counting(p, s)) >= p->config.copies; /* `m` is out of service */
 }
@@ -310,9 +317,9 @@ static void roster_watch_leaving(struct pool *p)
 {
     for (uint32_t n = 0; n < MEMBERS_MAX; n++) {
         struct member *m = &p->members[n];
-        if (!m->used || m->removed || m->plan != PLAN_LEAVES || member_usable(m))
+        if (!m->used || (!m->removed && m->plan != PLAN_LEAVES) || member_usable(m))
             continue;
-        if (!member_holds(p, m)) {
+        if (!m->removed && !member_holds(p, m)) {
             roster_leave(m, "nothing is left on it");
             continue;
         }
@@ -322,11 +329,28 @@ static void roster_watch_leaving(struct pool *p)
     }
 }
 
+/* --- giving up --- */
+
+/* ROS-5. A mount between the request and this finds the member as it was or removed, by the superblocks it finds. */
+static void roster_watch_given_up(struct pool *p)
+{
+    for (uint32_t i = 0; i < MEMBERS_MAX && superblocks_settled(p); i++) {
+        struct member *m = &p->members[i];
+        if (!m->used || !m->given_up)
+            continue;
+        m->given_up = false;
+        roster_leave(m, "given up on request: what only it held is lost");
+        lost_members(p);
+    }
+}
+
 void roster_step(struct pool *p)
 {
     if (!p->roster)
         p->roster = calloc(1, sizeof *p->roster);
     struct roster *r = p->roster;
+    if (r && p->mounted && !p->stopping)
+        roster_watch_given_up(p);
     if (!r || !p->mounted || p->stopping || (io_now_ns(p->io) < r->next_ns && !r->eager))
         return;
     r->next_ns = io_now_ns(p->io) + ROSTER_LOOK_NS;
@@ -418,7 +442,48 @@ enum err member_remove(struct pool *p, const char *name, bool when_empty)
     return ERR_OK;
 }
 
+/* Whether all that a segment has would be on members that are removed, with this one. */
+static bool segment_falls_with(const struct pool *p, const struct segment *s, const struct member *m)
+{
+    bool falls = s->state == SEGMENT_SEALED && s->kind == SEGMENT_MAIL && s->length > BLOCK_BYTES && s->image_count > 0;
+    for (uint32_t i = 0; i < s->image_count; i++)
+        falls = falls && (s->images[i].member == m->number || p->members[s->images[i].member].removed);
+    return falls;
+}
+
+enum err member_give_up(struct pool *p, const char *name, bool dry_run, struct member_loss *loss_out)
+{
+    struct member *m = member_named(p, name);
+    *loss_out = (struct member_loss){0};
+    if (!m)
+        return ERR_NOT_FOUND;
+    if (p->read_only)
+        return ERR_READ_ONLY;
+    if (m->present)
+        return ERR_INVALID;
+    if (p->index && !p->index_ready)
+        return ERR_BUSY; /* it is the index that knows whose mail it is */
+    for (uint32_t i = 0; i < p->segment_used; i++) {
+        const struct segment *s = &p->segments[i];
+        if (!segment_falls_with(p, s, m))
+            continue;
+        loss_out->messages += s->live_messages;
+        loss_out->segments_unknown += s->unread;
+    }
+    if (dry_run || m->given_up)
+        return ERR_OK;
+    if (!m->covered && !m->spare)
+        spare_takes_over(p, m);
+    m->given_up = true;
+    p->epoch++;
+    superblock_update(p, NULL);
+    return ERR_OK;
+}
+
 bool members_settled(const struct pool *p)
 {
-    return !p->super.running && !p->super.again;
+    bool settled = superblocks_settled(p);
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        settled = settled && !(p->members[i].used && p->members[i].given_up);
+    return settled;
 }

@@ -233,7 +233,7 @@ static void segment_report_missed(struct scrub *c, const struct segment *s)
         return;
     for (uint32_t i = 0; i < s->image_count; i++) {
         const struct member *m = &c->pool->members[s->images[i].member];
-        if (s->images[i].verified == scrub_mark(c))
+        if (s->images[i].verified == scrub_mark(c) || m->removed)
             continue;
         report_missed(c, s->id, m, !member_readable(m) ? "member away" : scrub_can_look_at(s) ? "no answer" : "busy");
     }

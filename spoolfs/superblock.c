@@ -249,7 +249,7 @@ static void superblock_of_pool(struct pool *p, const struct member *m, uint32_t 
         memcpy(s->members[i].name, o->name, sizeof o->name);
         memcpy(s->members[i].domain, o->domain, sizeof o->domain);
         s->members[i].slot_count = o->slot_count;
-        s->members[i].removed = o->removed;
+        s->members[i].removed = o->removed || o->given_up;
         s->members[i].in_sync = o->in_sync;
         s->members[i].plan = o->plan;
         s->members[i].spare = o->spare;

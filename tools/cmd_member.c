@@ -19,10 +19,24 @@
 
 /* --- what needs a name only --- */
 
+struct remove_how { bool when_empty, lost, dry_run; };
+
 static void set_when_empty(void *owner, const char *value)
 {
     (void)value;
-    *(bool *)owner = true;
+    ((struct remove_how *)owner)->when_empty = true;
+}
+
+static void set_lost(void *owner, const char *value)
+{
+    (void)value;
+    ((struct remove_how *)owner)->lost = true;
+}
+
+static void set_dry_run(void *owner, const char *value)
+{
+    (void)value;
+    ((struct remove_how *)owner)->dry_run = true;
 }
 
 static int member_do(struct tool *t, const char *command, const char *name, bool when_empty, const char *said)
@@ -65,15 +79,55 @@ int cmd_member_clear(struct tool *t, int argc, char **argv)
     return code != TOOL_DONE ? code : member_do(t, "member-clear", argv[0], false, "back in service");
 }
 
+/* What would be lost is asked first, so that it can be said by whoever does it. */
+static int member_give_up(struct tool *t, const char *name, bool dry_run)
+{
+    struct doc *loss = NULL, *done = NULL;
+    for (uint32_t n = 0; n < (dry_run ? 1u : 2u); n++) {
+        struct doc *request = doc_object();
+        doc_set_text(request, "name", name);
+        doc_set_bool(request, "lost", true);
+        doc_set_bool(request, "dry_run", n == 0);
+        int code = ask_for(t, "member-remove", request, n == 0 ? &loss : &done);
+        if (code != TOOL_DONE) {
+            doc_free(&loss);
+            return code;
+        }
+    }
+    unsigned long long messages = doc_count(loss, "messages_lost"), segments = doc_count(loss, "segments_unknown");
+    doc_set_bool(loss, "done", !dry_run);
+    if (t->json)
+        doc_print(loss, stdout);
+    else if (dry_run)
+        printf("%s: nothing was done; with it %llu messages are lost that have no image on another member\n", name, messages);
+    else
+        printf("%s: given up and removed for good; %llu messages are lost: spooltool events names them, their senders are told\n",
+               name, messages);
+    if (!t->json && segments)
+        printf("%s: %llu segments %s lost of which the index does not know what is in them\n", name, segments,
+               dry_run ? "would be" : "are");
+    if (done)
+        doc_free(&done);
+    doc_free(&loss);
+    return TOOL_DONE;
+}
+
 int cmd_member_remove(struct tool *t, int argc, char **argv)
 {
-    bool when_empty = false;
-    const struct tool_option options[] = {{"when-empty", false, set_when_empty}, {NULL, false, NULL}};
-    int code = one_name(t, argc, argv, options, &when_empty);
+    struct remove_how how = {0};
+    const struct tool_option options[] = {{"when-empty", false, set_when_empty}, {"lost", false, set_lost},
+                                          {"dry-run", false, set_dry_run}, {NULL, false, NULL}};
+    int code = one_name(t, argc, argv, options, &how);
     if (code != TOOL_DONE)
         return code;
-    return member_do(t, "member-remove", argv[0], when_empty,
-                     when_empty ? "it is removed as soon as no mail needs it; follow it: spooltool members"
+    if (how.lost && how.when_empty)
+        return tool_usage(t, "--lost and --when-empty exclude each other: what never comes back is not emptied");
+    if (how.dry_run && !how.lost)
+        return tool_usage(t, "--dry-run goes with --lost");
+    if (how.lost)
+        return member_give_up(t, argv[0], how.dry_run);
+    return member_do(t, "member-remove", argv[0], how.when_empty,
+                     how.when_empty ? "it is removed as soon as no mail needs it; follow it: spooltool members"
                                 : "taken out of the pool for good; now take its member section out of the configuration");
 }
 

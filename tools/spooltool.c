@@ -44,8 +44,9 @@ static const struct command {
     {"member replace", cmd_member_replace, "OLD [NEW] [--size 1G] [--force=NEW] [--dry-run]",
      "the same, in the place of OLD, which is removed when no mail needs it; without NEW: the disk at OLD's path is new"},
     {"member evacuate", cmd_member_evacuate, "NAME", "move every image off a member that still works"},
-    {"member remove", cmd_member_remove, "NAME [--when-empty]",
-     "take an empty member out of the pool for good; --when-empty: as soon as it is"},
+    {"member remove", cmd_member_remove, "NAME [--when-empty | --lost [--dry-run]]",
+     "take an empty member out of the pool for good; --when-empty: as soon as it is; --lost: it is absent and never comes\n"
+     "      back: what only it holds is lost, told by queue id and bounced; --dry-run: only count that"},
     {"member clear", cmd_member_clear, "NAME",
      "put a slow or suspect member back into service or a spare to work, or end an evacuation"},
     {"member locate", cmd_member_locate, "NAME", "which disk to look for, and what makes its light blink"},

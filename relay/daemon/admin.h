@@ -32,6 +32,9 @@
  *   scrub-start | scrub-pause | scrub-resume | rebuild-pause | rebuild-resume
  *   member-evacuate | member-clear | member-remove   {"name": MEMBER, "when_empty": false}
  *                               json   {"done": true}, when the superblocks say so
+ *   member-remove    {"name": MEMBER, "lost": true, "dry_run": false}
+ *                               json   the same for a member that is away for good, whatever it holds; dry_run: what would be
+ *                                       lost, {"name","messages_lost","segments_unknown"}
  *   member-prepare   {"name": MEMBER, "replaces": OLD or ""}
  *                               json   what a member that is to join has to be formatted with: {"pool","path","copies",
  *                                       "segment_bytes","member_bytes","replaces"}; fails when it could not join

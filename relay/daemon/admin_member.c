@@ -44,11 +44,45 @@ static const char *refusal(const char *command, enum err e)
         return "it is in service: spooltool member evacuate NAME empties it; with --when-empty it is emptied and then removed";
     if (e == ERR_BUSY && remove)
         return "some mail still has an image on it: spooltool rebuild status shows how much; with --when-empty it is removed as "
-               "soon as nothing needs it";
+               "soon as nothing needs it. If it is absent and never comes back: spooltool member remove NAME --lost gives up what only it "
+               "holds and says by queue id what that is; first with --dry-run, which only counts it";
     if (e == ERR_INVALID)
         return "it is not in service: a member that is absent or failed comes back with a restart, or is replaced "
                "(spooltool member replace)";
     return err_text(e);
+}
+
+/* --- giving up --- */
+
+static const char *refusal_to_give_up(enum err e)
+{
+    if (e == ERR_INVALID)
+        return "it is here, and what it holds is read: spooltool member evacuate NAME empties it; only a member that is absent is "
+               "given up as lost. Unplug a dead disk that the system still lists, then again";
+    if (e == ERR_BUSY)
+        return "the index, which knows whose mail would be lost, is not complete yet: spooltool status shows how far it is";
+    return refusal("member-remove", e);
+}
+
+static void give_up(struct admin_client *c, const char *name, bool dry_run)
+{
+    struct member_loss loss;
+    enum err e = member_give_up(c->spool->pool, name, dry_run, &loss);
+    if (e == ERR_OK && !dry_run)
+        log_line("spool", "control: member %s is given up as lost, and with it %llu messages", name,
+                 (unsigned long long)loss.messages);
+    if (e != ERR_OK || !dry_run) {
+        say(c, "member-remove", name, e, refusal_to_give_up(e));
+        return;
+    }
+    admin_ok(c, "json");
+    json_object_begin(&c->out, NULL);
+    json_text(&c->out, "name", name);
+    json_count(&c->out, "messages_lost", loss.messages);
+    json_count(&c->out, "segments_unknown", loss.segments_unknown);
+    json_object_end(&c->out);
+    json_line_end(&c->out);
+    admin_finish(c);
 }
 
 /* --- joining --- */
@@ -155,6 +189,10 @@ bool admin_member(struct admin_client *c, const char *command, const struct json
     }
     if (strcmp(command, "member-join") == 0) {
         join(c, name);
+        return true;
+    }
+    if (strcmp(command, "member-remove") == 0 && json_in_true(request, "lost")) {
+        give_up(c, name, json_in_true(request, "dry_run"));
         return true;
     }
     if (strcmp(command, "member-evacuate") == 0)

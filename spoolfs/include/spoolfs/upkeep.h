@@ -90,6 +90,14 @@ enum err member_clear(struct pool *pool, const char *name) MUST_CHECK;
 /* Takes a member out of the pool for good. ERR_BUSY: any segment has an image there; ERR_INVALID: it is in service.
  * when_empty: then it is emptied, and removed as soon as nothing is left there, over restarts. */
 enum err member_remove(struct pool *pool, const char *name, bool when_empty) MUST_CHECK;
+/* For a member that is away and never comes back: removed whatever lies there. Messages of which nobody else has an image are
+ * lost, told by name, and reads say so from then on. dry_run: only tells what that would be. ERR_NOT_FOUND; ERR_INVALID: it is
+ * here; ERR_BUSY: the index, which knows whose mail it is, is not complete. */
+struct member_loss {
+    uint64_t messages;
+    uint64_t segments_unknown;    /* that would be lost, and the index could not be told what is in them */
+};
+enum err member_give_up(struct pool *pool, const char *name, bool dry_run, struct member_loss *loss_out) MUST_CHECK;
 /* What the drive says of itself. `failing`: the member is emptied while `copies` failure domains stay in service without
  * it, else it is suspect. ERR_NOT_FOUND: no such member. */
 enum err member_smart(struct pool *pool, const char *name, bool failing, const char *evidence) MUST_CHECK;
