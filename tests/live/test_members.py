@@ -193,6 +193,60 @@ class Members(unittest.TestCase):
         self.assertTrue(self.whole())
         self.all_arrive()
 
+    def test_what_only_two_dead_disks_held_is_given_up_by_name(self):
+        relay = self.filled(20)
+        self.assertEqual(relay.stop(), 0)
+        os.rename(relay.paths["c"], relay.paths["c"] + ".away")
+        relay.start()
+        ids, client = {}, relay.smtp()
+        for i in range(12):  # on a and b only
+            text = message("ab-%d" % i, size=9_000 + i)
+            ids[relay.send("s@test.example", "u@test.example", text, client)] = "ab-%d" % i
+            self.sent["ab-%d" % i] = body_of(text)
+        client.quit()
+        self.assertEqual(relay.stop(), 0)
+        os.rename(relay.paths["c"] + ".away", relay.paths["c"])
+        relay.start()
+        wait_for("all images", self.whole)
+        self.assertIn("it is here", self.tool(1, "member", "remove", "a", "--lost"))
+        self.lose("a", "b")
+        wait_for("the index", lambda: relay.status()["queue"]["index_ready"])
+        self.assertIn("--lost", self.tool(1, "member", "remove", "a"))
+        self.tool(2, "member", "remove", "a", "--dry-run")
+        self.tool(2, "member", "remove", "a", "--lost", "--when-empty")
+        self.tool(5, "member", "remove", "nobody", "--lost")
+        self.assertIn("with it 0 messages", self.tool(0, "member", "remove", "a", "--lost", "--dry-run"))
+        self.assertEqual(self.state("a"), "absent")
+        self.tool(0, "member", "remove", "a", "--lost")
+        self.assertEqual(relay.status()["pool"]["messages_lost"], 0)  # b may have them
+        relay.kill("spool")
+        relay.wait_ready()
+        self.assertEqual(self.state("a"), "removed")
+        wait_for("the index", lambda: relay.status()["queue"]["index_ready"])
+        loss = json.loads(self.tool(0, "member", "remove", "b", "--lost", "--dry-run", "--json"))
+        self.assertGreaterEqual(loss["messages_lost"], len(ids))
+        self.assertIn("%d messages are lost" % loss["messages_lost"], self.tool(0, "member", "remove", "b", "--lost"))
+        self.tool(5, "member", "remove", "b", "--lost")
+        wait_for("their names", lambda: relay.status()["pool"]["messages_lost"] == loss["messages_lost"])
+        events = [json.loads(line) for line in self.tool(0, "events", "--count", "1000", "--json").splitlines()]
+        named = {e["evidence"].split()[0] for e in events if e.get("event") == "record_lost"}
+        self.assertEqual(len(named), loss["messages_lost"])
+        self.assertLessEqual(set(ids), named)
+        self.assertEqual(relay.stop(), 0)
+        relay.write_config(transport="maildir:%s/mail" % relay.dir)
+        relay.start()
+        wait_for("a complete index", lambda: relay.tool("queue", "release", "--all")[0] == 0)
+        wait_for("all the others", lambda: len(relay.delivered("u@test.example")) >= len(self.sent) - len(named))
+        got = {subject_of(m): body_of(m) for m in relay.delivered("u@test.example")}
+        self.assertEqual(len(got), len(self.sent) - len(named))
+        self.assertEqual(got, {s: b for s, b in self.sent.items() if s in got})
+        self.assertFalse(set(ids.values()) & set(got))
+        wait_for("what is left to be the lost ones", lambda: relay.queued() == len(named))
+        for one in named:
+            self.tool(0, "queue", "delete", one)
+        wait_for("an empty queue", relay.drained)
+        wait_for("room", lambda: relay.status()["pool"]["messages_below_copies"] == 0)
+
     def test_a_member_is_found_in_the_rack(self):
         relay = self.filled(1)
         out = self.tool(0, "member", "locate", "b")
