@@ -301,7 +301,7 @@ void lost_members(struct pool *p)
 static void lost_look(struct pool *p)
 {
     struct lost *l = NULL;
-    if (p->index_replaying || (p->lost && p->lost->range_count == LOST_WAITING_MAX))
+    if (!p->index_live || (p->lost && p->lost->range_count == LOST_WAITING_MAX))
         return; /* later */
     p->lost_looked = true;
     bool any = false;

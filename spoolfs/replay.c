@@ -141,8 +141,10 @@ static void replay_on_lost(struct walk *w, uint64_t offset, uint64_t bytes)
         p->table_renew = true;
     w->segment->unread = true;
     w->segment->in_doubt = w->segment->in_doubt || w->in_doubt;
-    if (segment_given_up(p, w->segment))
-        return; /* LST-4 */
+    if (segment_given_up(p, w->segment)) {
+        lost_members(p); /* LST-4 */
+        return;
+    }
     if (segment_images_readable(p, w->segment) == 0) {
         pool_event(p, EVENT_segment_absent, NULL, "segment %llu: %llu bytes at %llu wait for a member that is not here",
                    (unsigned long long)w->segment->id.counter, (unsigned long long)bytes, (unsigned long long)offset);
