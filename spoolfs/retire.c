@@ -46,7 +46,8 @@ static bool segment_empty(const struct pool *p, const struct segment *s)
         return false;
     if (s->length <= BLOCK_BYTES)
         return true; /* it never took a frame */
-    /* Of `chunks_only` and of what was given up the index says nothing when no frame could be read; what it has not said yet it says before the barrier. */
+    /* Of `chunks_only` and of what was given up the index says nothing when no frame could be read; what it has not said yet it says
+     * before the barrier. */
     return (s->counted || s->chunks_only || segment_given_up(p, s)) && s->fed >= s->length && s->live_messages == 0 &&
            (s->live_chunks == 0 || PLANTED(free_live_chunks) || (PLANTED(compact_drops_chunks) && s->compacted)) &&
            (s->compacted || s->chunks_only || !s->deps_overflowed);

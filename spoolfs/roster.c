@@ -9,9 +9,9 @@
  *
  * Invariants: ROS-1: membership changes only by superblocks of a higher epoch; a candidate carries all there is to know,
  * so that a crash leaves the pool as it was, with the candidate waiting for the next mount, or as it will be. ROS-2: a
- * member is removed only when no segment has an image there, or when it is given up.  ROS-3: one spare for one lost member. ROS-4: who evacuates
- * or is spare serves all the same while fewer than min_copies domains would be left without it. ROS-5: who is away and given
- * up counts as removed, whatever lies there, and only when the superblocks say so: until then it might come back.
+ * member is removed only when no segment has an image there, or when it is given up. ROS-3: one spare for one lost member.
+ * ROS-4: who evacuates or is spare serves all the same while fewer than min_copies domains would be left without it. ROS-5: who is
+ * away and given up counts as removed, whatever lies there, and only when the superblocks say so: until then it might come back.
  * Never: moves data; rebuild.c does, because the plans say so. */
 #include "engine.h"
 
