@@ -137,6 +137,33 @@ static bool may_start(const struct schedule *s, enum lane_class class)
     return class == LANE_FRESH || s->active_of[LANE_BACKLOG] < active_max(s) - reserve;
 }
 
+static struct job *first_of(const struct schedule *s, uint32_t queue)
+{
+    const struct lane *lane = CONTAINER_OF(s->ready[queue].next, struct lane, ready[queue]);
+    return CONTAINER_OF(lane->queue[queue].next, struct job, link);
+}
+
+/* Of the backlog's queues, one of which is ready: the one whose first job has waited longest; of two as old the one that risk
+ * puts last. */
+static uint32_t oldest_queue(const struct schedule *s)
+{
+    uint32_t oldest = ready_queue(s, LANE_BACKLOG);
+    for (uint32_t queue = oldest + 1; queue < LANE_QUEUES; queue++)
+        if (!link_empty(&s->ready[queue]) && first_of(s, queue)->queued_ms <= first_of(s, oldest)->queued_ms)
+            oldest = queue;
+    return oldest;
+}
+
+/* SCH-6 */
+static uint32_t next_queue(struct schedule *s, enum lane_class class)
+{
+    if (class == LANE_FRESH || ++s->backlog_turn % SCHEDULE_OLDEST_TURN != 0)
+        return ready_queue(s, class);
+    uint32_t oldest = oldest_queue(s);
+    bool long_enough = loop_now_ms(s->loop) - first_of(s, oldest)->queued_ms >= SCHEDULE_STAND_BACK_MS;
+    return long_enough ? oldest : ready_queue(s, class);
+}
+
 static struct job *next_job(struct schedule *s)
 {
     enum lane_class first = s->turn % SCHEDULE_BACKLOG_TURN == SCHEDULE_BACKLOG_TURN - 1 ? LANE_BACKLOG : LANE_FRESH;
@@ -144,11 +171,11 @@ static struct job *next_job(struct schedule *s)
     if (!may_start(s, class))
         return NULL;
     s->turn++;
-    uint32_t queue = ready_queue(s, class);
-    struct lane *lane = CONTAINER_OF(s->ready[queue].next, struct lane, ready[queue]);
-    link_remove(&lane->ready[queue]);
-    link_push(&s->ready[queue], &lane->ready[queue]); /* round robin */
-    return CONTAINER_OF(lane->queue[queue].next, struct job, link);
+    uint32_t queue = next_queue(s, class);
+    struct job *job = first_of(s, queue);
+    link_remove(&job->lane->ready[queue]);
+    link_push(&s->ready[queue], &job->lane->ready[queue]); /* round robin */
+    return job;
 }
 
 static void start(struct schedule *s, struct job *job)

@@ -8,7 +8,9 @@
  *         fresh mail beyond that goes back to the spool and comes again as due.
  *  SCH-4  a result that could not be marked is kept, and while the spool takes none no attempt starts.
  *  SCH-5  a bounce is stored in the same frame as the result it tells of; a bounce is never bounced.
- *  SCH-6  of the backlog in memory the mail with the fewest good images starts first; fresh mail keeps its share (SCH-2). */
+ *  SCH-6  of the backlog in memory the mail with the fewest good images starts first; fresh mail keeps its share (SCH-2). What has
+ *         stood back for SCHEDULE_STAND_BACK_MS has one of the backlog's starts in SCHEDULE_OLDEST_TURN: nothing stays leased for
+ *         as long as mail in danger keeps coming. */
 #ifndef RELAY_SCHEDULE_H
 #define RELAY_SCHEDULE_H
 
@@ -18,6 +20,8 @@
 #include "settings.h"
 
 #define SCHEDULE_BACKLOG_TURN 4u        /* choice: an outage's backlog keeps a quarter of the starts */
+#define SCHEDULE_STAND_BACK_MS 60000u   /* choice: most that is in danger after a loss is gone then, and a backlog bears it */
+#define SCHEDULE_OLDEST_TURN 4u         /* choice: then mail in danger keeps three quarters of the backlog's starts */
 #define SCHEDULE_FRESH_SHARE 4u         /* a quarter of deliveries_max stays free for mail that has just come */
 #define SCHEDULE_FRESH_MAX 16384u       /* about ten seconds of the fastest accepting we measured */
 #define SCHEDULE_MEMORY_MAX (UINT64_C(64) * 1024 * 1024) /* of envelopes and bodies, beside fresh_bytes_max; beyond it

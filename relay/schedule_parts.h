@@ -31,7 +31,7 @@ struct schedule {
     struct loop_task pump;
     struct loop_timer wake;           /* the next dead lane */
     struct loop_timer retry;          /* of marks, when it was memory that was short */
-    uint32_t active, active_of[LANE_CLASSES], turn;
+    uint32_t active, active_of[LANE_CLASSES], turn, backlog_turn;
     uint32_t items, fresh_items;
     uint32_t due_held, due_asked;
     struct schedule_pause pauses[SCHEDULE_PAUSES];

@@ -2,6 +2,11 @@
 /* What the schedule promises (SCH-1 to SCH-6), with Maildirs, discards and a host at the other end. */
 #include "schedule_world.h"
 
+static uint64_t later_ms; /* the loop's clock is so far ahead */
+uint64_t __real_loop_now_ms(struct loop *loop);
+uint64_t __wrap_loop_now_ms(struct loop *loop);
+uint64_t __wrap_loop_now_ms(struct loop *loop) { return __real_loop_now_ms(loop) + later_ms; }
+
 static void a_discarded_mail_is_retired_without_marks(void **state)
 {
     (void)state;
@@ -315,6 +320,33 @@ static void the_backlog_with_the_fewest_images_starts_first_and_fresh_mail_keeps
     }
 }
 
+/* SCH-6: as long as mail in danger keeps coming, here all the time, for what has stood back long enough. */
+static void mail_in_danger_does_not_keep_the_rest_of_the_backlog_for_ever(void **state)
+{
+    (void)state;
+    struct mail *whole[5];
+    uint32_t last_whole = 0, in_danger = 0;
+    open_host_world("smtp");
+    for (int i = 0; i < 105; i++) {
+        struct mail *m = make_mail("x@b.test");
+        m->images = i < 5 ? 2 + (uint32_t)i % 2 : 1;
+        if (i < 5)
+            whole[i] = mail_ref(m);
+        schedule_on_due(g.schedule, m);
+        later_ms = i < 4 ? 0 : SCHEDULE_STAND_BACK_MS;
+    }
+    run_until_ended(105);
+    later_ms = 0;
+    for (uint32_t i = 0; i < g.mark_count; i++)
+        for (int k = 0; k < 5; k++)
+            last_whole = queue_id_equal(g.marks[i].qid, whole[k]->qid) ? i : last_whole;
+    in_danger = last_whole + 1 - 5;
+    assert_true(in_danger <= 60); /* all hundred of them, were there no turn for what has waited */
+    assert_true(in_danger >= 10); /* which they have most of the turns before */
+    for (int i = 0; i < 5; i++)
+        mail_unref(&whole[i]);
+}
+
 static void one_destinations_backlog_does_not_fill_the_window(void **state)
 {
     (void)state;
@@ -391,6 +423,7 @@ int main(void)
         T(the_hold_transport_defers_and_never_expires),
         T(backlog_and_fresh_mail_both_move),
         T(the_backlog_with_the_fewest_images_starts_first_and_fresh_mail_keeps_its_share),
+        T(mail_in_danger_does_not_keep_the_rest_of_the_backlog_for_ever),
         T(one_destinations_backlog_does_not_fill_the_window),
         T(the_window_over_due_mail_is_bounded),
         T(draining_waits_for_what_is_in_flight),
