@@ -6,7 +6,9 @@
  *   closed -> open [index on_open] -> REPLAY: walks -> LIVE [nothing behind] -> REPLAY [ring full]
  *
  * Invariants: FEED-1: segment.fed <= segment.length, and every frame is fed whole or not at all. FEED-2: nothing is due
- * before the first replay ended. FEED-3: a replay is told to the index, which then does not depend on order. */
+ * before the first replay ended. FEED-3: a replay is told to the index, which then does not depend on order.
+ * FEED-4: an index that knows a segment the table never heard of was kept by another half: what that half said and freed is in its
+ * rows, and none of it in this log. It is made anew. */
 #include "engine.h"
 
 #include <stdlib.h>
@@ -304,7 +306,7 @@ static void on_open(void *owner, enum err e)
         p->table_renew = p->table_renew || hidden;
     }
     if (p->index_rebuild)
-        rebuild = true; /* it holds mail of a segment the table says is freed */
+        rebuild = true; /* it holds mail of a segment the table says is freed, or knows one of a half that is not here */
     for (uint32_t i = 0; i < p->segment_used && rebuild; i++)
         p->segments[i].fed = p->segments[i].length < BLOCK_BYTES ? p->segments[i].length : BLOCK_BYTES;
     p->index_rebuild = rebuild;
@@ -315,7 +317,8 @@ void segment_note_stat(struct pool *p, const struct index_segment *stat)
 {
     struct segment *s = segment_find(p, stat->id);
     if (!s) {
-        if (!p->index_open && stat->live_messages + stat->live_chunks > 0)
+        bool live = stat->live_messages + stat->live_chunks > 0;
+        if (!p->index_open && (live || !table_says_dead(p, stat->id))) /* FEED-4 */
             p->index_rebuild = true;
         if (stat->live_messages + stat->live_chunks == 0 && index_freed(p->index, &stat->id, 1) != ERR_OK)
             return; /* asked again after the next mount */

@@ -406,6 +406,51 @@ static void what_was_moved_to_members_that_are_away_stays(void **state)
     assert_true(moved > 0);
 }
 
+static void visit_all(struct world *w, enum visit_kind kind, uint32_t but)
+{
+    for (uint32_t i = 0; i < w->model.count && !world_failed(w); i++)
+        if (i % but)
+            senders_visit(w, &w->model.messages[i], kind);
+    if (!world_failed(w))
+        world_settle(w);
+}
+
+/* One state directory for both halves. What the first says lies in segments that the second never heard of, with no live mail in them that
+ * would tell: the second makes its index from its own log (FEED-4), and keeps it over a mount of its own. */
+static void an_index_that_another_half_kept_is_made_anew(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 300; seed < 304; seed++) {
+        struct world *w = story_open(seed, 2, durable_by(seed));
+        enum err e = index_kept_make(&w->kept.now);
+        assert_int_equal(e, ERR_OK);
+        if (world_create_pool(w) && world_mount(w))
+            story_append(w, 6, 3000);
+        world_unmount(w);
+        model_divide(&w->model);
+        uint64_t rebuilds[3] = {w->counts.events[EVENT_index_rebuild]};
+        for (uint8_t half = 1; half <= 2 && !world_failed(w); half++) {
+            model_half_begin(&w->model, half);
+            here(w, half);
+            for (uint32_t n = 0; n < 2 && mounts(w) && audit_run(w); n++) {
+                visit_all(w, VISIT_MARK, 3);
+                visit_all(w, VISIT_HOLD, 5);
+                world_unmount(w);
+            }
+            rebuilds[half] = w->counts.events[EVENT_index_rebuild];
+            model_half_end(&w->model);
+        }
+        model_join(&w->model);
+        here(w, 3);
+        if (mounts(w))
+            audit_run(w);
+        lasts(w, 1);
+        story_close(w, "index of another half, seed", seed);
+        assert_int_equal(rebuilds[1], rebuilds[0]);
+        assert_int_equal(rebuilds[2], rebuilds[0] + 1);
+    }
+}
+
 static void shows(struct model *m, const struct model_message *msg)
 {
     struct index_entry e = {.qid = msg->qid};
@@ -516,6 +561,7 @@ int main(void)
         cmocka_unit_test(mail_in_a_slot_used_again_outlives_the_table_that_knew_it),
         cmocka_unit_test(what_was_moved_to_members_that_are_away_stays),
         cmocka_unit_test(a_half_is_known_by_its_table_not_by_what_it_says_of_others),
+        cmocka_unit_test(an_index_that_another_half_kept_is_made_anew),
         cmocka_unit_test(only_an_append_without_an_answer_may_be_gone),
         cmocka_unit_test(only_mail_in_a_segment_known_by_its_header_may_come_once_more),
     };
