@@ -109,7 +109,8 @@ static void halves_leave(struct world *w, uint32_t stay)
         world_say(w, "halves: member %u leaves", t);
         model_depart(&w->model);
         sim_io_vanish(w->sim, t);
-        for (; turns > 0 && going && !at_once && world_go_on(w); turns--) {}
+        for (; turns > 0 && going && !at_once; turns--)
+            at_once = !world_run_on(w); /* the next mount is one of those that stay, and of nobody else */
     }
     w->counts.departures++;
 }
@@ -180,7 +181,7 @@ static void halves_divide(struct world *w, uint32_t serving)
         never = prng_below(&w->halves.dice, NEVER_ALONE_ONE_IN) == 0;
     }
     halves_alone(w, 1, first);
-    if (!never) {
+    if (!never && !world_failed(w)) {
         kept_other_half(w);
         halves_alone(w, 2, ~first);
     }

@@ -421,14 +421,19 @@ static void world_end(struct world *w)
 
 bool world_begins(struct world *w) { return w->halves.calm ? w->begun < w->halves.until : measure_goes_on(w); }
 
-bool world_go_on(struct world *w)
+bool world_run_on(struct world *w)
 {
     world_turn(w);
     if (!world_crashed(w) && w->pool && !world_failed(w))
         world_stop_now_and_then(w);
     if (world_crashed(w))
         world_after_crash(w);
-    return !world_failed(w) && (w->pool || world_restart(w));
+    return !world_failed(w) && w->pool;
+}
+
+bool world_go_on(struct world *w)
+{
+    return world_run_on(w) || (!world_failed(w) && world_restart(w));
 }
 
 bool world_run(struct world *w)

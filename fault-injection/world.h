@@ -127,7 +127,8 @@ void world_after_crash(struct world *w);  /* drains, abandons, restores the powe
 void world_turn(struct world *w);         /* io_turn, pool_step, limits */
 bool world_settle(struct world *w);       /* until no action is under way */
 bool world_run(struct world *w);          /* the whole plan; false: failed */
-bool world_go_on(struct world *w);        /* a turn, and whatever stop and mount come with it; false: failed */
+bool world_run_on(struct world *w);       /* a turn, and whatever stop comes with it; false: failed, or nothing is mounted now */
+bool world_go_on(struct world *w);        /* the same, and the mount behind a stop; false: failed */
 bool world_restart(struct world *w);      /* until a pool is mounted and, when the plan says so, audited; false: failed */
 bool world_begins(struct world *w);       /* more actions are to be begun */
 bool world_failed(const struct world *w);
