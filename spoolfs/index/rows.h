@@ -23,7 +23,7 @@
 #include <spoolfs/limits.h>
 #include <string.h>
 
-#define ROWS_VERSION 1u
+#define ROWS_VERSION 2u /* raised with each change of a row: an older index is made anew from the log */
 #define CHECK_BYTES 8u
 
 struct key { uint8_t len; uint8_t b[STORE_KEY_BYTES_MAX]; };
