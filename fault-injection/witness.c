@@ -56,7 +56,9 @@ static bool holds_member(struct world *w, const struct pool_status *s, uint16_t 
 }
 
 /* Of the members that are here and take mail only the victim may refuse it: the others are enough for all images but one at
- * most. Spares do not count, and one that was called up just now takes the next segment. */
+ * most. Spares do not count, and one that was called up just now takes the next segment. Nor does a member that is out of service
+ * since the mount for having been slow in those before (it was the victim then, WAT-3): with the victim late as well the pool is
+ * degraded. One that is slow by what was seen in this mount is no excuse. */
 static uint32_t members_that_must(struct world *w)
 {
     static struct pool_status s; /* large; one thread */
@@ -68,7 +70,8 @@ static uint32_t members_that_must(struct world *w)
             if (strcmp(s.members[i].path, w->config.members[t].path) == 0 && (!at || at->state == MEMBER_ABSENT))
                 at = &s.members[i];
         count += at && t != w->atlas.victim && sim_io_present(w->sim, t) && at->state != MEMBER_SPARE &&
-                 at->state != MEMBER_REMOVED && at->state != MEMBER_EVACUATING && holds_member(w, &s, t);
+                 at->state != MEMBER_REMOVED && at->state != MEMBER_EVACUATING && !at->health.of_before &&
+                 holds_member(w, &s, t);
     }
     bool called_up = w->called_up_ns && io_now_ns(w->io) - w->called_up_ns < CALLED_UP_NS;
     return count - (called_up && count > 0);

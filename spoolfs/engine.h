@@ -87,6 +87,7 @@ struct member_watch {
     uint64_t answered_ns, steer_until_ns;
     bool by_health;               /* SUSPECT because of health.c: only that takes it back */
     bool stays_out;
+    bool of_before;               /* SLOW since the mount, for what it was in those before */
     uint64_t slow_ns[WATCH_SLOW_PER_DAY], pause_from_ns, probe_ns;
     uint32_t probes_good, pauses;
     char smart[128];              /* why the drive itself says that it fails; "": it does not */

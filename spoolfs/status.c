@@ -198,6 +198,7 @@ static void status_member(const struct member *m, struct pool_member_status *o)
     o->health.steers = m->watch.steers;
     o->health.avoided = m->present && member_avoided(m);
     o->health.stays_out = m->watch.stays_out && m->state == MEMBER_SLOW;
+    o->health.of_before = m->watch.of_before && m->state == MEMBER_SLOW;
     memcpy(o->health.evidence, h->evidence, sizeof o->health.evidence);
     status_throttle(&m->share.throttle, o);
     for (uint32_t c = 0; c < IO_CLASS_COUNT; c++) {

@@ -174,6 +174,7 @@ void watch_settle(struct member *m)
     if (!m->used || !m->watch.stays_out || !member_usable(m) || !watch_may_leave(m))
         return;
     m->left_ns = m->watch.pause_from_ns = io_now_ns(m->pool->io);
+    m->watch.of_before = true;
     member_set_state(m, MEMBER_SLOW, "was slow %u times in a day before this mount; stays out until cleared", m->slow_count);
 }
 
@@ -181,7 +182,7 @@ void watch_left_slow(struct member *m, const char *why)
 {
     char text[sizeof m->evidence];
     watch_count_slow(m, io_now_ns(m->pool->io));
-    m->watch.by_health = false;
+    m->watch.by_health = m->watch.of_before = false;
     snprintf(text, sizeof text, "%s%s", why, m->watch.stays_out ? "; the third time in a day: stays out until cleared" : "");
     member_leave(m, MEMBER_SLOW, text);
 }

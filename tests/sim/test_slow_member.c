@@ -253,12 +253,13 @@ static void a_member_that_is_slow_again_and_again_stays_out_until_cleared(void *
     pool_status(w.pool, &s);
     assert_int_equal(s.members[2].state, MEMBER_SLOW);
     assert_true(s.members[2].health.stays_out);
+    assert_false(s.members[2].health.of_before); /* but for what was seen in this mount */
     assert_non_null(strstr(s.members[2].evidence, "until cleared"));
     remount(); /* a restart is no way back */
     mail_for(200);
     pool_status(w.pool, &s);
     assert_int_equal(s.members[2].state, MEMBER_SLOW);
-    assert_true(s.members[2].health.stays_out);
+    assert_true(s.members[2].health.stays_out && s.members[2].health.of_before);
     assert_int_equal(member_clear(w.pool, "c"), ERR_OK);
     mail_for(20);
     assert_int_equal(state_of(2), MEMBER_HEALTHY);

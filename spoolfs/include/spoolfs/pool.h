@@ -129,8 +129,9 @@ struct pool_member_status {
     bool rotational, buffered;
     enum io_durable_by durable_by;
     struct { uint32_t waiting, in_flight; uint64_t ops, bytes; } io[IO_CLASS_COUNT]; /* ops, bytes: answered */
-    /* Against its peers and its past: 100 nothing, 0 to be taken out; what counted against it last, or "". */
-    struct { uint32_t score, steers; bool avoided, stays_out; char evidence[160]; } health;
+    /* Against its peers and its past: 100 nothing, 0 to be taken out; what counted against it last, or "".
+     * of_before: it stays out since the mount, for what it was before. */
+    struct { uint32_t score, steers; bool avoided, stays_out, of_before; char evidence[160]; } health;
     /* Of background work: what the throttle lets it do while mail flows, and what it compares mail with (0: not yet). */
     struct { uint64_t bytes_per_second, baseline_commit_ns, baseline_delivery_ns, cuts, raises; bool idle; } throttle;
 };
