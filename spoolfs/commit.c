@@ -1,20 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns: frames on their way to all images of a segment, acknowledgement, and what happens when an image is late or
- * fails: the segment is closed and the frame is committed again elsewhere.
+/* Owns: frames on their way to all images of a segment, and acknowledgement. Where they go is commit_appender.c; what
+ * happens when an image is late or fails is commit_hedge.c.
  *
  *   group -> building [commit_submit] -> flight [commit_step] -> committed: acknowledged [commit_on_image]
  *                                           ^ failed or late: commit_replace (close, wait for SEAL) |
  *                                           +--------------------------------------------------------+
- * Invariants: COM-1, COM-2, COM-3 (engine.h). COM-4: a buffer with an outstanding write is never changed: a late
- * frame is copied, its old buffer stays with it as an orphan. */
-#include "engine.h"
+ * Invariants: COM-1, COM-2 (engine.h). Never: chooses members, nor gives a late frame's buffer to another (COM-4). */
+#include "commit.h"
 
 #include <base/planted.h>
-#include <string.h>
-
-/* How long a refused placement is not tried again: frees and returning members show up faster than a person. */
-#define PLACEMENT_RETRY_NS (50 * NS_PER_MS)
-#define COMMIT_DEADLINE_MAX_NS (1500 * NS_PER_MS) /* below degrade_after, so that a hedge is tried first */
 
 uint64_t group_bytes(const struct spool_group *g)
 {
@@ -40,9 +34,7 @@ void commit_init(struct pool *p)
     }
 }
 
-static void commit_on_deadline(struct io_timer *t);
-
-static struct append_frame *frame_take(struct pool *p, struct appender *a)
+struct append_frame *frame_take(struct pool *p, struct appender *a)
 {
     for (uint32_t i = 0; i < FRAME_SLOTS; i++) {
         struct append_frame *f = &p->frames[i];
@@ -109,7 +101,7 @@ enum err commit_submit(struct appender *a, struct spool_group *g)
 
 /* --- ends of a frame --- */
 
-static void frame_fail(struct append_frame *f, enum err e)
+void frame_fail(struct append_frame *f, enum err e)
 {
     struct link groups;
     link_init(&groups);
@@ -164,137 +156,6 @@ static void frame_committed(struct append_frame *f)
     }
 }
 
-/* --- closing a segment --- */
-
-static void close_on_sealed(struct table_group *t, enum err e)
-{
-    struct segment *s = t->segment;
-    struct pool *p = t->pool;
-    if (e == ERR_OK) {
-        s->state = SEGMENT_SEALED;
-        if (!s->dirty) {
-            s->dirty = true;
-            p->dirty_segments++;
-        }
-    }
-    for (uint32_t i = 0; i < p->appender_count; i++)
-        if (p->appenders[i].waits_for_seal && s->opener == &p->appenders[i])
-            p->appenders[i].waits_for_seal = false;
-}
-
-void commit_close_segment(struct appender *a)
-{
-    struct segment *s = a->segment;
-    ASSERT(s && s->state == SEGMENT_OPEN);
-    a->segment = NULL;
-    s->state = SEGMENT_CLOSED;
-    if (s->kind == SEGMENT_TABLE)
-        return; /* ends with the superblock update that names its successor */
-    s->opener = a;
-    enum err e = table_submit(a->pool, RECORD_SEAL, s, close_on_sealed);
-    ASSERT(e == ERR_OK || e == ERR_NO_MEMORY);
-    if (e != ERR_OK)
-        a->waits_for_seal = false; /* without SEAL recovery finds the end by itself */
-}
-
-/* --- failure and lateness --- */
-
-static void commit_replace(struct append_frame *f, uint32_t avoid_mask)
-{
-    struct pool *p = f->pool;
-    struct appender *a = f->appender;
-    ASSERT(a->flight == f);
-    struct append_frame *to = f;
-    if (f->pending > 0) { /* COM-4 */
-        to = frame_take(p, a);
-        if (!to)
-            return; /* asked again at the next deadline */
-        memcpy(to->buffer, f->buffer, f->frame.used);
-        to->frame.used = f->frame.used;
-        to->frame.record_count = f->frame.record_count;
-        to->frame.sequence = f->frame.sequence;
-        to->moved_from = f->moved_from;
-        to->born_ns = f->born_ns;
-        struct link *l;
-        while ((l = link_pop(&f->groups)) != NULL)
-            link_push(&to->groups, l);
-        f->orphaned = true;
-        io_timer_clear(p->io, &f->deadline);
-        if (PLANTED(buffer_reused)) {
-            f->buffer = to->buffer;
-            to->buffer = to->frame.bytes = f->frame.bytes;
-        }
-    }
-    to->in_flight = false;
-    to->failed = false;
-    to->late_mask = 0;
-    a->flight = to;
-    a->avoid_mask |= avoid_mask;
-    p->count_hedges++;
-    pool_event(p, EVENT_segment_hedged, NULL, "frame of %u records placed again, avoiding members %#x",
-               to->frame.record_count, a->avoid_mask);
-    if (a->segment == f->segment) {
-        a->waits_for_seal = a->kind == SEGMENT_MAIL;
-        commit_close_segment(a);
-    }
-    if (PLANTED(hedge_races_seal) && f->orphaned) {
-        a->flight = NULL;
-        frame_fail(to, ERR_OK);
-    }
-}
-
-static uint32_t frame_late_mask(const struct append_frame *f)
-{
-    uint32_t mask = 0;
-    for (uint32_t i = 0; i < f->segment->image_count; i++)
-        if (f->late_mask & (1u << i))
-            mask |= 1u << f->segment->images[i].member;
-    return mask;
-}
-
-static uint64_t frame_deadline_ns(const struct append_frame *f)
-{
-    uint64_t worst = 0;
-    for (uint32_t i = 0; i < f->segment->image_count; i++) {
-        uint64_t p99 = latency_percentile(&f->pool->members[f->segment->images[i].member].write_latency, 99);
-        worst = p99 > worst ? p99 : worst;
-    }
-    uint64_t deadline = worst * 8 > COMMIT_DEADLINE_NS ? worst * 8 : COMMIT_DEADLINE_NS;
-    return deadline < COMMIT_DEADLINE_MAX_NS ? deadline : COMMIT_DEADLINE_MAX_NS;
-}
-
-/* As many images elsewhere as here? A hedge never lowers their number. */
-static bool hedge_possible(struct append_frame *f, uint32_t avoid)
-{
-    struct pool *p = f->pool;
-    uint32_t others = 0;
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
-        bool fresh = member_usable(&p->members[i]) && !(avoid & (1u << i));
-        for (uint32_t j = 0; fresh && j < i; j++)
-            fresh = !(member_usable(&p->members[j]) && !(avoid & (1u << j)) &&
-                      members_share_domain(&p->members[i], &p->members[j]));
-        others += fresh;
-    }
-    enum err why;
-    return others >= f->segment->image_count && placement_possible(p, SPOOL_RESULT, avoid, &why);
-}
-
-static void commit_on_deadline(struct io_timer *t)
-{
-    struct append_frame *f = t->owner;
-    struct pool *p = f->pool;
-    if (!f->in_flight || f->orphaned || f->pending == 0)
-        return;
-    uint32_t avoid = frame_late_mask(f);
-    bool hopeless = f->appender->kind == SEGMENT_MAIL && io_now_ns(p->io) - f->born_ns >= COMMIT_GIVE_UP_NS;
-    if (hopeless || hedge_possible(f, avoid)) { /* otherwise members_watch decides: the member leaves, or all are late */
-        commit_replace(f, avoid);
-        if (f->orphaned)
-            return;
-    }
-    io_timer_set(p->io, &f->deadline, io_now_ns(p->io) + 100 * NS_PER_MS);
-}
-
 static void commit_on_image(struct member_op *mo)
 {
     struct append_frame *f = mo->owner;
@@ -332,81 +193,7 @@ static void commit_on_image(struct member_op *mo)
     frame_committed(f);
 }
 
-static void appender_close_next(struct appender *a)
-{
-    struct segment *keep = a->segment;
-    a->segment = a->next;
-    a->next = NULL;
-    commit_close_segment(a);
-    a->segment = keep;
-}
-
-void commit_member_left(struct pool *p, struct member *m)
-{
-    if (!p->mounted)
-        return;
-    for (uint32_t i = 0; i < p->appender_count; i++) {
-        struct appender *a = &p->appenders[i];
-        struct segment *s = a->segment;
-        if (a->next && a->next->state == SEGMENT_OPEN && segment_on_member(a->next, m->number))
-            appender_close_next(a);
-        if (!s || !segment_on_member(s, m->number))
-            continue;
-        if (a->flight && a->flight->in_flight && a->flight->segment == s)
-            commit_replace(a->flight, 0);
-        else
-            commit_close_segment(a);
-    }
-    if (!p->stopping)
-        superblock_update(p, NULL);
-}
-
 /* --- starting frames --- */
-
-static void appender_on_opened(struct segment *s, enum err e)
-{
-    struct appender *a = s->opener;
-    struct pool *p = a->pool;
-    ASSERT(a->next == s);
-    if (e != ERR_OK) {
-        a->next = NULL; /* at once elsewhere: a late member is suspect by now and comes last */
-        a->retry_ns = e == ERR_TIMEOUT || e == ERR_BUSY ? 0 : io_now_ns(p->io) + PLACEMENT_RETRY_NS;
-        return;
-    }
-    for (uint32_t i = 0; i < s->image_count; i++) { /* a member may have left while OPEN was on its way */
-        if (!member_usable(&p->members[s->images[i].member])) {
-            struct segment *keep = a->segment;
-            a->next = NULL;
-            a->segment = s;
-            commit_close_segment(a);
-            a->segment = keep;
-            return;
-        }
-    }
-}
-
-void appender_adopt(struct appender *a, struct segment *s)
-{
-    ASSERT(a->segment == NULL && s->state == SEGMENT_OPEN);
-    a->segment = s;
-}
-
-static enum err appender_open_next(struct appender *a, enum spool_class class)
-{
-    struct pool *p = a->pool;
-    if (a->next || io_now_ns(p->io) < a->retry_ns)
-        return ERR_OK;
-    enum err e = segment_open(p, SEGMENT_MAIL, class, a->avoid_mask, &a->next);
-    if (e != ERR_OK && a->avoid_mask) /* nowhere else: better the slow member than nothing */
-        e = segment_open(p, SEGMENT_MAIL, class, 0, &a->next);
-    if (e != ERR_OK) {
-        a->retry_ns = io_now_ns(p->io) + PLACEMENT_RETRY_NS;
-        return e;
-    }
-    a->next->opened = appender_on_opened;
-    a->next->opener = a;
-    return ERR_OK;
-}
 
 static void frame_submit(struct append_frame *f)
 {
@@ -444,22 +231,6 @@ static bool frame_place(struct append_frame *f, struct segment *s)
     return s->length + (uint64_t)f->blocks * BLOCK_BYTES <= p->slot_bytes;
 }
 
-/* No segment to write to: ask for one, or answer now instead of waiting for a person. */
-static void appender_want_segment(struct appender *a, struct append_frame *f)
-{
-    if (a->kind == SEGMENT_TABLE) {
-        table_rewrite(a->pool);
-        return;
-    }
-    enum err e = appender_open_next(a, a->want_class);
-    bool refused = err_class(e) == ERR_CLASS_FULL || err_class(e) == ERR_CLASS_DEGRADED;
-    if (!refused || a->next)
-        return;
-    a->flight = a->flight == f ? NULL : a->flight;
-    a->building = a->building == f ? NULL : a->building;
-    frame_fail(f, e);
-}
-
 static void appender_start(struct appender *a)
 {
     struct pool *p = a->pool;
@@ -488,47 +259,6 @@ static void appender_start(struct appender *a)
     }
 }
 
-/* What waits for a segment or a SEAL that will not come is answered. */
-static void appender_give_up(struct appender *a)
-{
-    struct pool *p = a->pool;
-    struct append_frame *frames[2] = {a->flight, a->building};
-    if (!a->flight && !a->building)
-        return;
-    bool below = pool_domains_usable(p) < p->config.min_copies;
-    for (uint32_t i = 0; i < 2; i++) {
-        struct append_frame *f = frames[i];
-        if (!f || f->in_flight || f->frame.record_count == 0)
-            continue;
-        if (!below && io_now_ns(p->io) - f->born_ns < COMMIT_GIVE_UP_NS)
-            continue;
-        if (i == 1 && a->flight)
-            continue; /* in order: what came first is answered first */
-        *(i ? &a->building : &a->flight) = NULL;
-        frame_fail(f, below ? ERR_BELOW_POLICY : ERR_TIMEOUT);
-    }
-}
-
-/* An open segment with fewer images than `copies`, though a healthy member could hold one more: a member is back. The segment table
- * takes the slots that are kept for it, and is not given up before the next one has all of its places. */
-static bool segment_could_have_more(struct pool *p, const struct segment *s)
-{
-    enum spool_class class = s->kind == SEGMENT_TABLE ? SPOOL_TABLE : SPOOL_NEW_MAIL;
-    enum err why;
-    if (s->image_count >= p->config.copies || s->length <= BLOCK_BYTES || p->stopping ||
-        (s->kind == SEGMENT_TABLE && !placement_possible(p, class, 0, &why)))
-        return false;
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
-        const struct member *m = &p->members[i];
-        bool fits = member_usable(m) && m->state == MEMBER_HEALTHY && m->slots_free > slot_reserve(m, class);
-        for (uint32_t k = 0; fits && k < s->image_count; k++)
-            fits = !members_share_domain(m, &p->members[s->images[k].member]);
-        if (fits)
-            return true;
-    }
-    return false;
-}
-
 static bool same_members(const struct segment *a, const struct segment *b)
 {
     bool same = a->image_count == b->image_count;
@@ -550,16 +280,6 @@ static bool bulk_may_grow(const struct appender *a)
             return true;
     }
     return false;
-}
-
-/* On a member that is slow just now, though there is room for as many images elsewhere (WAT-2). */
-static bool segment_better_elsewhere(struct pool *p, const struct segment *s, enum spool_class class)
-{
-    uint32_t avoid = 0;
-    enum err why;
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
-        avoid |= p->members[i].used && p->members[i].present && member_avoided(&p->members[i]) ? 1u << i : 0;
-    return (segment_members(s) & avoid) && !p->stopping && placement_possible(p, class, avoid, &why);
 }
 
 void commit_step(struct pool *p)
