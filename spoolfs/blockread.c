@@ -10,7 +10,7 @@
  * patience ended before that many answers were there, again and again. BRD-3: a block counts as bad when the member says so of its
  * medium, or when it answered for other blocks after it had refused this one: a cable, a controller or a driver refuses
  * everything for a while, and what lies behind it is not lost. */
-#include "engine.h"
+#include "images.h"
 
 #include <base/planted.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: the offline check: every frame of every segment on every image, and what could not be repaired. Blocking, on a
  * read-only mount; writes nothing. */
-#include "engine.h"
+#include "mount.h"
 
 #include <stdlib.h>
 #include <string.h>

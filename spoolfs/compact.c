@@ -4,11 +4,13 @@
  *   victim chosen -> walk its frames; each needed record: ask the index, copy it with its marks -> all copies durable
  *   -> barrier (the index has moved the places) -> over; the victim is dead and retire.c takes it
  *
- * Invariants: LEASE-1 (engine.h). CMP-1: a MESSAGE is copied byte for byte together with its present marks and hold in
+ * Invariants: LEASE-1 (compact.h). CMP-1: a MESSAGE is copied byte for byte together with its present marks and hold in
  * one frame, so that the old MARKs are not needed any more. CMP-2: a frame of copies holds nothing else and names the
  * victim, so that the segment it lands in outlives the victim; unless both go in one record (exchange.c). CMP-3: a
  * victim is chosen by counts that include all the index was told of it. One compaction at a time. */
-#include "engine.h"
+#include "compact.h"
+#include "images.h"
+#include "upkeep_parts.h"
 
 #include <base/planted.h>
 #include <stdlib.h>

@@ -5,7 +5,8 @@
  * Invariant AHD-1: a message counts as dead only when the index was asked for its queue id and has none. A queue id the index
  * does not have is never live again (index.h), so the answer does not age; whatever was not asked is asked by itself. What is
  * read here of frames ahead only decides what is asked: they are proved when the walk comes to them. Never copies anything. */
-#include "engine.h"
+#include "compact.h"
+#include "images.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: formatting the members of a new pool through the io. Blocking. What may be formatted was decided by the caller
  * with probe.h; here geometry, failure domains and the first superblocks. */
-#include "engine.h"
+#include "mount.h"
+#include "upkeep_parts.h"
 
 #include <stdio.h>
 #include <stdlib.h>

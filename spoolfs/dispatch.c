@@ -12,7 +12,7 @@
  *  DSP-4  an op that waits is outstanding for everybody else: its slot is busy, its buffer is pinned.
  * How much background work there is at all is decided before it gets here (upkeep.c); here only how much at once.
  * Never: judges a member, touches a buffer, calls done(). */
-#include "engine.h"
+#include "upkeep_parts.h"
 
 void dispatch_init(struct dispatch *d)
 {

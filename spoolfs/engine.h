@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Private to spoolfs: the engine's objects and what its files ask of each other. Read ARCHITECTURE.md first.
+/* Private to spoolfs: the engine's objects and what the files on the way of a message ask of each other. Read
+ * ARCHITECTURE.md first. Beside it stand mount.h (blocking: mount, create, check), images.h (reading and repairing frames),
+ * compact.h (the end of segments) and upkeep_parts.h (background work).
  *
  *  COM-1  a group is acknowledged only when its frame is durable on every image of its segment.
  *  COM-2  one committing frame in flight per open segment; acknowledged frames form an unbroken prefix.
  *  COM-3  a segment never loses an image while it is open: it is closed, and what was not acknowledged is committed
  *         again elsewhere, after the SEAL of the closed segment is durable (so no second copy of it ever counts).
  *  SEG-1  a segment takes frames only after its OPEN is durable in the table.
- *  SEG-2  a slot is claimed only when no op is outstanding on it and the FREED of its last owner is durable.
- *  LEASE-1 a segment under compaction holds no leased message and none becomes leased there. */
+ *  SEG-2  a slot is claimed only when no op is outstanding on it and the FREED of its last owner is durable. */
 #ifndef ENGINE_H
 #define ENGINE_H
 
@@ -157,27 +158,6 @@ struct member_op {
     void (*done)(struct member_op *m);
     void *owner;
 };
-
-/* blockread.c */
-struct block_read {
-    struct member *member;
-    uint64_t offset;              /* on the member */
-    uint32_t length;
-    uint8_t *buffer;
-    enum io_class class;
-    bool mail;                    /* as in member_op */
-    uint64_t *unread;             /* a bit for each block that could not be read, cleared by the caller; may be NULL */
-    void (*done)(struct block_read *r);
-    void *owner;
-    /* out */
-    enum err result;              /* ERR_OK: at least one block is there; ERR_MEDIA: none, for good; else nothing is known of it */
-    uint32_t bad_blocks;          /* zeros in the buffer */
-    /* private */
-    bool refused;                 /* the last block, and nothing was answered since */
-    uint32_t at, piece;           /* piece: bytes asked for at once after something failed; 0: nothing has */
-    struct member_op op;
-};
-void block_read_start(struct block_read *r);
 
 struct image {
     uint8_t member;
@@ -497,23 +477,7 @@ void dispatch_answered(struct member *m, const struct member_op *op);
 void dispatch_run(struct member *m);                  /* after each answer */
 uint32_t dispatch_piece(const struct member *m, uint32_t bytes); /* how much of a background read to ask for at once */
 
-/* sync.c: blocking I/O for mount, create and check */
-/* member: counts the op while it is out; NULL before the member is known. */
-struct sync_read {
-    struct member *member;
-    struct io *io;
-    uint16_t target;
-    uint64_t offset;
-    uint32_t length;
-    uint8_t *buffer;
-    enum err result;
-};
-void sync_read_all(struct io *io, struct sync_read *reads, uint32_t count);
-enum err sync_read_one(struct io *io, uint16_t target, uint64_t offset, void *buffer, uint32_t length) MUST_CHECK;
-enum err sync_write_one(struct io *io, uint16_t target, uint64_t offset, const void *buffer, uint32_t length) MUST_CHECK;
-enum err sync_write_member(struct io *io, struct member *m, uint64_t offset, const void *buffer, uint32_t length) MUST_CHECK;
-enum err sync_read_member(struct member *m, uint64_t offset, void *buffer, uint32_t length) MUST_CHECK;
-enum err sync_flush_member(struct io *io, struct member *m) MUST_CHECK;
+/* sync.c; what else it does is in mount.h */
 void *sync_buffer(size_t bytes); /* BLOCK_BYTES aligned, aborts never: NULL when there is no memory */
 
 /* superblock.c */
@@ -533,11 +497,11 @@ struct segment *segment_add(struct pool *p, struct segment_id id, enum segment_k
 void segment_drop(struct pool *p, struct segment *s); /* forgets it and frees its slots */
 bool segment_on_member(const struct segment *s, uint8_t member);
 uint32_t segment_image_at(const struct segment *s, const struct image *place); /* COPIES_MAX: none of its images lies there */
-uint32_t segment_members(const struct segment *s);
+uint32_t segment_members(const struct segment *s);     /* mask of those with an image */
 static inline bool segment_is_empty_of_mail(const struct segment *s)
 {
     return s->counted && s->live_messages == 0 && s->live_chunks == 0;
-}     /* mask of those with an image */
+}
 uint64_t segment_image_offset(const struct pool *p, const struct image *i); /* on its member */
 /* The caller sets (*segment_out)->opened and opener at once: opened() comes in a later turn. */
 enum err segment_open(struct pool *p, enum segment_kind kind, enum spool_class class, uint32_t avoid_mask,
@@ -598,183 +562,11 @@ bool table_says_dead(struct pool *p, struct segment_id id);
 bool table_covers(struct pool *p, struct segment_id table);
 enum err table_note_read(struct pool *p, struct segment_id table) MUST_CHECK;
 
-/* reader.c: blocking, one frame after the other, from any image (mount and check only) */
-struct reader {
-    struct pool *pool;
-    struct segment_id segment;
-    struct image images[COPIES_MAX];
-    uint32_t image_count;
-    uint64_t limit;                    /* bytes of the segment to look at */
-    uint8_t *window[COPIES_MAX];       /* FRAME_BYTES_MAX each */
-    uint64_t window_at[COPIES_MAX];
-    uint32_t window_bytes[COPIES_MAX]; /* 0: nothing there or not readable */
-    bool dead[COPIES_MAX];             /* image cannot be read at all */
-    bool no_memory;                    /* for a read: says nothing about the images (REC-4) */
-    uint8_t *whole;
-    uint32_t good_mask, bad_mask;      /* of the last frame: images that hold it whole; that should and do not */
-    enum err fault[COPIES_MAX];        /* why not */
-};
-enum err reader_open(struct reader *r, struct pool *p, struct segment_id id, const struct image *images,
-                     uint32_t count) MUST_CHECK;
-void reader_close(struct reader *r);
-/* The frame at `offset`, proved whole, from any image or from the good blocks of several. ERR_NOT_FOUND: no image has
- * anything of this segment there; ERR_CORRUPT: something is there, but no whole frame can be made of it; ERR_NO_MEMORY:
- * nobody knows. */
-enum err reader_frame(struct reader *r, uint64_t offset, struct frame_view *view_out) MUST_CHECK;
-/* The next offset behind a bad place where any image has a frame head; ERR_NOT_FOUND: none within a frame's reach. */
-enum err reader_resync(struct reader *r, uint64_t offset, uint64_t *next_out) MUST_CHECK;
-/* Its header and the first frame behind it both say, whole, that another segment has lain there since; or neither the header nor
- * a block within a frame's reach is that segment's. What cannot be read says nothing. */
-enum err reader_slot_gone(struct pool *p, struct segment_id id, const struct image *image, bool *gone_out) MUST_CHECK;
-
-/* recover.c */
-/* Reads one table segment, through the members of `p`, from its TABLE on. The last frame may be torn; anything else that is
- * bad fails. What it says goes into `into`. */
-enum err table_load(struct pool *p, struct pool *into, struct segment_id id, const struct image *images,
-                    uint32_t count) MUST_CHECK;
-enum err recover_superblocks(struct pool *p, struct superblock *newest_out) MUST_CHECK;
-enum err recover_table(struct pool *p, const struct superblock *newest) MUST_CHECK;
-enum err recover_tails(struct pool *p) MUST_CHECK;
-
-/* merge.c: the half this member speaks for, when it knows of something that we do not. */
-enum err merge_half(struct pool *p, struct member *m) MUST_CHECK;
-enum err pool_alloc_slots(struct pool *p) MUST_CHECK; /* pool.c: slots and segments as the members say */
-
-/* read.c and walk.c */
-enum err read_init(struct pool *p) MUST_CHECK;
-void read_fini(struct pool *p);
-void read_clear_timers(struct pool *p);
-void read_step(struct pool *p);
-/* The healthiest readable image not in skip_mask; COPIES_MAX: none. */
-uint32_t read_choose_image(const struct pool *p, const struct segment *s, uint32_t skip_mask);
-
-enum err walk_start(struct walk *w) MUST_CHECK;
-void walk_next(struct walk *w);
-bool walk_has_next(const struct walk *w); /* walk_next reads nothing, unless what was read is bad */
-void walk_retry(struct walk *w);      /* after `unreadable`, when a member may be back */
-void walk_step(struct walk *w);       /* asks another image when one is late; call now and then */
-void walk_stop(struct walk *w);       /* no callback follows */
-bool walk_idle(const struct walk *w);
-/* Bytes of the segment from `offset` on that were read already, unproved; NULL: none. While the walk rests. */
-const uint8_t *walk_window(const struct walk *w, uint64_t offset, uint32_t *bytes_out);
-void walk_fini(struct walk *w);       /* reads still out keep their buffers until they come back */
-void walk_forget_orphans(struct pool *p); /* the io is gone */
-
-/* A frame that was found bad on some images: rewrites them from proved bytes, reads back, counts. */
-void repair_frame(struct pool *p, struct segment *s, const struct frame_view *good, uint32_t bad_mask);
-void repair_step(struct pool *p);
-void repair_fini(struct pool *p);
-bool image_repairing(const struct segment *s, uint32_t image);
-bool member_takes_repairs(const struct member *m);     /* REP-4 */
-bool image_readable(const struct pool *p, const struct segment *s, uint32_t image); /* now: REP-2, MEM-3 */
-
-/* Assembles one frame of `segment` at `offset` from the good blocks of several buffers, one per image (NULL: none,
- * have[i] bytes are there). Proves it whole. ERR_CORRUPT when some block is bad everywhere. */
-enum err salvage_frame(const struct uuid *pool, struct segment_id segment, uint64_t offset, uint8_t *const buffers[],
-                       const uint32_t have[], uint32_t count, uint8_t *whole, struct frame_view *view_out) MUST_CHECK;
-
 /* replay.c */
 void replay_committed(struct pool *p, struct append_frame *f);
 void replay_step(struct pool *p);
 enum err replay_open(struct pool *p, bool discard) MUST_CHECK;
 void replay_stop(struct pool *p);
-
-/* retire.c, compact.c, lease.c */
-void retire_step(struct pool *p);
-void compact_step(struct pool *p);
-uint32_t compact_need(const struct pool *p);           /* how short slots are: 0 not at all, to 3 */
-void compact_stop(struct pool *p);
-bool compact_idle(const struct pool *p);
-bool compact_at_rest(const struct pool *p);            /* no victim is being read */
-bool compact_eligible(const struct pool *p, const struct segment *s); /* may be a victim now, were it worth it */
-void compact_fini(struct pool *p);
-enum err lease_init(struct pool *p) MUST_CHECK;
-void lease_fini(struct pool *p);
-void lease_step(struct pool *p);
-void retire_fini(struct pool *p);
-
-/* compact_ahead.c: which messages of a victim are dead, asked at once */
-#define COMPACT_AHEAD_MAX 1024u      /* queue ids at a time: a window of messages of 1 KiB */
-struct compact_ahead {
-    struct index_query query;
-    struct queue_id qids[COMPACT_AHEAD_MAX]; /* asked for; once answered, those that are dead, in order */
-    uint32_t count;
-    uint64_t until;                  /* bytes of the segment that were asked for */
-    bool asking;
-};
-void compact_ahead_ask(struct compact_ahead *a, struct pool *p, const struct walk *w, const struct frame_view *first);
-bool compact_ahead_dead(const struct compact_ahead *a, struct queue_id qid);
-
-/* exchange.c: compactions when there is no slot to compact into */
-struct segment *exchange_choose(struct pool *p);       /* the next victim, or the first; NULL: none */
-enum err exchange_open(struct pool *p, const struct segment *first) MUST_CHECK;
-/* A copy goes into the new segment. ERR_BUSY: once more later; ERR_FULL: no room. The bytes are taken at once. */
-enum err exchange_add(struct pool *p, const struct spool_group *g) MUST_CHECK;
-enum err exchange_settle(struct pool *p) MUST_CHECK;   /* all that was added is durable; ERR_BUSY: not yet */
-void exchange_take(struct pool *p, struct segment *victim); /* all that is needed of it was added */
-void exchange_leave_out(struct pool *p);               /* a victim was broken off */
-void exchange_say(struct pool *p);                     /* no more victims */
-void exchange_step(struct pool *p);
-bool exchange_holds(const struct pool *p, const struct segment *s);
-bool exchange_fills(const struct pool *p);
-bool exchange_failed(const struct pool *p);
-bool exchange_idle(const struct pool *p);
-void exchange_fini(struct pool *p);
-
-bool table_fits(uint64_t slots, uint64_t slot_bytes); /* create.c */
-
-/* lost.c */
-void lost_range(struct pool *p, struct segment_id segment, uint64_t offset, uint64_t bytes); /* no image has these bytes */
-void lost_message(struct pool *p, struct queue_id qid, const struct place *at);              /* no image has this record */
-void lost_step(struct pool *p);
-void lost_members(struct pool *p); /* a member was given up */
-bool segment_given_up(const struct pool *p, const struct segment *s); /* every image of it was on such members */
-void lost_fini(struct pool *p);
-
-/* headroom.c */
-uint32_t headroom_domain_count(const struct pool *p);  /* that serve, or would after a loss: spares are among them */
-uint64_t headroom_bytes(const struct pool *p, uint64_t live);
-bool headroom_counts(const struct pool *p);            /* new mail is refused when it is 0 */
-void headroom_step(struct pool *p);
-
-/* roster.c */
-bool roster_is_candidate(const struct superblock *s);
-uint8_t roster_number(const struct pool *p, const struct superblock *s); /* by identity; NO_MEMBER: not listed */
-bool roster_admit(struct pool *p, const struct superblock *s, const struct pool_member_config *c);
-void roster_settle(struct pool *p);                   /* states as the plans say, as far as the policy allows */
-void roster_step(struct pool *p);
-bool roster_idle(const struct pool *p);
-void roster_fini(struct pool *p);
-bool members_lost(const struct pool *p);              /* a member is out that no spare has made up for */
-
-/* upkeep.c, rebuild.c, scrub.c */
-void upkeep_step(struct pool *p);
-/* May background work of `class` go on, on each member of the mask? False: not now. What it does is charged when its ops
- * start, to the member they go to. */
-bool upkeep_may(struct pool *p, uint32_t members_mask, enum io_class class);
-void upkeep_charge(struct member *m, const struct io_op *op);
-void upkeep_note_mail(struct member *m, const struct io_op *op); /* mail was answered */
-void upkeep_note_busy(struct member *m, bool busy); /* background ops begin to be with the device, or end to be */
-bool upkeep_idle(const struct pool *p);
-void upkeep_fini(struct pool *p);
-void rebuild_step(struct pool *p);
-bool rebuild_idle(const struct pool *p);
-void rebuild_fini(struct pool *p);
-/* Of the segment in work: images that can be read, those of a member that is emptied included. COPIES_MAX: none is. */
-uint32_t rebuild_images_left(const struct pool *p);
-uint64_t rebuild_seconds_left(const struct pool *p); /* until its deadline; 1: it has passed */
-struct upkeep_status;
-void rebuild_status(struct pool *p, struct upkeep_status *o);
-void scrub_step(struct pool *p);
-bool scrub_idle(const struct pool *p);
-void scrub_fini(struct pool *p);
-void scrub_status(struct pool *p, struct upkeep_status *o);
-bool scrub_reads_superblock(const struct pool *p, const struct member *m);
-/* Evidence: something was bad on `image` (COPIES_MAX: not known which): look at the segment and around that place. */
-void scrub_note_fault(struct pool *p, struct segment *s, uint32_t image);
-void scrub_note_repair(struct pool *p, struct segment *s, uint32_t image, uint64_t offset, enum err e);
-void scrub_note_given_up(struct pool *p, const struct segment *s, uint32_t image); /* nobody reads there any more */
-void scrub_note_commit(struct pool *p, const struct append_frame *f); /* to be read back */
-void segment_note_stat(struct pool *p, const struct index_segment *stat);
+void segment_note_stat(struct pool *p, const struct index_segment *stat); /* what the index counts in it */
 
 #endif

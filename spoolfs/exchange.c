@@ -11,7 +11,7 @@
  * crash before it costs no slot and a crash after it frees them; recovery forgets what is provisional. EXC-2: on no member are
  * fewer slots free afterwards: each of the new segment's members gives back one of the first victim. EXC-3: the last slot of a
  * member stays the segment table's. EXC-4: the slots of the victims are given back when the index knows the new places. */
-#include "engine.h"
+#include "compact.h"
 
 #include <stdlib.h>
 #include <string.h>

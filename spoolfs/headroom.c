@@ -2,7 +2,7 @@
 /* Owns: how much live mail the pool could still hold after the loss of any one failure domain, and whether new mail is
  * refused for it. HDR-1: refused only while the pool is whole and has more failure domains than `copies`; with fewer,
  * or after a loss, the reserve alone decides (DESIGN section 6). */
-#include "engine.h"
+#include "upkeep_parts.h"
 
 #define HEADROOM_LOOK_NS (500 * NS_PER_MS)
 

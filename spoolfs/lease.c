@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: which messages a relay holds. Open addressing over a fixed table of LEASES_MAX * 2 entries.
- * Invariant LEASE-1 (engine.h): segment.leased counts the leases whose message lies there. */
-#include "engine.h"
+ * Invariant LEASE-1 (compact.h): segment.leased counts the leases whose message lies there. */
+#include "compact.h"
 
 #include <base/planted.h>
 #include <stdlib.h>

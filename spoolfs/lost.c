@@ -10,7 +10,7 @@
  * wait, what is known is told at once: the queue id, or the segment and the bytes. LST-3: only what was read and is nowhere
  * counts as lost: a frame may be bad everywhere and a record in it good. LST-4: what lay on members that were given up is told
  * when they are, and by the segment where an index that was made anew since cannot know what was in it. */
-#include "engine.h"
+#include "upkeep_parts.h"
 
 #include <spoolfs/envelope.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
  * Invariants: MEM-1: slot_busy counts the ops outstanding on a slot; a slot with any is not claimed (SEG-2).
  * MEM-2: a member that left does not come back before the next mount. A member that left for anything but absence
  * still serves reads, as the last resort. MEM-3: a slot with a write that a mount gave up on is not read. */
-#include "engine.h"
+#include "upkeep_parts.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -14,7 +14,7 @@
  * MRG-5: a place that one half only remembers, on a member of the other which lists no such segment and takes none for dead, counts
  * unless what lies there is another's, or nobody's: a half that was known by its image headers has freed without a mark that says so.
  * Never: scans image headers (recover.c does, where the other half's table cannot be read). */
-#include "engine.h"
+#include "mount.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: mount, step, unmount of a pool, and its clock. Mounting reads superblocks, the table and the tails (recover.c),
  * then makes a new incarnation durable before anything is appended (POOL-1). */
-#include "engine.h"
+#include "compact.h"
+#include "images.h"
+#include "mount.h"
+#include "upkeep_parts.h"
 
 #include <stdio.h>
 #include <stdlib.h>

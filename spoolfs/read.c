@@ -7,7 +7,8 @@
  *                 +-> whole frame of all images, block by block [read_frame] -> done, and repair_frame
  *
  * Invariants: SPL-3. RD-1: a buffer whose op is late stays with that op (an orphan); the read goes on with another. */
-#include "engine.h"
+#include "images.h"
+#include "upkeep_parts.h"
 
 #include <base/planted.h>
 #include <stdlib.h>

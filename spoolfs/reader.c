@@ -2,7 +2,8 @@
 /* Owns: blocking reads of frames from any image of a segment, for mount and check. Every frame is proved whole before
  * anybody sees it; where no image has it whole it is assembled block by block. walk.c is its twin that never blocks;
  * both share salvage_frame. */
-#include "engine.h"
+#include "images.h"
+#include "mount.h"
 
 #include <base/planted.h>
 #include <stdlib.h>

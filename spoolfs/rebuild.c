@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: which missing images are made again, in which order and where: the fewest images first, the newest mail first
  * among equals, several at a time; and how far that is. Invariants: RBL-1 to RBL-7 (rebuild.h). */
+#include "images.h"
 #include "pace.h"
 #include "rebuild.h"
 

@@ -14,7 +14,7 @@
 #ifndef REBUILD_H
 #define REBUILD_H
 
-#include "engine.h"
+#include "upkeep_parts.h"
 
 #define REBUILD_AT_ONCE 8u /* each has one read under way: what keeps flash and network disks busy; 32 MiB of buffers while it runs */
 #define REBUILD_JOBS_MAX (2 * REBUILD_AT_ONCE) /* with those that wait for a member that does not answer */

@@ -6,6 +6,7 @@
  *
  * Invariants: RBL-1 to RBL-4 (rebuild.h). A job ends by rebuild_job_over, exactly once; what is written on a member that
  * does not answer keeps its buffer until it does. */
+#include "images.h"
 #include "rebuild.h"
 
 #include <stdlib.h>

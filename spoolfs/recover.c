@@ -9,7 +9,8 @@
  * incarnation's high-water mark, for what they did not show may lie on a member that is away. REC-7: what recovery sealed without an
  * image grows by what that image, back again, holds behind the end, but not by copies: they were not acknowledged, and the mail in them
  * has been moved again from where it was, or retired. Where the index knew of more than the images showed (`unread`), all counts. */
-#include "engine.h"
+#include "mount.h"
+#include "upkeep_parts.h"
 
 #include <base/planted.h>
 #include <base/text.h>

@@ -7,7 +7,8 @@
  * image under repair is not read (segment.repairing). REP-3: only sealed segments are repaired, so no commit is near.
  * REP-4: a member that is out of service but here (slow, failing, evacuating) is repaired as well, one place at a time, as
  * long as it answers; what stays bad there is made again elsewhere, and a repair that hangs holds up no rebuild. */
-#include "engine.h"
+#include "images.h"
+#include "upkeep_parts.h"
 
 #include <base/planted.h>
 #include <stdlib.h>

@@ -9,7 +9,8 @@
  * before the first replay ended. FEED-3: a replay is told to the index, which then does not depend on order.
  * FEED-4: an index that knows a segment the table never heard of was kept by another half: what that half said and freed is in its
  * rows, and none of it in this log. It is made anew. */
-#include "engine.h"
+#include "images.h"
+#include "upkeep_parts.h"
 
 #include <stdlib.h>
 #include <string.h>

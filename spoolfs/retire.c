@@ -6,7 +6,8 @@
  * Invariants: RET-1: a segment goes only when it holds nothing live and everything that depends on what it holds is
  * dead or goes with it in the same FREED. RET-2: the index is on stable storage with the state that says so before
  * FREED is written, so an index never claims mail in a freed segment. */
-#include "engine.h"
+#include "compact.h"
+#include "upkeep_parts.h"
 
 #include <base/planted.h>
 #include <stdlib.h>

@@ -13,7 +13,8 @@
  * ROS-4: who evacuates or is spare serves all the same while fewer than min_copies domains would be left without it. ROS-5: who is
  * away and given up counts as removed, whatever lies there, and only when the superblocks say so: until then it might come back.
  * Never: moves data; rebuild.c does, because the plans say so. */
-#include "engine.h"
+#include "mount.h"
+#include "upkeep_parts.h"
 
 #include <base/text.h>
 #include <spoolfs/upkeep.h>

@@ -11,7 +11,7 @@
 #ifndef SCRUB_H
 #define SCRUB_H
 
-#include "engine.h"
+#include "upkeep_parts.h"
 
 #include <spoolfs/upkeep.h>
 

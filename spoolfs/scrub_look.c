@@ -6,6 +6,7 @@
  *                          +-> repairs' queue is full: waits, then goes on judging
  *
  * Invariants: SCR-1, SCR-2, SCR-4 (scrub.h). Never: writes. */
+#include "images.h"
 #include "scrub.h"
 
 #include <base/planted.h>

@@ -3,6 +3,7 @@
  * Invariants: SRP-1: a place that is found again while it is still open is one finding. SRP-2: `repaired` counts what was
  * read back, never what was only tried. SRP-3: a pass does not end, within its patience, while something it found may still
  * be repaired, or go with its segment: one found open is sealed first, and an empty one is freed at once. */
+#include "images.h"
 #include "scrub.h"
 
 #include <stdio.h>

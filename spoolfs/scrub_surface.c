@@ -7,6 +7,7 @@
  *
  * Invariants: SUR-1: only slots that are free and have nothing outstanding; while a read is out none can claim them
  * (SEG-2). SUR-2: a slot under trial belongs to nobody: no segment can be opened there. */
+#include "images.h"
 #include "scrub.h"
 
 #include <stdlib.h>

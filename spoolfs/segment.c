@@ -5,7 +5,7 @@
  *          -> FREEING [retire] -> UNUSED [FREED durable: segment_drop]
  *
  * Invariants: SEG-1, SEG-2 (engine.h). SEG-3: slot_owner[s] names the segment whose image lies in slot s. */
-#include "engine.h"
+#include "upkeep_parts.h"
 
 #include <base/planted.h>
 #include <stdlib.h>

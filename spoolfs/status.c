@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: what the pool says about itself: its state and the status snapshot. Changes nothing but the state word. */
-#include "engine.h"
+#include "upkeep_parts.h"
 
 #include <stdio.h>
 #include <string.h>

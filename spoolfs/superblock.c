@@ -3,7 +3,8 @@
  * Invariants: SUP-1: an update counts on a member when three copies are written and read back; copies are written one
  * after the other, so that a torn one never leaves fewer than three good ones. SUP-2: opening takes the newest valid
  * copy by (epoch, update). */
-#include "engine.h"
+#include "mount.h"
+#include "upkeep_parts.h"
 
 #include <base/planted.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: blocking I/O for mount, create and check, when there is no mail to serve. An op that outlives its patience
  * is abandoned with its private buffer, which is freed when it comes back: nobody else ever sees late bytes. */
-#include "engine.h"
+#include "mount.h"
 
 #include <base/planted.h>
 #include <stdlib.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: the share of each member background work gets, and the door upkeep.h. Rebuild takes tokens before scrub does:
  * redundancy comes before evidence. */
-#include "engine.h"
+#include "compact.h"
+#include "upkeep_parts.h"
 
 #include <spoolfs/upkeep.h>
 #include <string.h>

@@ -5,7 +5,7 @@
  *   window of one image -> frame good: on_frame, rest until walk_next
  *                       -> bad or unreadable: the same place of all images -> salvage -> on_frame | on_lost
  */
-#include "engine.h"
+#include "images.h"
 
 #include <base/planted.h>
 #include <stdlib.h>

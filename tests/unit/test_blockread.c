@@ -2,7 +2,7 @@
 /* Attacks BRD-1 to BRD-3: one bad sector costs one block, what is refused is not bad, and what is bad is not put off. */
 #include "spool_world.h"
 
-#include "engine.h"
+#include "images.h"
 
 #define RANGE (64 * BLOCK_BYTES)
 

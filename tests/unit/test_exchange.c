@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "engine.h"
+#include "compact.h"
 #include "story.h"
 
 #define MESSAGES 90u

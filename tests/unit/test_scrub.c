@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The scrub finds every bad place there is, mends it from proved bytes only, and says what it could not see. */
 #include "scrub_world.h"
+#include "upkeep_parts.h"
 
 #include <base/prng.h>
 

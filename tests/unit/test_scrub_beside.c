@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the scrub does beside its pass: it goes on over restarts, follows evidence, reads new frames back and free slots,
  * proves that it sees; and what repair does with a place that stays bad, or that nobody can prove. */
+#include "images.h"
 #include "scrub_world.h"
 
 
