@@ -13,7 +13,7 @@
  * its own: the other's copy gives way only when an image of each segment of that half is here. Otherwise it stays live mail.
  * MRG-5: a place that one half only remembers, on a member of the other which lists no such segment and takes none for dead, counts
  * unless what lies there is another's, or nobody's: a half that was known by its image headers has freed without a mark that says so.
- * Never: scans image headers (recover.c does, where the other half's table cannot be read). */
+ * Never: scans image headers (recover_scan.c does, where the other half's table cannot be read). */
 #include "mount.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Private to spoolfs: what mounting, creating and checking a pool use. All of it blocks, runs before pool_step or without
- * it, and has no place on the way of a message. Invariants: REC-1..7 (recover.c), MRG-1..5 (merge.c). */
+ * it, and has no place on the way of a message. Invariants: REC-1..7 (recover*.c), MRG-1..5 (merge.c). */
 #ifndef MOUNT_H
 #define MOUNT_H
 
@@ -53,7 +53,7 @@ enum err reader_resync(struct reader *r, uint64_t offset, uint64_t *next_out) MU
  * a block within a frame's reach is that segment's. What cannot be read says nothing. */
 enum err reader_slot_gone(struct pool *p, struct segment_id id, const struct image *image, bool *gone_out) MUST_CHECK;
 
-/* recover.c */
+/* recover.c and recover_tails.c */
 /* Reads one table segment, through the members of `p`, from its TABLE on. The last frame may be torn; anything else that is
  * bad fails. What it says goes into `into`. */
 enum err table_load(struct pool *p, struct pool *into, struct segment_id id, const struct image *images,

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns: the ends of segments that a crash left open: how far their frames go, made whole on every image. Blocking.
+ * Invariants: REC-2: a frame valid on any image is kept and made whole on every present image before anything is done
+ * because of it. REC-3: a bad frame followed by a valid one is corruption, not the torn end. REC-6: a segment whose images
+ * are all away is not empty: what it holds is unknown (`unread`), and retire.c keeps it until one of them is back. REC-7:
+ * what recovery sealed without an image grows by what that image, back again, holds behind the end, but not by copies: they
+ * were not acknowledged, and the mail in them has been moved again from where it was, or retired. Where the index knew of
+ * more than the images showed (`unread`), all counts. */
+#include "mount.h"
+#include "upkeep_parts.h"
+
+#include <base/planted.h>
+
+/* REC-2: writes the frame to every present image that does not hold it whole. */
+static enum err tail_heal(struct pool *p, struct segment *s, struct reader *r, const struct frame_view *v)
+{
+    for (uint32_t i = 0; i < s->image_count; i++) {
+        struct member *m = &p->members[s->images[i].member];
+        if (!m->present || r->dead[i]) {
+            s->images[i].unproved = true;
+            continue;
+        }
+        if ((r->good_mask & (1u << i)) || p->read_only)
+            continue;
+        enum err e = sync_write_member(p->io, m, segment_image_offset(p, &s->images[i]) + v->offset, v->bytes,
+                                       v->blocks * BLOCK_BYTES);
+        if (e == ERR_NO_MEMORY)
+            return e; /* REC-4 */
+        if (e == ERR_TIMEOUT) { /* it is still out: nothing there is read or written any more */
+            member_leave(m, MEMBER_SLOW, "a write is not answered at mount");
+            r->dead[i] = true;
+        }
+        if (e != ERR_OK)
+            s->images[i].unproved = true;
+        else
+            m->repaired_blocks += v->blocks;
+    }
+    return ERR_OK;
+}
+
+/* REC-7 */
+static bool tail_takes(const struct segment *s, uint64_t offset, const struct frame_view *v)
+{
+    return s->state == SEGMENT_OPEN || s->unread || offset < s->length || segment_id_is_none(v->moved_from);
+}
+
+/* Frame after frame to the end, which the answer is when it is ERR_NOT_FOUND. */
+static enum err tail_walk(struct pool *p, struct segment *s, struct reader *r, uint64_t *offset)
+{
+    struct frame_view v;
+    uint64_t next;
+    enum err e = reader_frame(r, *offset, &v);
+    if (e == ERR_OK && !tail_takes(s, *offset, &v))
+        return ERR_NOT_FOUND;
+    if (e == ERR_OK) {
+        if (!PLANTED(torn_tail_kept))
+            e = tail_heal(p, s, r, &v);
+        *offset += (uint64_t)v.blocks * BLOCK_BYTES;
+        s->previous = v.digest.lo;
+        uint64_t after = v.sequence + v.record_count;
+        p->next_sequence = after > p->next_sequence ? after : p->next_sequence;
+        p->clock_base_ms = v.stamp_ms > p->clock_base_ms ? v.stamp_ms : p->clock_base_ms;
+        return e;
+    }
+    if (e == ERR_NO_MEMORY || (e = reader_resync(r, *offset, &next)) != ERR_OK)
+        return e;
+    pool_event(p, EVENT_frame_corrupt, NULL, "segment %llu: %llu bytes at %llu have no good copy", /* REC-3 */
+               (unsigned long long)s->id.counter, (unsigned long long)(next - *offset), (unsigned long long)*offset);
+    *offset = next;
+    return ERR_OK;
+}
+
+static enum err recover_tail(struct pool *p, struct segment *s)
+{
+    struct reader r;
+    enum err e = reader_open(&r, p, s->id, s->images, s->image_count);
+    if (e != ERR_OK)
+        return e;
+    uint64_t offset = BLOCK_BYTES, known = s->state == SEGMENT_SEALED ? s->length : BLOCK_BYTES;
+    bool blind = true;
+    while (e == ERR_OK)
+        e = tail_walk(p, s, &r, &offset);
+    for (uint32_t i = 0; i < s->image_count; i++) {
+        s->images[i].unproved = s->images[i].unproved || r.dead[i];
+        blind = blind && r.dead[i];
+    }
+    reader_close(&r);
+    if (e != ERR_NOT_FOUND)
+        return e;
+    s->unread = s->unread || blind; /* REC-6 */
+    s->in_doubt = s->in_doubt || blind;
+    s->length = offset > known ? offset : known; /* what was told before is not shorter because it cannot be read now */
+    s->state = SEGMENT_SEALED;
+    s->by_recovery = true;
+    return ERR_OK;
+}
+
+/* REC-2: a frame that was in flight when the process died may lie in a volatile cache only: what was found counts from
+ * here on, so it is made to stay before the table says so. On a member that stays out of service from this mount on, too. */
+static enum err recover_flush(struct pool *p, uint32_t mask)
+{
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        struct member *m = &p->members[i];
+        if (!(mask & (1u << i)) || !(member_kept(m) || (m->present && m->watch.stays_out)))
+            continue;
+        enum err e = sync_flush_member(p->io, m);
+        if (e == ERR_NO_MEMORY)
+            return e; /* REC-4 */
+        if (e == ERR_OK)
+            continue;
+        m->errors_flush++;
+        member_leave(m, e == ERR_MEMBER_GONE ? MEMBER_ABSENT : MEMBER_FAILED, "a flush failed at mount");
+        for (uint32_t s = 0; s < p->segment_used; s++)
+            for (uint32_t k = 0; k < p->segments[s].image_count; k++)
+                if (p->segments[s].by_recovery && p->segments[s].images[k].member == i)
+                    p->segments[s].images[k].unproved = true;
+    }
+    return ERR_OK;
+}
+
+/* What nobody could read before may be there now: the index learns of it by reading everything. */
+static void recover_unread(struct pool *p)
+{
+    for (uint32_t i = 0; i < p->segment_used; i++) {
+        struct segment *s = &p->segments[i];
+        if (s->state == SEGMENT_UNUSED || !s->unread)
+            continue;
+        bool away = false;
+        for (uint32_t k = 0; k < s->image_count; k++) {
+            const struct member *m = &p->members[s->images[k].member];
+            away = away || (!member_readable(m) && !m->removed);
+        }
+        if (away || segment_given_up(p, s))
+            continue;
+        s->unread = false;
+        p->index_discard = true;
+    }
+}
+
+/* EXC-1 */
+static void recover_drop_provisional(struct pool *p)
+{
+    for (uint32_t i = 0; i < p->segment_used; i++) {
+        struct segment *s = &p->segments[i];
+        if (s->state == SEGMENT_UNUSED || !s->provisional)
+            continue;
+        s->table_known = false; /* no discard here: nothing is written before the mount decides to */
+        segment_drop(p, s);
+    }
+}
+
+/* Sealed by the run that wrote it: each image got all of it before it was acknowledged. Another half only did not know (MRG-2). */
+static enum err recover_prove_final(struct pool *p, struct segment *s)
+{
+    enum err e = ERR_OK;
+    for (uint32_t k = 0; k < s->image_count && e == ERR_OK; k++) {
+        bool gone = true;
+        if (s->images[k].unproved && p->members[s->images[k].member].present)
+            e = reader_slot_gone(p, s->id, &s->images[k], &gone);
+        s->images[k].unproved = s->images[k].unproved && gone;
+    }
+    return e;
+}
+
+enum err recover_tails(struct pool *p)
+{
+    enum err e = ERR_OK;
+    uint32_t walked = 0;
+    recover_drop_provisional(p);
+    for (uint32_t i = 0; i < p->segment_used && e == ERR_OK; i++) {
+        struct segment *s = &p->segments[i];
+        bool unproved = false; /* an image that was away when recovery sealed it is here now */
+        for (uint32_t k = 0; k < s->image_count; k++)
+            unproved = unproved || (s->images[k].unproved && p->members[s->images[k].member].present);
+        if (s->state == SEGMENT_SEALED && !s->by_recovery && unproved)
+            e = recover_prove_final(p, s);
+        if (s->state == SEGMENT_SEALED && s->by_recovery && unproved)
+            for (uint32_t k = 0; k < s->image_count; k++)
+                s->images[k].unproved = false;
+        if (s->state == SEGMENT_OPEN || (s->state == SEGMENT_SEALED && s->by_recovery && unproved)) {
+            for (uint32_t k = 0; k < s->image_count; k++)
+                walked |= 1u << s->images[k].member;
+            e = recover_tail(p, s);
+        }
+    }
+    if (e == ERR_OK && !p->read_only && !PLANTED(recovery_unflushed))
+        e = recover_flush(p, walked);
+    recover_unread(p);
+    return e;
+}
