@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Private to the index: what happens to the rows, whoever owns the store and whichever thread runs it. One thread.
  *
- *   index_port.c (the doors, the ring) -> core_take -> pending -> core_flush: batch -> index_apply.c -> rows
+ *   index_port.c (the doors, the ring) -> core_take -> pending -> core_flush: batch -> index_apply.c, index_group.c -> rows
  *                                      -> core_answer (index_query.c)
  *   rows committed -> struct out -> index_dispatch -> the engine's callbacks
  *
@@ -191,7 +191,7 @@ enum err copies_list(struct core *c, struct queue_id qid, struct segment_id *whe
 enum err apply_group(struct core *c, const struct pending_record *const *records, uint32_t count) MUST_CHECK;
 /* Takes one message out of the index as if it had been retired. */
 enum err apply_drop(struct core *c, struct queue_id qid, struct digest digest) MUST_CHECK;
-/* Deletes the CHUNKs of a queue id. */
+/* index_group.c: deletes the CHUNKs of a queue id. */
 enum err apply_drop_chunks(struct core *c, struct queue_id qid) MUST_CHECK;
 
 /* index_results.c */

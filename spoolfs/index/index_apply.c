@@ -1,203 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns: what records mean. All pending records of one queue id are applied to its messages in memory, then only what
- * came out is written: a MESSAGE and its RETIRE in one batch leave no row behind, and that is what makes mail that is
- * delivered at once cheap.
+/* Owns: what records mean. All pending records of one queue id are applied to its messages in memory (index_group.c), then
+ * only what came out is written: a MESSAGE and its RETIRE in one batch leave no row behind, and that is what makes mail that
+ * is delivered at once cheap.
  *
- *   rows of the queue id -> items -> each record in order -> changed items taken out and put back -> rows
+ *   rows of the queue id -> items [group_load] -> each record in order -> changed items taken out and put back [group_write]
  *
  * IDX-2 holds by these rules. During a replay there is a tombstone for each segment that a RETIRE of the queue id is
  * about, and for each segment that holds a copy of a message besides the place it is known by. It knows which messages
  * lie there. A RETIRE hits the messages in its segment at once; when the queue id has one message only, it hits that
  * one at the end of the replay, wherever it lies (index_replay.c). Of two places of one message the one whose frame
  * has the higher sequence wins. Messages with one queue id and different digests are all
- * kept, and lose the results that came before: a duplicate is better than a loss.
- * APPLY-1: rows that follow from a message (due, arrival, counts) are there exactly while its row is. */
-#include "core.h"
+ * kept, and lose the results that came before: a duplicate is better than a loss. */
+#include "index_group.h"
 
-#include <base/assert.h>
 #include <base/planted.h>
 #include <stdlib.h>
-#include <string.h>
-
-struct item {
-    struct message m, before;      /* before: as stored, once it changed */
-    uint8_t *row, *results;        /* what m points into, when it is ours */
-    bool stored, changed, dead;
-};
-
-struct chunk_op { uint32_t number; struct chunk_row row; };
-
-struct group {
-    struct core *core;
-    struct queue_id qid;
-    struct item items[ITEMS_MAX];
-    uint32_t item_count;
-    struct tomb tombs[TOMBS_MAX];
-    uint32_t tomb_count;
-    struct results_merged side;
-    uint8_t *side_row;
-    bool side_stored, side_there, side_changed;
-    struct chunk_op *chunks;
-    uint32_t chunk_count, chunk_capacity;
-    bool purge, had_chunks;        /* purge: the CHUNKs that were there before are not needed any more */
-};
-
-/* --- rows of one message --- */
-
-static enum err due_row_change(struct core *c, const struct message *m, const struct destination_due *d,
-                               uint64_t arrival, bool put)
-{
-    uint8_t buffer[SMALL_VALUE_BYTES];
-    struct due_row row = {.arrival_ms = arrival, .recipients = d->recipients};
-    struct key k = key_due(d->destination, d->due_ms, m->qid, m->digest);
-    enum err e = batch_destination(c, d->destination);
-    if (e != ERR_OK)
-        return e;
-    return put ? row_put(c, &k, due_encode(&row, &k, buffer)) : row_delete(c, &k);
-}
-
-/* From the due rows of `old` to those of `m`, both in order of destination; only what differs is touched. */
-static enum err due_rows_change(struct core *c, const struct message *m, const struct message_view *old,
-                                const struct message_view *now)
-{
-    const struct destination_due *a = c->destinations_old, *b = c->destinations;
-    const struct destination_due *a_end = a + old->destination_count, *b_end = b + now->destination_count;
-    enum err e = ERR_OK;
-    while (e == ERR_OK && (a < a_end || b < b_end)) {
-        bool only_a = b == b_end || (a < a_end && a->destination < b->destination);
-        bool only_b = a == a_end || (b < b_end && b->destination < a->destination);
-        bool moved = !only_a && !only_b && a->due_ms != b->due_ms;
-        bool same = !only_a && !only_b && !moved && a->recipients == b->recipients;
-        if (only_a || moved)
-            e = due_row_change(c, m, a, old->arrival_ms, false);
-        if (!only_a && !same && e == ERR_OK)
-            e = due_row_change(c, m, b, now->arrival_ms, true);
-        a += !only_b;
-        b += !only_a;
-    }
-    return e;
-}
-
-static void counts_change(struct counts_row *n, const struct message_view *v, uint64_t by)
-{
-    n->messages += by;
-    n->recipients += by * v->recipients;
-    n->bytes += by * v->body_bytes;
-    *(v->state == INDEX_HOLD ? &n->hold : v->attempts ? &n->deferred : &n->active) += by;
-}
-
-/* What follows from a message, from how it was to how it is; NULL: it was not, or is not any more. */
-static enum err message_rows_change(struct core *c, const struct message *old, const struct message *now)
-{
-    struct message_view was = {0}, is = {0};
-    const struct message *m = now ? now : old;
-    uint8_t buffer[SMALL_VALUE_BYTES];
-    if (old) {
-        message_look(old, &was, c->destinations_old);
-        counts_change(&c->batch.counts, &was, UINT64_MAX); /* unsigned: minus one */
-    }
-    if (now) {
-        message_look(now, &is, c->destinations);
-        counts_change(&c->batch.counts, &is, 1);
-    }
-    enum err e = due_rows_change(c, m, &was, &is);
-    struct key a = key_arrival(old ? was.arrival_ms : is.arrival_ms, m->qid, m->digest); /* never changes */
-    if (e == ERR_OK && !old)
-        e = row_put(c, &a, value_seal(&a, buffer, NULL, 0));
-    if (e == ERR_OK && !now)
-        e = row_delete(c, &a);
-    if (e == ERR_OK && old)
-        e = batch_count_message(c, old, -1);
-    return e == ERR_OK && now ? batch_count_message(c, now, 1) : e;
-}
-
-/* Call before a message changes. */
-static void item_change(struct item *it)
-{
-    if (it->stored && !it->changed)
-        it->before = it->m;
-    it->changed = true;
-}
-
-static enum err item_write(struct core *c, const struct item *it)
-{
-    struct key k = key_message(it->m.qid, it->m.digest);
-    if (it->stored ? !it->changed : it->dead)
-        return ERR_OK;
-    enum err e = it->dead ? row_delete(c, &k) : row_put(c, &k, message_encode(&it->m, &k, c->value));
-    if (e != ERR_OK)
-        return e;
-    return message_rows_change(c, it->stored ? &it->before : NULL, it->dead ? NULL : &it->m);
-}
-
-static enum err group_load_items(struct group *g)
-{
-    struct core *c = g->core;
-    struct key from = key_messages(g->qid);
-    struct bytes key, value;
-    enum err e = store_seek(c->store, key_bytes(&from), &key, &value);
-    while (e == ERR_OK && key_begins(key, &from) && g->item_count < ITEMS_MAX) {
-        struct item *it = &g->items[g->item_count];
-        it->row = malloc(value.len + 1);
-        if (!it->row)
-            return ERR_NO_MEMORY;
-        memcpy(it->row, value.at, value.len);
-        g->item_count++; /* from here on group_fini frees it */
-        e = message_decode(key, (struct bytes){it->row, value.len}, &it->m);
-        if (e != ERR_OK)
-            return e;
-        it->stored = true;
-        e = store_next(c->store, &key, &value);
-    }
-    return e == ERR_NOT_FOUND ? ERR_OK : e;
-}
-
-static enum err group_load_tombs(struct group *g)
-{
-    struct key from = key_tomb(g->qid, (struct segment_id){0});
-    struct bytes key, value;
-    from.len = 17;
-    enum err e = store_seek(g->core->store, key_bytes(&from), &key, &value);
-    while (e == ERR_OK && key_begins(key, &from) && g->tomb_count < TOMBS_MAX) {
-        e = tomb_decode(key, value, &g->tombs[g->tomb_count]);
-        if (e != ERR_OK)
-            return e;
-        g->tomb_count++;
-        e = store_next(g->core->store, &key, &value);
-    }
-    return e == ERR_NOT_FOUND ? ERR_OK : e;
-}
-
-static enum err group_load_side(struct group *g)
-{
-    struct key k = key_side(g->qid);
-    struct bytes value;
-    enum err e = store_get(g->core->store, key_bytes(&k), &value);
-    if (e != ERR_OK)
-        return e == ERR_NOT_FOUND ? ERR_OK : e;
-    g->side_row = malloc(value.len + 1);
-    if (!g->side_row)
-        return ERR_NO_MEMORY;
-    memcpy(g->side_row, value.at, value.len);
-    g->side_stored = g->side_there = true;
-    return results_decode(key_bytes(&k), (struct bytes){g->side_row, value.len}, &g->side.results);
-}
-
-static void group_fini(struct group *g)
-{
-    for (uint32_t i = 0; i < g->item_count; i++) {
-        free(g->items[i].row);
-        free(g->items[i].results);
-    }
-    free(g->side.bytes);
-    free(g->side_row);
-    free(g->chunks);
-}
 
 /* --- MESSAGE --- */
 
 /* The latest copy: what a RETIRE says keeps away every copy made before the one it is about, never a later one. */
-static bool place_wins(const struct core *c, const struct place *a, bool a_moved, const struct place *b, bool b_moved)
+bool place_wins(const struct core *c, const struct place *a, bool a_moved, const struct place *b, bool b_moved)
 {
     if (a->sequence != b->sequence)
         return a->sequence > b->sequence;
@@ -510,90 +332,7 @@ static enum err apply_chunk(struct group *g, const struct index_record *r)
     return ERR_OK;
 }
 
-static enum err chunk_write(struct group *g, const struct chunk_op *op)
-{
-    struct core *c = g->core;
-    struct key k = key_chunk(g->qid, op->number);
-    struct bytes value;
-    struct chunk_row old;
-    uint8_t buffer[SMALL_VALUE_BYTES];
-    enum err e = store_get(c->store, key_bytes(&k), &value);
-    if (e == ERR_NOT_FOUND && op->row.moved && !c->replaying)
-        return ERR_OK;
-    if (e != ERR_OK && e != ERR_NOT_FOUND)
-        return e;
-    if (e == ERR_OK) {
-        if ((e = chunk_decode(key_bytes(&k), value, &old)) != ERR_OK)
-            return e;
-        if (!digest_equal(old.digest, op->row.digest))
-            batch_conflict(c, g->qid, op->row.place);
-        bool wins = op->row.moved;
-        if (c->replaying)
-            wins = place_wins(c, &op->row.place, op->row.moved, &old.place, old.moved);
-        if (!wins)
-            return ERR_OK;
-        if ((e = batch_count_chunk(c, &old, -1)) != ERR_OK)
-            return e;
-    }
-    e = row_put(c, &k, chunk_encode(&op->row, &k, buffer));
-    return e == ERR_OK ? batch_count_chunk(c, &op->row, 1) : e;
-}
-
-enum err apply_drop_chunks(struct core *c, struct queue_id qid)
-{
-    struct key from = key_chunk(qid, 0);
-    from.len = 17;
-    for (;;) {
-        struct bytes key, value;
-        struct chunk_row row;
-        enum err e = store_seek(c->store, key_bytes(&from), &key, &value);
-        if (e == ERR_NOT_FOUND || (e == ERR_OK && !key_begins(key, &from)))
-            return ERR_OK;
-        struct key k = key_chunk(qid, key_u32(key, 17));
-        if (e == ERR_OK)
-            e = chunk_decode(key, value, &row);
-        if (e == ERR_OK)
-            e = batch_count_chunk(c, &row, -1);
-        if (e == ERR_OK)
-            e = row_delete(c, &k);
-        if (e != ERR_OK)
-            return e;
-    }
-}
-
 /* --- the group --- */
-
-static enum err group_write(struct group *g)
-{
-    struct core *c = g->core;
-    enum err e = ERR_OK;
-    for (uint32_t i = 0; i < g->item_count && e == ERR_OK; i++) {
-        g->had_chunks = g->had_chunks || g->items[i].m.chunk_count > 0;
-        e = item_write(c, &g->items[i]);
-    }
-    for (uint32_t i = 0; i < g->tomb_count && e == ERR_OK; i++) {
-        if (g->tombs[i].changed)
-            e = tomb_put(c, g->qid, &g->tombs[i]);
-    }
-    struct key side = key_side(g->qid);
-    if (e == ERR_OK && g->side_changed && g->side_there)
-        e = row_put(c, &side, results_encode(&g->side.results, &side, c->value));
-    else if (e == ERR_OK && g->side_stored && !g->side_there)
-        e = row_delete(c, &side);
-    if (e == ERR_OK && g->purge && g->had_chunks)
-        e = apply_drop_chunks(c, g->qid);
-    for (uint32_t i = 0; i < g->chunk_count && e == ERR_OK; i++)
-        e = chunk_write(g, &g->chunks[i]);
-    return e;
-}
-
-static enum err group_load(struct group *g)
-{
-    enum err e = group_load_items(g);
-    if (e == ERR_OK && g->core->replaying)
-        e = group_load_tombs(g);
-    return e == ERR_OK && g->core->replaying ? group_load_side(g) : e;
-}
 
 static enum err apply_one(struct group *g, const struct pending_record *p, bool dies)
 {
