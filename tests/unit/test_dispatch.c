@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include <cmocka.h>
-#include <engine.h>
+#include <upkeep_parts.h>
 
 #define OPS_MAX 512u
 #define MS UINT64_C(1000000)

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <engine.h>
+#include <upkeep_parts.h>
 
 #include <cmocka.h>
 
