@@ -101,6 +101,7 @@ void appender_want_segment(struct appender *a, struct append_frame *f)
         return;
     }
     enum err e = appender_open_next(a, a->want_class);
+    a->pool->results_stuck = a->pool->results_stuck || (e == ERR_FULL && a->want_class == SPOOL_RESULT); /* CMP-4 */
     bool refused = err_class(e) == ERR_CLASS_FULL || err_class(e) == ERR_CLASS_DEGRADED;
     if (!refused || a->next)
         return;

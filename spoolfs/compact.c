@@ -7,7 +7,10 @@
  * Invariants: LEASE-1 (compact.h). CMP-1: a MESSAGE is copied byte for byte together with its present marks and hold in
  * one frame, so that the old MARKs are not needed any more. CMP-2: a frame of copies holds nothing else and names the
  * victim, so that the segment it lands in outlives the victim; unless both go in one record (exchange.c). CMP-3: a
- * victim is chosen by counts that include all the index was told of it. One compaction at a time. */
+ * victim is chosen by counts that include all the index was told of it. CMP-4: when results find no slot and all that is
+ * worth moving is leased - leases end with results, results need slots, slots come from a victim without leases - one
+ * segment is `closing`: nothing in it becomes leased, and what ends its leases takes slots of compaction's, all but one
+ * (SPOOL_ENDING; design/0016). One compaction at a time. */
 #include "compact.h"
 #include "images.h"
 #include "upkeep_parts.h"
@@ -103,11 +106,31 @@ static void compact_close_old(struct pool *p)
     }
 }
 
+static bool compact_movable(const struct pool *p, const struct segment *s)
+{
+    return s->kind == SEGMENT_MAIL && s->state == SEGMENT_SEALED && compact_counted(s) && !s->refs && !s->repairing &&
+           s->length > BLOCK_BYTES && !s->compacting && !s->compacted && io_now_ns(p->io) >= s->compact_after_ns;
+}
+
 bool compact_eligible(const struct pool *p, const struct segment *s)
 {
-    return s->kind == SEGMENT_MAIL && s->state == SEGMENT_SEALED && compact_counted(s) &&
-           (!s->leased || PLANTED(compact_under_lease)) && !s->refs && !s->repairing && s->length > BLOCK_BYTES &&
-           !s->compacting && !s->compacted && io_now_ns(p->io) >= s->compact_after_ns;
+    return compact_movable(p, s) && (!s->leased || PLANTED(compact_under_lease));
+}
+
+/* The one with the fewest leases; it stays the one until it is moved, or nobody waits any more. */
+static void compact_close_one(struct pool *p)
+{
+    const struct segment *best = NULL;
+    for (uint32_t i = 0; i < p->segment_used; i++) {
+        const struct segment *s = &p->segments[i];
+        if (!s->leased || !compact_movable(p, s) || s->live_bytes >= s->length / 2)
+            continue;
+        if (segment_id_equal(s->id, p->closing))
+            return;
+        if (!best || s->leased < best->leased)
+            best = s;
+    }
+    p->closing = best ? best->id : (struct segment_id){0};
 }
 
 /* Whether moving what is needed of it is worth it now. */
@@ -434,6 +457,18 @@ static struct segment *compact_exchanges(struct compaction *c)
     return NULL;
 }
 
+/* CMP-4. There may be room again without a segment that was freed: a member came. */
+static void compact_close(struct compaction *c)
+{
+    struct pool *p = c->pool;
+    enum err why;
+    p->results_stuck = p->results_stuck && !placement_possible(p, SPOOL_RESULT, 0, &why);
+    if (!p->results_stuck)
+        p->closing = (struct segment_id){0};
+    else if (!c->victim && !c->exchange)
+        compact_close_one(p);
+}
+
 static bool compact_begin(struct compaction *c)
 {
     struct pool *p = c->pool;
@@ -443,6 +478,7 @@ static bool compact_begin(struct compaction *c)
         c->victim = compact_exchanges(c);
     if (!c->exchange)
         c->victim = compact_choose(c);
+    compact_close(c);
     if (!c->victim)
         return false;
     c->victim->compacting = true;

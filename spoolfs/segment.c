@@ -89,7 +89,7 @@ void segment_forget_discards(struct pool *p)
 
 void segment_drop(struct pool *p, struct segment *s)
 {
-    p->compact_stuck = false;
+    p->compact_stuck = p->results_stuck = false;
     ASSERT(s->refs == 0 && s->state != SEGMENT_UNUSED);
     for (uint32_t i = 0; i < s->image_count; i++) {
         struct member *m = &p->members[s->images[i].member];
@@ -173,6 +173,8 @@ uint32_t slot_reserve(const struct member *m, enum spool_class class)
         return percent > kept + 5 ? percent : kept + 5;
     case SPOOL_RESULT:
         return kept + 3;
+    case SPOOL_ENDING:
+        return kept + 1;
     case SPOOL_COMPACTION:
         return kept;
     }

@@ -41,6 +41,23 @@ static bool appender_has_room(const struct appender *a)
     return a->next || (a->segment && a->segment->length + FRAME_BYTES_MAX <= a->pool->slot_bytes);
 }
 
+/* CMP-4. A lease gives few results and ends with one of them, and no new one comes there: there is an end to it. */
+enum spool_class spool_class_of(struct pool *p, const struct spool_group *g)
+{
+    bool ends = false;
+    for (uint32_t i = 0; i < g->count && g->class == SPOOL_RESULT && !segment_id_is_none(p->closing); i++)
+        ends = ends || (segment_id_equal(g->records[i].message_segment, p->closing) && spool_leased(p, g->records[i].qid));
+    return ends ? SPOOL_ENDING : g->class;
+}
+
+/* The last segment that results get is for those that compaction waits for. */
+static bool spool_is_kept_from(struct pool *p, const struct spool_group *g)
+{
+    enum err why = ERR_OK;
+    return !segment_id_is_none(p->closing) && spool_class_of(p, g) == SPOOL_RESULT &&
+           !placement_possible(p, SPOOL_ENDING, 0, &why) && why == ERR_FULL;
+}
+
 static enum err spool_admits(struct pool *p, const struct spool_group *g)
 {
     enum err why;
@@ -56,7 +73,7 @@ static enum err spool_admits(struct pool *p, const struct spool_group *g)
             return ERR_BUSY;
     }
     if (g->class != SPOOL_NEW_MAIL)
-        return ERR_OK;
+        return spool_is_kept_from(p, g) ? ERR_FULL : ERR_OK;
     if (p->headroom_full)
         return ERR_FULL;
     if ((why = spool_index_follows(p)) != ERR_OK)
@@ -189,6 +206,11 @@ uint32_t spool_images(struct pool *p, struct segment_id segment, bool *below_out
     uint32_t images = s ? segment_images_good(p, s) : 0;
     *below_out = images < p->config.copies;
     return images;
+}
+
+struct segment_id spool_closing(struct pool *p)
+{
+    return p->closing;
 }
 
 uint64_t spool_due_after_ms(struct pool *p)

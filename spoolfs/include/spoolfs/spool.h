@@ -14,6 +14,7 @@
 enum spool_class {
     SPOOL_NEW_MAIL,  /* leaves each member the most slots: docs/design/0016 */
     SPOOL_RESULT,    /* marks, retires, states, bounces: leaves four to compaction */
+    SPOOL_ENDING,    /* results that compaction waits for: leaves one to it. Nobody submits it: spool.c says what is one (CMP-4) */
     SPOOL_COMPACTION /* leaves the segment table's */
 };
 
@@ -69,7 +70,7 @@ struct spool_read {
 void spool_read(struct pool *pool, struct spool_read *r);
 
 /* Leases (LEASE-1): a segment under compaction holds no leased message and none becomes leased there. A lease also
- * keeps the message out of INDEX_DUE. ERR_BUSY: the segment is under compaction or the table is full: try later;
+ * keeps the message out of INDEX_DUE. ERR_BUSY: the segment is under compaction or about to be, or the table is full: try later;
  * ERR_EXISTS: leased already. */
 enum err spool_lease(struct pool *pool, struct queue_id qid, struct segment_id segment) MUST_CHECK;
 void spool_lease_end(struct pool *pool, struct queue_id qid); /* harmless when there is none */
@@ -79,6 +80,8 @@ bool spool_leased(struct pool *pool, struct queue_id qid);
 struct index *spool_index(struct pool *pool);
 bool spool_index_open(struct pool *pool);  /* queries are answered, from as much as is replayed */
 bool spool_index_ready(struct pool *pool);
+/* Nothing in this segment becomes leased just now (CMP-4): for INDEX_DUE to pass over. None, mostly. */
+struct segment_id spool_closing(struct pool *pool);
 /* Messages that arrived before this pool-clock time wait for absent_wait; 0: none wait. */
 uint64_t spool_due_after_ms(struct pool *pool);
 /* Images of a segment that can be read and are not known to be bad, one in each failure domain; below_out: fewer than `copies`.
