@@ -259,8 +259,9 @@ void pool_status(struct pool *p, struct pool_status *o)
     o->messages = t.messages;
     o->messages_below_copies = t.below;
     o->messages_lost = p->count_lost;
-    o->lacks_domains = p->state == POOL_AT_RISK && headroom_domain_count(p) <= p->config.copies && t.below == 0 &&
+    o->lacks_domains = p->state == POOL_AT_RISK && headroom_domain_count(p) == p->config.copies && t.below == 0 &&
                        !status_member_missing(p);
+    o->domains_wanting = pool_domains_usable(p) < p->config.copies;
     o->index_ready = p->index_ready;
     o->index_progress = p->index_ready ? 1.0
                         : p->replay_total ? (double)p->replay_bytes / (double)p->replay_total : 0.0;

@@ -17,6 +17,7 @@ struct alarm_member {
 struct alarm_view {
     bool mounted, relay_connected, rebuild_behind, scrub_blind;
     bool lacks_domains;               /* the state is at-risk because of how the pool was made, and nothing else */
+    bool domains_wanting;             /* whatever mail comes has fewer images than copies */
     bool index_ready;                 /* late_seconds is known */
     char pool[UUID_TEXT], state[16], action[160];
     char refusing[160];               /* why new mail is refused now, or empty */

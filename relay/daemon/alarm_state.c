@@ -54,6 +54,19 @@ static void set(struct alarm_state *s, const struct wanted *w, uint64_t now_ms)
     snprintf(c->evidence, sizeof c->evidence, "%s", w->evidence);
 }
 
+/* ALS-2: a queue that is empty for a while is no redundancy. */
+static void see_redundancy(struct alarm_state *s, uint64_t now_ms)
+{
+    const struct alarm_view *v = &s->view;
+    const struct alarm_condition *low = find(s, EVENT_redundancy_low, "");
+    char text[256] = "failure domains are wanting: whatever mail comes has fewer images than copies";
+    if (v->below_copies > 0)
+        snprintf(text, sizeof text, "%llu of %llu messages have fewer images than copies", (unsigned long long)v->below_copies,
+                 (unsigned long long)v->messages);
+    set(s, &(struct wanted){EVENT_redundancy_low, NULL, "critical", text, SETTLE_MS,
+                            v->below_copies > 0 || (v->domains_wanting && low && low->raised)}, now_ms);
+}
+
 static void see_pool(struct alarm_state *s, uint64_t now_ms)
 {
     const struct alarm_view *v = &s->view;
@@ -64,9 +77,7 @@ static void see_pool(struct alarm_state *s, uint64_t now_ms)
                             strcmp(v->state, "healthy") != 0}, now_ms);
     if (!v->mounted)
         return; /* what the mail is like is not known: what was raised stays so */
-    snprintf(text, sizeof text, "%llu of %llu messages have fewer images than copies", (unsigned long long)v->below_copies,
-             (unsigned long long)v->messages);
-    set(s, &(struct wanted){EVENT_redundancy_low, NULL, "critical", text, SETTLE_MS, v->below_copies > 0}, now_ms);
+    see_redundancy(s, now_ms);
     set(s, &(struct wanted){EVENT_rebuild_behind, NULL, "critical",
                             "redundancy is not restored within an hour, or will not be at this pace", 0, v->rebuild_behind}, now_ms);
     set(s, &(struct wanted){EVENT_scrub_blind, NULL, "critical", "the scrub did not find damage that was put there to be found", 0,

@@ -6,7 +6,8 @@
  *
  *  ALS-1  level-triggered: a condition that lasts is said again every repeat_ms, and its end is said exactly once. One that is
  *         how the pool was made is said once, and anew as soon as there is more to it.
- *  ALS-2  nothing is raised by one look alone that the next look takes back: settling times, and ALARM_CLEAR_MS.
+ *  ALS-2  nothing is raised by one look alone that the next look takes back: settling times, and ALARM_CLEAR_MS. Nor is
+ *         anything over that the next message brings back: redundancy_low lasts while failure domains are wanting.
  *  ALS-3  bounded: one condition a kind and member; of events that come in crowds one a kind and member is said in
  *         ALARM_EVENT_GAP_MS, with how many it stands for.
  *  ALS-4  the heart beats only while the spool reports and a relay is connected: its silence is the alarm. */

@@ -29,6 +29,7 @@ void alarm_view_write(const struct status_view *v, struct json_out *j)
     json_text(j, "pool", v->mounted ? uuid : "");
     json_text(j, "state", pool_state_word(p->state));
     json_bool(j, "lacks_domains", p->lacks_domains);
+    json_bool(j, "domains_wanting", p->domains_wanting);
     json_text(j, "action", p->action);
     json_text(j, "refusing", p->accepting == ERR_OK ? "" : err_text(p->accepting));
     json_bool(j, "relay_connected", v->relay_connected);
@@ -68,6 +69,7 @@ void alarm_view_read(const struct json_in *in, struct alarm_view *view_out)
                            .rebuild_behind = json_in_true(in, "state.rebuild_behind"),
                            .scrub_blind = json_in_true(in, "state.scrub_blind"),
                            .lacks_domains = json_in_true(in, "state.lacks_domains"),
+                           .domains_wanting = json_in_true(in, "state.domains_wanting"),
                            .index_ready = json_in_true(in, "state.index_ready"),
                            .messages = json_in_count(in, "state.messages"),
                            .below_copies = json_in_count(in, "state.below_copies"),

@@ -138,6 +138,33 @@ static void how_a_pool_was_made_is_said_once_and_what_happens_to_it_at_once(void
     assert_int_equal(w.count, 5);
 }
 
+/* All members of one shelf: mail comes and goes, each with one image. */
+static void where_failure_domains_are_wanting_an_empty_queue_ends_nothing(void **state)
+{
+    (void)state;
+    snprintf(w.v.state, sizeof w.v.state, "at-risk");
+    w.v.domains_wanting = true;
+    pass(100);
+    assert_int_equal(told(EVENT_redundancy_low, ALARM_RAISED), 0); /* no mail yet */
+    assert_int_equal(told(EVENT_pool_state, ALARM_RAISED), 1);
+    for (int i = 0; i < 20; i++) { /* 400 s: less than until it is repeated */
+        w.v.below_copies = 1;
+        pass(10);
+        w.v.below_copies = 0;
+        pass(10);
+    }
+    assert_int_equal(told(EVENT_redundancy_low, ALARM_RAISED), 1);
+    assert_int_equal(w.count, 2);
+    pass(2 * REPEAT / S);
+    assert_int_equal(told(EVENT_redundancy_low, ALARM_REPEATED), 2);
+    assert_int_equal(last()->kind, EVENT_redundancy_low); /* the pool's state was said before it */
+    assert_non_null(strstr(last()->evidence, "failure domains are wanting"));
+    w.v.domains_wanting = false;
+    pass(10);
+    assert_int_equal(told(EVENT_redundancy_low, ALARM_CLEARED), 1);
+    assert_int_equal(told(EVENT_redundancy_low, ALARM_RAISED), 1);
+}
+
 static void what_is_not_known_now_is_not_over(void **state)
 {
     (void)state;
@@ -391,6 +418,7 @@ int main(void)
         T(a_healthy_pool_is_silent),
         T(what_lasts_is_said_again_and_its_end_once),
         T(how_a_pool_was_made_is_said_once_and_what_happens_to_it_at_once),
+        T(where_failure_domains_are_wanting_an_empty_queue_ends_nothing),
         T(what_is_not_known_now_is_not_over),
         T(what_comes_and_goes_at_once_is_nothing_and_what_flaps_is_one_alarm),
         T(a_member_is_told_with_its_path_and_serial),

@@ -151,7 +151,8 @@ struct pool_status {
     double index_progress;              /* 0 to 1 while rebuilding or replaying */
     uint64_t index_replayed_bytes;
     bool index_full;                    /* its file system takes nothing more */
-    bool lacks_domains;                 /* at-risk for nothing but this: no more failure domains than copies, as it was made */
+    bool lacks_domains;                 /* at-risk for nothing but this: as many failure domains as copies, as it was made */
+    bool domains_wanting;               /* new mail has fewer images than `copies`: so few failure domains are in service */
     bool index_damaged;                 /* found while running: stop and mount again with the index discarded */
     uint64_t absent_wait_ms;            /* older mail still waits this long for an absent member */
     uint64_t frames, records, hedges, segments_compacted;
