@@ -15,11 +15,11 @@
 #ifndef INDEX_CORE_H
 #define INDEX_CORE_H
 
-#include "map.h"
 #include "rows.h"
 #include "store.h"
 
 #include <base/link.h>
+#include <base/map.h>
 #include <pthread.h>
 #include <spoolfs/format.h>
 #include <spoolfs/index.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: the hash table of map.h. Invariant MAP-1: no chain has a hole, and at most half of the slots are taken. */
-#include "map.h"
+#include <base/map.h>
 
 #include <base/assert.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A growing hash table from 128-bit ids to pointers. Open addressing, linear; no two threads. */
-#ifndef INDEX_MAP_H
-#define INDEX_MAP_H
+#ifndef BASE_MAP_H
+#define BASE_MAP_H
 
 #include <base/err.h>
 #include <stdbool.h>
