@@ -6,10 +6,12 @@
  *   lost_members [roster; and once in each mount] -> the same for all segments of which members given up had the last image
  *   lost_message [every read that ends so] -> looked up -> record_lost
  *
- * Invariants: LST-1: a message is told and counted once in a mount. LST-2: without an index, or where there is no room to
- * wait, what is known is told at once: the queue id, or the segment and the bytes. LST-3: only what was read and is nowhere
- * counts as lost: a frame may be bad everywhere and a record in it good. LST-4: what lay on members that were given up is told
- * when they are, and by the segment where an index that was made anew since cannot know what was in it. */
+ * Invariants: LST-1: a message is told and counted once in a mount; of more than LOST_SAID_MAX the oldest may be told again.
+ * LST-2: without an index, or where there is no room to wait, what is known is told at once: the queue id, or the segment and
+ * the bytes. LST-3: only what was read and is nowhere counts as lost: a frame may be bad everywhere and a record in it good.
+ * LST-4: what lay on members that were given up is told when they are, and by the segment where an index that was made anew
+ * since cannot know what was in it. */
+#include "lost_said.h"
 #include "upkeep_parts.h"
 
 #include <spoolfs/envelope.h>
@@ -19,7 +21,6 @@
 
 #define LOST_WAITING_MAX 64u     /* ranges */
 #define LOST_MESSAGES_MAX 1024u  /* waiting; a listing rests at half of it, so that reads beside it find room */
-#define LOST_SAID_MAX 16384u     /* queue ids remembered, the oldest forgotten first */
 #define LOST_PAGE 256u
 #define LOST_CHUNKS 256u         /* places of CHUNKs asked for at a time */
 #define LOST_NAMES_BYTES 150u    /* of one event: its evidence is one line for people */
@@ -31,8 +32,7 @@ struct lost {
     struct lost_range ranges[LOST_WAITING_MAX];
     struct queue_id messages[LOST_MESSAGES_MAX];
     uint32_t range_count, message_count;
-    struct queue_id said[LOST_SAID_MAX];
-    uint32_t said_count;
+    struct lost_said said;
     bool listing, looking;       /* a range, a message is under way */
     bool resting;                /* the listing, until messages have been told */
     struct index_query list, chunks, lookup;
@@ -61,24 +61,15 @@ void lost_fini(struct pool *p)
     index_query_fini(&l->list);
     index_query_fini(&l->chunks);
     index_query_fini(&l->lookup);
+    lost_said_fini(&l->said);
     free(l);
-}
-
-static bool lost_was_said(const struct lost *l, struct queue_id qid)
-{
-    uint32_t known = l->said_count < LOST_SAID_MAX ? l->said_count : LOST_SAID_MAX;
-    for (uint32_t i = 0; i < known; i++)
-        if (queue_id_equal(l->said[i], qid))
-            return true;
-    return false;
 }
 
 /* LST-1 */
 static bool lost_is_new(struct lost *l, struct queue_id qid)
 {
-    if (lost_was_said(l, qid))
+    if (!lost_said_add(&l->said, qid))
         return false;
-    l->said[l->said_count++ % LOST_SAID_MAX] = qid;
     l->pool->count_lost++;
     return true;
 }
@@ -132,7 +123,7 @@ void lost_message(struct pool *p, struct queue_id qid, const struct place *at)
 {
     struct lost *l = p->index && p->index_ready ? lost_of(p) : NULL;
     char id[QUEUE_ID_TEXT];
-    if (l && lost_was_said(l, qid))
+    if (l && lost_said_has(&l->said, qid))
         return;
     for (uint32_t i = 0; l && i < l->message_count; i++)
         if (queue_id_equal(l->messages[i], qid))

@@ -3,6 +3,7 @@
 #include "spool_world.h"
 
 #include "engine.h"
+#include "lost_said.h"
 
 #include <spoolfs/envelope.h>
 #include <spoolfs/upkeep.h>
@@ -373,9 +374,39 @@ static void blocks_that_cannot_be_read_are_read_errors_and_no_wrong_checksums(vo
     assert_int_equal(read_message(7), ERR_OK);
 }
 
+/* --- what was told --- */
+
+static struct lost_said said_set;
+
+static struct queue_id qid_of(uint64_t n)
+{
+    return (struct queue_id){UINT64_C(0x1234567800000000) + n % 7, n};
+}
+
+static void as_many_as_the_limit_are_told_once_and_the_oldest_goes_for_one_more(void **state)
+{
+    (void)state;
+    for (uint64_t n = 1; n <= LOST_SAID_MAX; n++)
+        assert_true(lost_said_add(&said_set, qid_of(n)));
+    for (uint64_t n = 1; n <= LOST_SAID_MAX; n++)
+        assert_false(lost_said_add(&said_set, qid_of(n)));
+    assert_int_equal(said_set.at.count, LOST_SAID_MAX);
+    assert_false(lost_said_has(&said_set, qid_of(LOST_SAID_MAX + 1)));
+    assert_true(lost_said_add(&said_set, qid_of(LOST_SAID_MAX + 1)));
+    assert_false(lost_said_has(&said_set, qid_of(1)));
+    for (uint64_t n = 2; n <= LOST_SAID_MAX + 1; n++)
+        assert_true(lost_said_has(&said_set, qid_of(n)));
+    for (uint64_t n = 0; n < 3 * LOST_SAID_MAX; n++)
+        assert_true(lost_said_add(&said_set, qid_of(100000 + n)));
+    assert_int_equal(said_set.at.count, LOST_SAID_MAX);
+    assert_true(said_set.at.capacity <= 2 * LOST_SAID_MAX);
+    lost_said_fini(&said_set);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(as_many_as_the_limit_are_told_once_and_the_oldest_goes_for_one_more),
         cmocka_unit_test_setup_teardown(a_rebuild_names_what_no_image_has_and_nothing_else, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(what_an_absent_member_may_hold_is_not_given_up, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(a_read_names_it_once_with_every_recipient, setup_with_index, teardown),

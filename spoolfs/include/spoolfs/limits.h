@@ -75,6 +75,7 @@
 #define IO_IN_FLIGHT_PER_MEMBER_MAX 64u
 
 _Static_assert(ALIAS_LINE_BYTES_MAX > ALIAS_EXPANSION_MAX * (ADDRESS_BYTES_MAX + 2u), "the longest list is one line");
+#define LOST_SAID_MAX 16384u                   /* messages told lost that are not told again in this mount; 1 MiB of ids */
 _Static_assert(FRAME_BYTES_MAX % BLOCK_BYTES == 0, "frames are whole blocks");
 _Static_assert(ENVELOPE_BYTES_MAX + BODY_INLINE_MAX + FRAME_BYTES_MAX / 16 <= FRAME_BYTES_MAX, "a MESSAGE fits one frame");
 _Static_assert(SEGMENT_BYTES_MIN >= FRAME_BYTES_MAX + BLOCK_BYTES, "a full frame fits the smallest segment");
