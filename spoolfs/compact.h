@@ -12,6 +12,9 @@
 
 /* retire.c, compact.c, lease.c */
 void retire_step(struct pool *p);
+enum retire_mark { RETIRE_OUT, RETIRE_IN, RETIRE_TAKEN };
+/* Of the set `in` (a mark for each segment), closed under what it depends on, a part that is closed as well (RET-3), at most `max`. */
+uint32_t retire_take(struct pool *p, uint8_t *in, struct segment_id *ids, uint32_t max);
 void compact_step(struct pool *p);
 uint32_t compact_need(const struct pool *p);           /* how short slots are: 0 not at all, to 3 */
 void compact_stop(struct pool *p);

@@ -5,7 +5,9 @@
  *
  * Invariants: RET-1: a segment goes only when it holds nothing live and everything that depends on what it holds is
  * dead or goes with it in the same FREED. RET-2: the index is on stable storage with the state that says so before
- * FREED is written, so an index never claims mail in a freed segment. */
+ * FREED is written, so an index never claims mail in a freed segment. RET-3: of a set that is too large for one FREED a part
+ * goes that is closed under what it depends on: first who waits for nobody, then whole rings. What waits for each other in a
+ * ring larger than that is broken up by compaction, which carries the results along. */
 #include "compact.h"
 #include "upkeep_parts.h"
 
@@ -13,13 +15,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FREED_AT_ONCE_MAX 256u
-
 struct retire {
     struct index_query barrier;
-    struct segment_id ids[FREED_AT_ONCE_MAX];
+    struct segment_id ids[SEGMENTS_FREED_MAX];
     uint32_t count;
-    bool running;
+    bool running, more;           /* more: a part of the set is left for the next FREED */
 };
 
 void retire_fini(struct pool *p)
@@ -54,6 +54,19 @@ static bool segment_empty(const struct pool *p, const struct segment *s)
            (s->compacted || s->chunks_only || !s->deps_overflowed);
 }
 
+/* A segment that `s` depends on and that stands `as` in the set; NULL: none. What was compacted depends on nobody. */
+static const struct segment *retire_dep(struct pool *p, const struct segment *s, const uint8_t *in, enum retire_mark as)
+{
+    if (s->compacted || s->chunks_only || PLANTED(drop_retire_early))
+        return NULL;
+    for (uint32_t d = 0; d < s->dep_count; d++) {
+        const struct segment *dep = segment_find(p, s->deps[d]);
+        if (dep && in[segment_index(p, dep)] == as)
+            return dep;
+    }
+    return NULL;
+}
+
 /* Members of the set whose deps are neither dead nor in the set fall out, until nothing changes. */
 static void retire_close(struct pool *p, uint8_t *in)
 {
@@ -61,54 +74,69 @@ static void retire_close(struct pool *p, uint8_t *in)
     while (changed) {
         changed = false;
         for (uint32_t i = 0; i < p->segment_used; i++) {
-            const struct segment *s = &p->segments[i];
-            for (uint32_t d = 0; in[i] && !s->compacted && !s->chunks_only && !PLANTED(drop_retire_early) && d < s->dep_count; d++) {
-                struct segment *dep = segment_find(p, s->deps[d]);
-                if (dep && !in[segment_index(p, dep)]) {
-                    in[i] = 0;
-                    changed = true;
-                }
+            if (in[i] == RETIRE_IN && retire_dep(p, &p->segments[i], in, RETIRE_OUT)) {
+                in[i] = RETIRE_OUT;
+                changed = true;
             }
         }
     }
 }
 
-static uint32_t retire_take(struct pool *p, struct retire *r, const uint8_t *in)
+/* `first` and all of the set that it depends on, directly or not: they wait for each other. 0: more than `max`. */
+static uint32_t retire_ring(struct pool *p, uint8_t *in, uint32_t first, struct segment_id *ids, uint32_t max)
 {
-    bool all = true;
-    r->count = 0;
-    for (uint32_t i = 0; i < p->segment_used; i++) {
-        if (!in[i])
-            continue;
-        if (r->count == FREED_AT_ONCE_MAX) {
-            all = false; /* a part of the set could leave deps behind: only those without deps go */
-            break;
-        }
-        r->ids[r->count++] = p->segments[i].id;
-    }
-    for (uint32_t i = 0, kept = 0; !all && i < r->count; i++) {
-        if (segment_find(p, r->ids[i])->dep_count == 0)
-            r->ids[kept++] = r->ids[i];
-        if (i + 1 == r->count) {
-            r->count = kept;
-            break;
+    uint32_t count = 1;
+    ids[0] = p->segments[first].id;
+    in[first] = RETIRE_TAKEN;
+    for (uint32_t at = 0; at < count; at++) {
+        const struct segment *s = segment_find(p, ids[at]), *dep;
+        while ((dep = retire_dep(p, s, in, RETIRE_IN)) != NULL) {
+            if (count == max) {
+                while (count > 0)
+                    in[segment_index(p, segment_find(p, ids[--count]))] = RETIRE_IN;
+                return 0;
+            }
+            in[segment_index(p, dep)] = RETIRE_TAKEN;
+            ids[count++] = dep->id;
         }
     }
-    return r->count;
+    return count;
 }
 
-/* The largest set of empty segments whose deps are dead or in the set. */
+uint32_t retire_take(struct pool *p, uint8_t *in, struct segment_id *ids, uint32_t max)
+{
+    uint32_t count = 0, all = 0;
+    for (uint32_t i = 0; i < p->segment_used; i++)
+        all += in[i] == RETIRE_IN;
+    bool whole = all <= max, changed = true; /* a whole set may go in any order */
+    while (changed && count < max) {
+        changed = false;
+        for (uint32_t i = 0; i < p->segment_used && count < max; i++) {
+            if (in[i] != RETIRE_IN || (!whole && retire_dep(p, &p->segments[i], in, RETIRE_IN)))
+                continue;
+            in[i] = RETIRE_TAKEN;
+            ids[count++] = p->segments[i].id;
+            changed = true;
+        }
+    }
+    for (uint32_t i = 0; i < p->segment_used && count == 0; i++)
+        count = in[i] == RETIRE_IN ? retire_ring(p, in, i, ids, max) : 0;
+    return count;
+}
+
+/* Of the largest set of empty segments whose deps are dead or in the set, as many as one FREED takes. */
 static uint32_t retire_choose(struct pool *p, struct retire *r)
 {
     uint8_t *in = calloc(p->segment_used + 1u, 1);
     if (!in)
         return 0;
     for (uint32_t i = 0; i < p->segment_used; i++)
-        in[i] = segment_empty(p, &p->segments[i]);
+        in[i] = segment_empty(p, &p->segments[i]) ? RETIRE_IN : RETIRE_OUT;
     retire_close(p, in);
-    uint32_t count = retire_take(p, r, in);
+    r->count = retire_take(p, in, r->ids, SEGMENTS_FREED_MAX);
+    r->more = r->count > 0 && memchr(in, RETIRE_IN, p->segment_used);
     free(in);
-    return count;
+    return r->count;
 }
 
 /* What was chosen before the barrier and still may go by what the index has told until now. */
@@ -120,12 +148,12 @@ static uint32_t retire_choose_again(struct pool *p, struct retire *r)
     for (uint32_t i = 0; i < r->count; i++) {
         const struct segment *s = segment_find(p, r->ids[i]);
         if (s && segment_empty(p, s))
-            in[segment_index(p, s)] = 1;
+            in[segment_index(p, s)] = RETIRE_IN;
     }
     retire_close(p, in);
-    uint32_t count = retire_take(p, r, in);
+    r->count = retire_take(p, in, r->ids, SEGMENTS_FREED_MAX);
     free(in);
-    return count;
+    return r->count;
 }
 
 static void retire_on_freed(struct table_group *t, enum err e)
@@ -141,6 +169,7 @@ static void retire_on_freed(struct table_group *t, enum err e)
         else
             s->state = SEGMENT_SEALED;
     }
+    p->dirty_segments += e == ERR_OK && r->more;
     if (e == ERR_OK && p->index && index_freed(p->index, r->ids, r->count) != ERR_OK)
         return; /* its rows are empty and are dropped at the next mount */
 }

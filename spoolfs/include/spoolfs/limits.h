@@ -18,6 +18,7 @@
 #define SLOTS_PER_MEMBER_MIN 32u
 #define LEASES_MAX 65536u                      /* messages held by relays at one time */
 #define INCARNATIONS_MAX 4096u                 /* one per writable mount; twelve years of daily restarts */
+#define SEGMENTS_FREED_MAX 16384u              /* of one FREED: 256 KiB of ids in a frame of the table */
 #define TABLE_SEGMENTS_PER_PART 8192u          /* entries of one TABLE part: as many as fit a frame beside the incarnations */
 #else /* of spoolsim only: each slot of a pool is used many times within one short run */
 #define FRAME_BYTES_MAX ((uint32_t)(32 * KIB))
@@ -25,6 +26,7 @@
 #define SLOTS_PER_MEMBER_MIN 20u
 #define LEASES_MAX 4096u
 #define INCARNATIONS_MAX 1024u                 /* a run of a seed mounts some hundred times */
+#define SEGMENTS_FREED_MAX 1024u
 #define TABLE_SEGMENTS_PER_PART 64u            /* so that a TABLE has parts here, too */
 #endif
 #define FRAME_BLOCKS_MAX (FRAME_BYTES_MAX / BLOCK_BYTES)
@@ -73,9 +75,10 @@
 /* Committed bytes the index may lag behind. Half a minute of a disk: what it cannot catch up with then is no burst. */
 #define INDEX_LAG_BYTES_DEFAULT (512 * MIB)
 #define IO_IN_FLIGHT_PER_MEMBER_MAX 64u
-
-_Static_assert(ALIAS_LINE_BYTES_MAX > ALIAS_EXPANSION_MAX * (ADDRESS_BYTES_MAX + 2u), "the longest list is one line");
 #define LOST_SAID_MAX 16384u                   /* messages told lost that are not told again in this mount; 1 MiB of ids */
+
+_Static_assert(SEGMENTS_FREED_MAX * 16u <= FRAME_BYTES_MAX / 2, "a FREED fits one frame");
+_Static_assert(ALIAS_LINE_BYTES_MAX > ALIAS_EXPANSION_MAX * (ADDRESS_BYTES_MAX + 2u), "the longest list is one line");
 _Static_assert(FRAME_BYTES_MAX % BLOCK_BYTES == 0, "frames are whole blocks");
 _Static_assert(ENVELOPE_BYTES_MAX + BODY_INLINE_MAX + FRAME_BYTES_MAX / 16 <= FRAME_BYTES_MAX, "a MESSAGE fits one frame");
 _Static_assert(SEGMENT_BYTES_MIN >= FRAME_BYTES_MAX + BLOCK_BYTES, "a full frame fits the smallest segment");
