@@ -267,7 +267,7 @@ static bool place_is(const struct place *at, const struct compaction *c)
 /* IDX-5 */
 static bool compact_copy_stays(const struct compaction *c, const struct index_query *q)
 {
-    bool stays = false;
+    bool stays = q->copy_count == INDEX_COPIES_MAX; /* there may be more */
     for (uint32_t i = 0; i < q->copy_count; i++) {
         const struct segment *s = segment_find(c->pool, q->copies[i]);
         stays = stays || (s && s != c->victim && !(c->exchange && exchange_holds(c->pool, s)));

@@ -36,7 +36,6 @@ _Static_assert(PENDING_RECORDS_MAX - PENDING_RECORDS_ENOUGH > FRAME_BYTES_MAX / 
 #define BATCH_WRITES_REBUILD_MAX 65536u              /* keys rise then, and pages are shared */
 #define BATCH_BYTES_MAX ((uint64_t)(16 * MIB))
 #define ITEMS_MAX 8u                                 /* messages with one queue id that are told apart */
-#define TOMBS_MAX 16u                                /* segments that RETIREs of one queue id name */
 #define CONFLICTS_MAX 256u                           /* told at one time; the rest is in the log anyway */
 
 /* --- out: to the engine's thread --- */
@@ -171,14 +170,13 @@ struct tomb {
     uint32_t hit_count;
     bool retired, changed;
 };
-enum err tomb_decode(struct bytes key, struct bytes value, struct tomb *t_out) MUST_CHECK;
-enum err tomb_put(struct core *c, struct queue_id qid, const struct tomb *t) MUST_CHECK;
-/* What the tombstones of one id say in the end: where copies are that no RETIRE is about, and where RETIREs. */
-struct settled {
-    struct segment_id copies[TOMBS_MAX + 1], retires[TOMBS_MAX];
-    uint32_t copy_count, retire_count;
-};
-enum err copies_settle(struct core *c, struct queue_id qid, const struct settled *s) MUST_CHECK;
+/* Of one queue id: one for each segment, as many as there are. One that is left out would let a message come back. */
+struct tombs { struct tomb *at; uint32_t count, capacity; };
+enum err tombs_load(struct core *c, struct queue_id qid, struct tombs *t) MUST_CHECK;
+struct tomb *tombs_about(struct tombs *t, struct segment_id about); /* made when it is not there; NULL: no memory */
+enum err tombs_put(struct core *c, struct queue_id qid, const struct tombs *t) MUST_CHECK; /* those that changed */
+/* What they say in the end: where copies are that no RETIRE is about (and in `where`, unless none), and where RETIREs. */
+enum err copies_settle(struct core *c, struct queue_id qid, const struct tombs *t, struct segment_id where) MUST_CHECK;
 /* A RETIRE lies in `in`: it depends on all copies. */
 enum err copies_retired(struct core *c, struct queue_id qid, struct segment_id in) MUST_CHECK;
 /* A copy came to lie in `where`, out of `from`, of a message that was retired before. */

@@ -77,9 +77,9 @@ static void group_check_conflict(struct group *g, struct digest digest, const st
     bool conflict = false;
     for (uint32_t i = 0; i < g->item_count; i++)
         conflict = conflict || (!g->items[i].dead && !digest_equal(g->items[i].m.digest, digest));
-    for (uint32_t i = 0; i < g->tomb_count; i++)
-        for (uint32_t h = 0; h < g->tombs[i].hit_count; h++)
-            conflict = conflict || !digest_equal(g->tombs[i].hits[h], digest);
+    for (uint32_t i = 0; i < g->tombs.count; i++)
+        for (uint32_t h = 0; h < g->tombs.at[i].hit_count; h++)
+            conflict = conflict || !digest_equal(g->tombs.at[i].hits[h], digest);
     if (!conflict)
         return;
     batch_conflict(g->core, g->qid, *place);
@@ -130,13 +130,8 @@ static void tomb_note_hit(struct tomb *t, struct digest digest)
 
 static struct tomb *group_tomb(struct group *g, struct segment_id about)
 {
-    for (uint32_t i = 0; i < g->tomb_count; i++)
-        if (segment_id_equal(g->tombs[i].about, about))
-            return &g->tombs[i];
-    if (g->tomb_count == TOMBS_MAX)
-        return NULL;
-    struct tomb *t = &g->tombs[g->tomb_count++];
-    *t = (struct tomb){.about = about, .changed = true};
+    struct tomb *t = tombs_about(&g->tombs, about);
+    g->no_memory = g->no_memory || !t;
     return t;
 }
 
@@ -152,8 +147,8 @@ static void group_note_copy(struct group *g, struct segment_id where, struct dig
 static bool tombs_hit(struct group *g, const struct index_record *r)
 {
     bool hit = false;
-    for (uint32_t i = 0; i < g->tomb_count; i++) {
-        struct tomb *t = &g->tombs[i];
+    for (uint32_t i = 0; i < g->tombs.count; i++) {
+        struct tomb *t = &g->tombs.at[i];
         if (t->retired && segment_id_equal(t->about, r->place.segment))
             tomb_note_hit(t, r->digest);
         hit = hit || (t->retired && tomb_has_hit(t, r->digest));
@@ -218,15 +213,15 @@ static void tomb_add(struct group *g, struct segment_id about, struct segment_id
         t->in = in; /* one is enough: it goes when no copy is left, or leaves the RETIRE behind in another */
         t->retired = t->changed = true;
     }
-    for (uint32_t i = 0; i < g->item_count; i++) {
+    for (uint32_t i = 0; t && i < g->item_count; i++) {
         struct item *it = &g->items[i];
-        bool here = segment_id_equal(it->m.place.segment, about) || (t && tomb_has_hit(t, it->m.digest));
+        bool here = segment_id_equal(it->m.place.segment, about) || tomb_has_hit(t, it->m.digest);
         if (it->dead || !here)
             continue;
-        if (t)
-            tomb_note_hit(t, it->m.digest);
+        tomb_note_hit(t, it->m.digest);
         group_note_copy(g, it->m.place.segment, it->m.digest);
         item_die(it);
+        t = group_tomb(g, about); /* the row may lie elsewhere now */
     }
 }
 
@@ -383,6 +378,7 @@ enum err apply_group(struct core *c, const struct pending_record *const *records
     uint32_t end = g.item_count <= 1 ? group_end(c, records, count) : 0;
     for (uint32_t i = 0; i < count && e == ERR_OK; i++)
         e = apply_one(&g, records[i], i < end);
+    e = e == ERR_OK && g.no_memory ? ERR_NO_MEMORY : e;
     if (e == ERR_OK)
         e = group_write(&g);
     group_fini(&g);

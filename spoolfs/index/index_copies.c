@@ -12,13 +12,14 @@
 #include "core.h"
 
 #include <base/assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* --- tombstones --- */
 
 #define TOMB_HEAD_BYTES (1u + (uint32_t)sizeof(struct segment_id))
 
-enum err tomb_decode(struct bytes key, struct bytes value, struct tomb *t_out)
+static enum err tomb_decode(struct bytes key, struct bytes value, struct tomb *t_out)
 {
     struct tomb t = {.about = key_segment_at(key, 17)};
     struct bytes body;
@@ -33,7 +34,7 @@ enum err tomb_decode(struct bytes key, struct bytes value, struct tomb *t_out)
     return ERR_OK;
 }
 
-enum err tomb_put(struct core *c, struct queue_id qid, const struct tomb *t)
+static enum err tomb_put(struct core *c, struct queue_id qid, const struct tomb *t)
 {
     struct key k = key_tomb(qid, t->about);
     uint8_t buffer[CHECK_BYTES + TOMB_HEAD_BYTES + sizeof t->hits], body[TOMB_HEAD_BYTES + sizeof t->hits];
@@ -42,6 +43,55 @@ enum err tomb_put(struct core *c, struct queue_id qid, const struct tomb *t)
     memcpy(body + 1, &t->in, sizeof t->in);
     memcpy(body + TOMB_HEAD_BYTES, t->hits, hits);
     return row_put(c, &k, value_seal(&k, buffer, body, TOMB_HEAD_BYTES + hits));
+}
+
+/* Those that are there already keep their places in the row; a pointer into it lasts until the next one is made. */
+static struct tomb *tombs_new(struct tombs *t)
+{
+    if (t->count == t->capacity) {
+        uint32_t capacity = t->capacity ? t->capacity * 2 : 4;
+        struct tomb *bigger = realloc(t->at, capacity * sizeof *bigger);
+        if (!bigger)
+            return NULL;
+        t->at = bigger;
+        t->capacity = capacity;
+    }
+    return &t->at[t->count++];
+}
+
+enum err tombs_load(struct core *c, struct queue_id qid, struct tombs *t)
+{
+    struct key from = key_tomb(qid, (struct segment_id){0});
+    struct bytes key, value;
+    from.len = 17;
+    enum err e = store_seek(c->store, key_bytes(&from), &key, &value);
+    while (e == ERR_OK && key_begins(key, &from)) {
+        struct tomb *one = tombs_new(t);
+        e = one ? tomb_decode(key, value, one) : ERR_NO_MEMORY;
+        if (e == ERR_OK)
+            e = store_next(c->store, &key, &value);
+    }
+    return e == ERR_NOT_FOUND ? ERR_OK : e;
+}
+
+struct tomb *tombs_about(struct tombs *t, struct segment_id about)
+{
+    for (uint32_t i = 0; i < t->count; i++)
+        if (segment_id_equal(t->at[i].about, about))
+            return &t->at[i];
+    struct tomb *one = tombs_new(t);
+    if (one)
+        *one = (struct tomb){.about = about, .changed = true};
+    return one;
+}
+
+enum err tombs_put(struct core *c, struct queue_id qid, const struct tombs *t)
+{
+    enum err e = ERR_OK;
+    for (uint32_t i = 0; i < t->count && e == ERR_OK; i++)
+        if (t->at[i].changed)
+            e = tomb_put(c, qid, &t->at[i]);
+    return e;
 }
 
 /* --- rows --- */
@@ -127,13 +177,15 @@ enum err copies_late(struct core *c, struct queue_id qid, struct segment_id from
     return e == ERR_NOT_FOUND ? ERR_OK : e;
 }
 
-enum err copies_settle(struct core *c, struct queue_id qid, const struct settled *s)
+enum err copies_settle(struct core *c, struct queue_id qid, const struct tombs *t, struct segment_id where)
 {
-    enum err e = ERR_OK;
-    for (uint32_t i = 0; i < s->copy_count && e == ERR_OK; i++)
-        e = copies_put(c, qid, s->copies[i]);
-    for (uint32_t i = 0; i < s->retire_count && e == ERR_OK; i++)
-        e = copies_retired(c, qid, s->retires[i]);
+    enum err e = segment_id_is_none(where) ? ERR_OK : copies_put(c, qid, where);
+    for (uint32_t i = 0; i < t->count && e == ERR_OK; i++)
+        if (!t->at[i].retired && t->at[i].hit_count > 0)
+            e = copies_put(c, qid, t->at[i].about);
+    for (uint32_t i = 0; i < t->count && e == ERR_OK; i++)
+        if (t->at[i].retired)
+            e = copies_retired(c, qid, t->at[i].in);
     return e;
 }
 

@@ -116,22 +116,6 @@ enum err group_load_items(struct group *g)
     return e == ERR_NOT_FOUND ? ERR_OK : e;
 }
 
-static enum err group_load_tombs(struct group *g)
-{
-    struct key from = key_tomb(g->qid, (struct segment_id){0});
-    struct bytes key, value;
-    from.len = 17;
-    enum err e = store_seek(g->core->store, key_bytes(&from), &key, &value);
-    while (e == ERR_OK && key_begins(key, &from) && g->tomb_count < TOMBS_MAX) {
-        e = tomb_decode(key, value, &g->tombs[g->tomb_count]);
-        if (e != ERR_OK)
-            return e;
-        g->tomb_count++;
-        e = store_next(g->core->store, &key, &value);
-    }
-    return e == ERR_NOT_FOUND ? ERR_OK : e;
-}
-
 static enum err group_load_side(struct group *g)
 {
     struct key k = key_side(g->qid);
@@ -151,7 +135,7 @@ enum err group_load(struct group *g)
 {
     enum err e = group_load_items(g);
     if (e == ERR_OK && g->core->replaying)
-        e = group_load_tombs(g);
+        e = tombs_load(g->core, g->qid, &g->tombs);
     return e == ERR_OK && g->core->replaying ? group_load_side(g) : e;
 }
 
@@ -161,6 +145,7 @@ void group_fini(struct group *g)
         free(g->items[i].row);
         free(g->items[i].results);
     }
+    free(g->tombs.at);
     free(g->side.bytes);
     free(g->side_row);
     free(g->chunks);
@@ -225,10 +210,8 @@ enum err group_write(struct group *g)
         g->had_chunks = g->had_chunks || g->items[i].m.chunk_count > 0;
         e = item_write(c, &g->items[i]);
     }
-    for (uint32_t i = 0; i < g->tomb_count && e == ERR_OK; i++) {
-        if (g->tombs[i].changed)
-            e = tomb_put(c, g->qid, &g->tombs[i]);
-    }
+    if (e == ERR_OK)
+        e = tombs_put(c, g->qid, &g->tombs);
     struct key side = key_side(g->qid);
     if (e == ERR_OK && g->side_changed && g->side_there)
         e = row_put(c, &side, results_encode(&g->side.results, &side, c->value));

@@ -18,8 +18,8 @@ struct group {
     struct queue_id qid;
     struct item items[ITEMS_MAX];
     uint32_t item_count;
-    struct tomb tombs[TOMBS_MAX];
-    uint32_t tomb_count;
+    struct tombs tombs;
+    bool no_memory;                /* a tombstone could not be made: the batch is tried again */
     struct results_merged side;
     uint8_t *side_row;
     bool side_stored, side_there, side_changed;

@@ -5,6 +5,7 @@
 
 #include <base/assert.h>
 #include <base/planted.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define SLICE_IDS 1024u      /* queue ids settled in one transaction */
@@ -89,7 +90,7 @@ enum err core_replay_begin(struct core *c, bool rebuild)
 
 /* --- end --- */
 
-struct look { uint32_t messages, meant; struct digest digest; struct segment_id where; bool retired; struct settled settled; };
+struct look { uint32_t messages, meant; struct digest digest; struct segment_id where; bool retired; };
 
 static enum err settle_messages(struct core *c, struct queue_id qid, struct look *l)
 {
@@ -109,44 +110,34 @@ static enum err settle_messages(struct core *c, struct queue_id qid, struct look
     return e == ERR_NOT_FOUND ? ERR_OK : e;
 }
 
-static enum err settle_tombs(struct core *c, const struct key *tombs, struct look *l)
+static void settle_tombs(const struct tombs *tombs, struct look *l)
 {
-    struct bytes key, value;
-    struct settled *s = &l->settled;
-    enum err e = store_seek(c->store, key_bytes(tombs), &key, &value);
-    for (uint32_t n = 0; e == ERR_OK && key_begins(key, tombs) && n < TOMBS_MAX; n++) {
-        struct tomb t;
-        if ((e = tomb_decode(key, value, &t)) != ERR_OK)
-            return e;
-        l->retired = l->retired || t.retired;
-        if (t.retired)
-            s->retires[s->retire_count++] = t.in;
-        else if (t.hit_count > 0)
-            s->copies[s->copy_count++] = t.about;
-        for (uint32_t i = 0; i < t.hit_count; i++)
-            l->meant += !digest_equal(t.hits[i], l->digest);
-        e = store_next(c->store, &key, &value);
+    for (uint32_t n = 0; n < tombs->count; n++) {
+        const struct tomb *t = &tombs->at[n];
+        l->retired = l->retired || t->retired;
+        for (uint32_t i = 0; i < t->hit_count; i++)
+            l->meant += !digest_equal(t->hits[i], l->digest);
     }
-    return e == ERR_NOT_FOUND ? ERR_OK : e;
 }
 
 /* One message of this id, and every tombstone that hit one hit this: then it is the one that was retired. */
 static enum err tomb_settle(struct core *c, struct queue_id qid)
 {
-    struct key tombs = key_tomb(qid, (struct segment_id){0});
+    struct key rows = key_tomb(qid, (struct segment_id){0});
+    struct tombs tombs = {0};
     struct look l = {0};
     uint32_t ignored;
-    tombs.len = 17;
+    rows.len = 17;
     enum err e = settle_messages(c, qid, &l);
     if (e == ERR_OK)
-        e = settle_tombs(c, &tombs, &l);
+        e = tombs_load(c, qid, &tombs);
+    settle_tombs(&tombs, &l);
     if (e == ERR_OK)
-        e = row_delete_all(c, &tombs, UINT32_MAX, &ignored);
+        e = row_delete_all(c, &rows, UINT32_MAX, &ignored);
     bool drop = l.retired && l.messages == 1 && l.meant == 1 && !PLANTED(resurrect_retired);
-    if (drop)
-        l.settled.copies[l.settled.copy_count++] = l.where;
     if (e == ERR_OK)
-        e = copies_settle(c, qid, &l.settled);
+        e = copies_settle(c, qid, &tombs, drop ? l.where : (struct segment_id){0});
+    free(tombs.at);
     if (e == ERR_OK && drop)
         e = apply_drop(c, qid, l.digest);
     bool gone = drop || (l.retired && l.messages == 0);

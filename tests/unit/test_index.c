@@ -392,6 +392,34 @@ static void a_retire_is_kept_by_every_copy_that_a_replay_saw(enum kind kind)
     world_end(&w);
 }
 
+/* IDX-2, IDX-5: however many copies there are, the RETIRE hits the message, and is kept by each of them. 16 was a limit once. */
+static void a_message_does_not_come_back_however_many_copies_of_it_there_are(enum kind kind)
+{
+    static const uint32_t counts[] = {16, 17, 40};
+    for (uint32_t i = 0; i < 6; i++) {
+        struct world w;
+        struct index_entry e;
+        uint32_t n = counts[i / 2], first = i % 2; /* the RETIRE comes first, or last */
+        world_start(&w, kind);
+        assert_int_equal(index_replay_begin(w.index, true), ERR_OK);
+        if (first)
+            feed(&w, result(RECORD_RETIRE, 1, 50, 1, 0));
+        for (uint32_t s = 1; s <= n; s++) {
+            feed(&w, message(1, s, 1));
+            if (s % 7 == 0)
+                settle(&w); /* what is stored is read again */
+        }
+        if (!first)
+            feed(&w, result(RECORD_RETIRE, 1, 50, 49, 0)); /* about a place that is not there any more */
+        assert_int_equal(index_replay_end(w.index), ERR_OK);
+        settle(&w);
+        assert_int_equal(lookup(&w, 1, &e), ERR_NOT_FOUND);
+        assert_int_equal(copies(&w, 1), first ? n - 1 : n);
+        assert_int_equal(segment(&w, 50)->dep_count, first ? n : n + 1);
+        world_end(&w);
+    }
+}
+
 /* IDX-5: a compaction wrote it while the RETIRE was on its way. */
 static void a_copy_that_came_after_the_retire_keeps_it(enum kind kind)
 {
@@ -571,6 +599,7 @@ static void a_full_ring_takes_nothing_and_tells_when_there_is_room(void **state)
     X(chunks_wait_for_a_member_that_may_hold_their_message)                                                            \
     X(compaction_moves_places_and_revives_nothing)                                                                     \
     X(a_retire_is_kept_by_every_copy_that_a_replay_saw)                                                                \
+    X(a_message_does_not_come_back_however_many_copies_of_it_there_are)                                                \
     X(a_copy_that_came_after_the_retire_keeps_it)                                                                      \
     X(nothing_is_due_before_the_replay_ended)                                                                          \
     X(two_messages_with_one_queue_id_are_both_kept)                                                                    \

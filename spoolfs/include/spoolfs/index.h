@@ -151,7 +151,7 @@ struct index_query {
     void *result;
     enum err answer;
 };
-#define INDEX_COPIES_MAX 64u
+#define INDEX_COPIES_MAX 64u                   /* in one answer; so many may be more */
 #define INDEX_QUERY_ENTRIES_MAX 1024u          /* entries in one answer */
 #define INDEX_QUERY_BYTES_MAX ((uint32_t)(1024 * 1024)) /* and their bytes, except that one entry always fits */
 
