@@ -356,7 +356,7 @@ void rebuild_status(struct pool *p, struct upkeep_status *o)
     const struct rebuild *r = p->rebuild;
     for (uint32_t i = 0; i < p->segment_used; i++) {
         const struct segment *s = &p->segments[i];
-        bool below = s->state == SEGMENT_SEALED && s->kind == SEGMENT_MAIL && !images_suffice(p, s);
+        bool below = s->state == SEGMENT_SEALED && s->kind == SEGMENT_MAIL && s->length > BLOCK_BYTES && !images_suffice(p, s);
         o->rebuild.bytes_remaining += below ? s->length : 0;
         o->rebuild.messages_remaining += below ? s->live_messages : 0;
     }

@@ -259,6 +259,17 @@ static void what_a_member_does_not_answer_holds_up_no_other_segment(void **state
     b_answers_no_read(false);
 }
 
+static void a_segment_without_a_frame_is_nothing_to_copy(void **state)
+{
+    (void)state;
+    struct segment *s = segment_add(w.pool, segment_next_id(w.pool), SEGMENT_MAIL);
+    s->state = SEGMENT_SEALED; /* on no member at all */
+    assert_int_equal(upkeep().rebuild.bytes_remaining, 0);
+    s->length = 2 * BLOCK_BYTES;
+    assert_int_equal(upkeep().rebuild.bytes_remaining, 2 * BLOCK_BYTES);
+    segment_drop(w.pool, s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -272,6 +283,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_a_member_does_not_answer_holds_up_no_other_segment, setup_five, teardown),
         cmocka_unit_test_setup_teardown(what_a_failed_member_holds_is_below_copies_until_it_is_made_again, setup_four, teardown),
         cmocka_unit_test_setup_teardown(a_crash_in_a_rebuild_is_repeated_and_ends_whole, setup_four, teardown),
+        cmocka_unit_test_setup_teardown(a_segment_without_a_frame_is_nothing_to_copy, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
