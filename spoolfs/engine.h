@@ -163,6 +163,7 @@ struct image {
     uint8_t member;
     bool bad;                     /* a place of it stayed bad after a repair: made again elsewhere, the slot is retired */
     bool unproved;                /* absent when recovery sealed the segment: may be shorter, or longer */
+    bool holed;                   /* places of it are known to be bad that another one has, or may have (EVI-2) */
     uint16_t verified;            /* low 16 bits of the pass in which the scrub last read all of it; 0: never */
     uint32_t slot;
 };
@@ -200,6 +201,9 @@ struct segment {
     uint32_t missed_members;      /* mask: their images could not be looked at when it tried */
     uint64_t look_again_ns;       /* not before, where something was missed */
     uint64_t evidence_ns;         /* when evidence last led here */
+    bool loss_listed;             /* a look had what no image has listed by id in this mount */
+    uint64_t mend_look_ns;        /* repairs were begun: looked at once more when they are over, not before this; 0: none were */
+    uint8_t mend_looks;           /* in a row that began some */
     bool unread;                  /* bytes of it were bad on every image that was here: an absent one may hold them */
     bool in_doubt;                /* bytes of it were refused by a member that is here: kept until the next mount has read it */
     bool dirty;                   /* statistics changed: look whether it can be freed */
@@ -503,6 +507,13 @@ uint32_t segment_members(const struct segment *s);     /* mask of those with an 
 static inline bool segment_is_empty_of_mail(const struct segment *s)
 {
     return s->counted && s->live_messages == 0 && s->live_chunks == 0;
+}
+static inline bool segment_holed(const struct segment *s)
+{
+    bool holed = false;
+    for (uint32_t i = 0; i < s->image_count; i++)
+        holed = holed || s->images[i].holed;
+    return holed;
 }
 uint64_t segment_image_offset(const struct pool *p, const struct image *i); /* on its member */
 /* The caller sets (*segment_out)->opened and opener at once: opened() comes in a later turn. */

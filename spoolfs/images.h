@@ -59,6 +59,7 @@ void repair_frame(struct pool *p, struct segment *s, const struct frame_view *go
 void repair_step(struct pool *p);
 void repair_fini(struct pool *p);
 bool image_repairing(const struct segment *s, uint32_t image);
+bool segment_repair_waits(const struct pool *p, const struct segment *s); /* one is queued or under way */
 bool member_takes_repairs(const struct member *m);     /* REP-4 */
 bool image_readable(const struct pool *p, const struct segment *s, uint32_t image); /* now: REP-2, MEM-3 */
 

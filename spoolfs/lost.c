@@ -2,7 +2,7 @@
 /* Owns: telling what is lost by name. Bytes that no image has become reads of the messages that have bytes there, and a
  * message whose record no image has becomes one event with its queue id, sender and recipients, as far as the index knows.
  *
- *   lost_range [rebuild] -> the index is listed page by page; each record with bytes there is read -> ERR_LOST
+ *   lost_range [rebuild, scrub] -> the index is listed page by page; each record with bytes there is read -> ERR_LOST
  *   lost_members [roster; and once in each mount] -> the same for all segments of which members given up had the last image
  *   lost_message [every read that ends so] -> looked up -> record_lost
  *

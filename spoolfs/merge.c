@@ -111,7 +111,7 @@ static void image_add(struct half *h, struct segment *s, const struct image *i, 
         !slot_take(&p->members[i->member], i->slot, s))
         return;
     s->images[s->image_count++] = (struct image){.member = i->member, .slot = i->slot,
-                                                 .unproved = i->unproved || unproved};
+                                                 .unproved = i->unproved || unproved, .holed = i->holed};
 }
 
 /* MRG-5 */

@@ -10,7 +10,9 @@
  *         segment is tried again later and later; one whose read is out for JOB_LATE_NS is not one of REBUILD_AT_ONCE any more, as
  *         long as REBUILD_JOBS_MAX are not reached, and no other begins on that member.
  *  RBL-7  an image counts once in each failure domain. One that shares its domain with another is made again in a domain that the
- *         segment has no image in, or stays: each job ends with one domain more, so that there is an end to them. */
+ *         segment has no image in, or stays: each job ends with one domain more, so that there is an end to them.
+ *  RBL-8  an image made with holes, where no image that was here had a frame, says so in the same record of the table that makes it
+ *         count as an image: it is no redundancy before the scrub has found all of it whole (EVI-2). */
 #ifndef REBUILD_H
 #define REBUILD_H
 

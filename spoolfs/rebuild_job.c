@@ -71,6 +71,8 @@ static void job_on_table(struct table_group *t, enum err e)
     r->table = false;
     if (e == ERR_OK)
         segment_replace_image(t->pool, s, r->image, r->target);
+    if (e == ERR_OK && r->target.holed)
+        scrub_note_hole(t->pool, s, r->image); /* whatever a look that did not know of it has found meanwhile */
     job_end(r, e == ERR_OK);
 }
 
@@ -187,7 +189,12 @@ static void job_on_frame(struct walk *w, const struct frame_view *f)
 
 static void job_on_lost(struct walk *w, uint64_t offset, uint64_t bytes)
 {
+    struct rebuild_job *r = w->owner;
     w->segment->unread = true;
+    r->target.holed = true; /* RBL-8 */
+    for (uint32_t i = 0; i < w->segment->image_count; i++)
+        if (member_readable(&w->pool->members[w->segment->images[i].member]))
+            scrub_note_hole(w->pool, w->segment, i);
     lost_range(w->pool, w->segment->id, offset, bytes);
 }
 

@@ -34,6 +34,14 @@ bool image_repairing(const struct segment *s, uint32_t image)
     return (s->repairing >> image) & 1;
 }
 
+bool segment_repair_waits(const struct pool *p, const struct segment *s)
+{
+    LINK_EACH(l, &p->repairs)
+        if (CONTAINER_OF(l, struct repair, link)->segment == s)
+            return true;
+    return false;
+}
+
 bool image_readable(const struct pool *p, const struct segment *s, uint32_t image)
 {
     const struct member *m = &p->members[s->images[image].member];
@@ -94,6 +102,7 @@ static void repair_end(struct repair *r, enum err e)
                    (unsigned long long)s->id.counter, r->bytes, (unsigned long long)r->offset);
     } else {
         s->images[image].bad = s->images[image].bad || e == ERR_CORRUPT || e == ERR_MEDIA || e == ERR_IO;
+        s->images[image].holed = s->images[image].holed && !s->images[image].bad; /* no look makes it whole any more */
         pool_event(p, EVENT_frame_corrupt, m, "segment %llu, %llu: repair failed: %s",
                    (unsigned long long)s->id.counter, (unsigned long long)r->offset, err_text(e));
     }

@@ -306,8 +306,19 @@ static void roster_drop_image(struct pool *p, struct segment *s, uint8_t member)
     s->rebuilding = true;
 }
 
+/* What the others lack this one may have (EVI-2). */
+static bool segment_holed_without(const struct segment *s, const struct member *m)
+{
+    bool holed = false;
+    for (uint32_t i = 0; i < s->image_count; i++)
+        holed = holed || (s->images[i].holed && s->images[i].member != m->number);
+    return holed;
+}
+
 static bool segment_can_spare(const struct pool *p, const struct segment *s, const struct member *m)
 {
+    if (!m->removed && segment_holed_without(s, m))
+        return false;
     if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->refs || s->repairing || s->rebuilding ||
         s->compacting || (s->unread && !m->removed) || !segment_on_member(s, m->number))
         return false;

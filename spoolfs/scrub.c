@@ -70,6 +70,7 @@ struct scrub *scrub_of(struct pool *p)
     link_init(&c->super_reads);
     link_init(&c->late_canaries);
     link_init(&c->late_surfaces);
+    c->evidence = c->holes_told = pool_holed(p);
     p->scrub = c;
     scrub_remember(c);
     return c;
@@ -135,6 +136,7 @@ void scrub_look_over(struct look *l)
     if (l->dropped)
         return;
     s->missed_members = 0;
+    evidence_judge(l);
     for (uint32_t i = 0; i < l->count; i++) {
         for (uint32_t k = 0; k < s->image_count; k++) {
             if (s->images[k].member != l->images[i].member || s->images[k].slot != l->images[i].slot)
@@ -142,7 +144,7 @@ void scrub_look_over(struct look *l)
             bool missed = (l->missed >> i) & 1;
             bool again = (l->unsealed >> i) & 1; /* it is found again, and repaired, once it is sealed */
             if (missed || again) {
-                s->missed_members |= missed ? 1u << s->images[k].member : 0;
+                s->missed_members |= missed && (look_missed(l) & (1u << i)) ? 1u << s->images[k].member : 0;
                 s->look_again_ns = io_now_ns(c->pool->io) + (missed ? LOOK_AGAIN_NS : NS_PER_S);
                 continue;
             }
@@ -393,6 +395,7 @@ void scrub_step(struct pool *p)
     surface_step(c);
     table_findings_end(c);
     pass_save(c);
+    evidence_save(c);
 }
 
 bool scrub_idle(const struct pool *p)

@@ -48,8 +48,10 @@ struct look {
     uint32_t missed;               /* mask: images not read in this look */
     uint32_t undecided;            /* mask: bad here, and what was missed may have it: counts as missed in the end */
     uint32_t bad;                  /* mask: images something was found on */
+    uint32_t mended;               /* mask: of these, where another image has it */
     uint32_t unsealed;             /* mask: of these, where the segment was not sealed yet: nothing is repaired there before */
     uint32_t bad_blocks;
+    bool lost;                     /* places that no image has */
     bool waits;                    /* for room in the repairs' queue */
     uint64_t waits_since_ns, read_ns, next_ns;
     uint64_t pace;                 /* bytes a second; 0: what the tokens give */
@@ -74,6 +76,11 @@ void look_forget_orphans(struct scrub *c);
 void evidence_step(struct scrub *c);
 void evidence_over(struct look *l);
 void evidence_around(struct scrub *c, const struct image *image);
+static inline void image_mark_hole(struct image *image) { image->holed = image->holed || !image->bad; } /* EVI-2 */
+void evidence_judge(struct look *l);      /* what the look says of holes (EVI-2) */
+void evidence_save(struct scrub *c);      /* holes, or their end, that no table tells of yet */
+bool pool_holed(const struct pool *p);    /* an image is */
+uint32_t look_missed(const struct look *l); /* mask: images that were not read, and that somebody may still answer for */
 
 /* scrub_super.c */
 struct super_tour {
@@ -149,9 +156,9 @@ struct scrub {
     struct link super_reads;       /* of struct super_read, late ones too: no update may overlap them */
     struct link late_canaries;     /* of struct canary: their writes are still out */
     struct link late_surfaces;     /* of struct surface_read */
-    bool paused, forced, in_pass, evidence, evidence_left, table_done, table_open, supers_done, supers_new, unsaved;
+    bool paused, forced, in_pass, evidence, evidence_left, holes_unsaved, holes_told, table_done, table_open, supers_done, supers_new, unsaved;
     uint32_t table_missed;         /* members whose table image was not read */
-    uint64_t table_again_ns, super_again_ns, choose_ns, evidence_choose_ns;
+    uint64_t table_again_ns, super_again_ns, choose_ns, evidence_choose_ns, holes_save_ns;
     uint64_t pass, pass_bytes, pass_done, pass_started_ns, pass_started_ms, next_ns, saved_ns;
     uint64_t newest_segment;       /* of this incarnation when the pass began: younger ones are the next pass's */
     uint32_t scan_at, evidence_at; /* in pool.segments: where the next part of a look over all of them begins */

@@ -67,6 +67,14 @@ static struct member *look_member(const struct look *l, uint32_t i)
     return &l->scrub->pool->members[l->images[i].member];
 }
 
+uint32_t look_missed(const struct look *l)
+{
+    uint32_t mask = 0;
+    for (uint32_t i = 0; i < l->count; i++)
+        mask |= look_member(l, i)->removed ? 0 : l->missed & (1u << i);
+    return mask;
+}
+
 static void look_end(struct look *l)
 {
     l->running = false;
@@ -101,8 +109,8 @@ static void look_reset(struct look *l, enum look_what what, struct segment_id id
     l->id = id;
     l->kind = what == LOOK_TABLE ? SEGMENT_TABLE : SEGMENT_MAIL;
     l->end = end;
-    l->window_bytes = l->missed = l->undecided = l->bad = l->unsealed = l->bad_blocks = 0;
-    l->waits = l->stopped = l->dropped = false;
+    l->window_bytes = l->missed = l->undecided = l->bad = l->mended = l->unsealed = l->bad_blocks = 0;
+    l->lost = l->waits = l->stopped = l->dropped = false;
     l->waits_since_ns = 0;
     l->segment = NULL;
     l->running = true;
@@ -149,6 +157,13 @@ static uint32_t look_image_now(const struct look *l, uint32_t i)
     return segment_image_at(l->segment, &l->images[i]);
 }
 
+static void look_mend(struct look *l, uint32_t i, uint32_t now, const struct frame_view *source)
+{
+    l->mended |= 1u << i;
+    image_mark_hole(&l->segment->images[now]);
+    repair_frame(l->scrub->pool, l->segment, source, 1u << now);
+}
+
 /* `source`: proved bytes, or NULL when there are none. */
 static void look_found(struct look *l, uint32_t i, struct scrub_found f, const struct frame_view *source)
 {
@@ -173,7 +188,7 @@ static void look_found(struct look *l, uint32_t i, struct scrub_found f, const s
     if (now == COPIES_MAX)
         report_outcome(l->scrub, f.kind, look_member(l, i), l->id, f.offset, SCRUB_GONE);
     else if (source)
-        repair_frame(p, l->segment, source, 1u << now);
+        look_mend(l, i, now, source);
     if (source && l->segment->state != SEGMENT_SEALED)
         l->unsealed |= 1u << i;
 }
@@ -241,14 +256,21 @@ static uint64_t look_resync(const struct look *l)
     return end;
 }
 
-/* No image that was read has the frame. Where an image was missed nothing is decided, but for a canary. */
+/* No image that was read has the frame. Where an image was missed nothing is decided, but for a canary. Where none was it is
+ * over, and what lay there is told by id: once, for the reads that this takes are evidence again. */
 static uint64_t look_lost(struct look *l, const enum err why[COPIES_MAX])
 {
     uint64_t by = look_resync(l) - l->offset;
     l->chained = false;
+    bool mail = l->what == LOOK_MAIL, waits = mail && look_missed(l);
+    if (mail && !waits && !l->segment->loss_listed)
+        lost_range(l->scrub->pool, l->id, l->offset, by);
+    l->lost = l->lost || (mail && !waits);
     for (uint32_t i = 0; i < l->count; i++)
-        if (l->have[i] && l->missed && l->what == LOOK_MAIL) {
+        if (l->have[i] && waits) {
             l->undecided |= 1u << i;
+            if (look_image_now(l, i) != COPIES_MAX)
+                image_mark_hole(&l->segment->images[look_image_now(l, i)]);
         } else if (l->have[i]) {
             struct scrub_found f = {.kind = SCRUB_FRAME, .offset = l->offset, .blocks = (uint32_t)(by / BLOCK_BYTES),
                                     .fault = why[i]};

@@ -26,14 +26,15 @@ uint32_t segment_images_apart(const struct pool *p, const struct segment *s, uin
     return apart;
 }
 
-/* What a failed member holds is read as the last resort, but nothing on it is trusted to last; and what lies in one failure domain is
- * lost with it, however often it lies there. */
+/* What a failed member holds is read as the last resort, but nothing on it is trusted to last; what lies in one failure domain is
+ * lost with it, however often it lies there; and of an image with holes nobody knows here which mail lies in them (EVI-2). */
 uint32_t segment_images_good(const struct pool *p, const struct segment *s)
 {
     uint32_t good = 0;
     for (uint32_t i = 0; i < s->image_count; i++) {
         const struct member *m = &p->members[s->images[i].member];
-        bool counts = member_readable(m) && m->state != MEMBER_FAILED && !s->images[i].unproved && !s->images[i].bad;
+        bool counts = member_readable(m) && m->state != MEMBER_FAILED && !s->images[i].unproved && !s->images[i].bad &&
+                      !s->images[i].holed;
         good |= counts ? 1u << i : 0;
     }
     return (uint32_t)__builtin_popcount(segment_images_apart(p, s, good));

@@ -95,6 +95,8 @@ void table_entry_of(const struct segment *s, struct table_segment_disk *d)
         d->images[i].verified = le16_of(used ? s->images[i].verified : 0);
         if (used && s->images[i].unproved)
             d->unproved |= (uint8_t)(1u << i);
+        if (used && s->images[i].holed)
+            d->holed |= (uint8_t)(1u << i);
     }
 }
 
@@ -167,8 +169,10 @@ static enum err table_enter(struct pool *p, const struct table_segment_disk *d, 
         if (e != ERR_OK)
             return e;
     }
-    for (uint32_t i = 0; i < s->image_count; i++)
+    for (uint32_t i = 0; i < s->image_count; i++) {
         s->images[i].unproved = (d->unproved >> i) & 1;
+        s->images[i].holed = (d->holed >> i) & 1;
+    }
     s->state = d->state == TABLE_OPEN ? SEGMENT_OPEN : SEGMENT_SEALED;
     s->by_recovery = d->state == TABLE_SEALED_BY_RECOVERY;
     s->unread = d->unread != 0;

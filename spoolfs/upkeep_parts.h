@@ -43,6 +43,8 @@ void scrub_status(struct pool *p, struct upkeep_status *o);
 bool scrub_reads_superblock(const struct pool *p, const struct member *m);
 /* Evidence: something was bad on `image` (COPIES_MAX: not known which): look at the segment and around that place. */
 void scrub_note_fault(struct pool *p, struct segment *s, uint32_t image);
+/* The image does not count from here on, also after a restart, until a look has found all of it whole (EVI-2). */
+void scrub_note_hole(struct pool *p, struct segment *s, uint32_t image);
 void scrub_note_repair(struct pool *p, struct segment *s, uint32_t image, uint64_t offset, enum err e);
 void scrub_note_given_up(struct pool *p, const struct segment *s, uint32_t image); /* nobody reads there any more */
 void scrub_note_commit(struct pool *p, const struct append_frame *f); /* to be read back */

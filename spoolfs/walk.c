@@ -6,6 +6,7 @@
  *                       -> bad or unreadable: the same place of all images -> salvage -> on_frame | on_lost
  */
 #include "images.h"
+#include "upkeep_parts.h"
 
 #include <base/planted.h>
 #include <stdlib.h>
@@ -211,6 +212,7 @@ static void walk_blame(struct walk *w, uint32_t image, uint32_t blocks)
     m->errors_checksum += !unread;
     pool_event(w->pool, EVENT_frame_corrupt, m, "segment %llu, frame at %llu: %s", (unsigned long long)w->segment->id.counter,
                (unsigned long long)w->offset, err_text(unread ? ERR_MEDIA : ERR_CORRUPT));
+    scrub_note_fault(w->pool, w->segment, image); /* its repair may find no room, and where one place is bad others are */
 }
 
 static void walk_salvage(struct walk *w)

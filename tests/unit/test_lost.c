@@ -188,6 +188,34 @@ static void what_an_absent_member_may_hold_is_not_given_up(void **state)
         assert_int_equal(read_message(i), ERR_OK);
 }
 
+/* One image is away, the other one is bad, and a third is made with a hole: below copies, until a person says that nobody has it. */
+static void what_waited_for_a_member_is_told_when_it_is_given_up(void **state)
+{
+    (void)state;
+    send_all(1);
+    uint32_t on = destroy(5, 0), gone = on & -on;
+    destroy(5, ~gone);
+    w.ram.targets[__builtin_ctz(gone)].present = false;
+    rebuilt();
+    pass_seconds(30);
+    struct pool_status p;
+    pool_status(w.pool, &p);
+    assert_true(p.messages_below_copies > 0);
+    assert_int_equal(said_count, 0);
+    const char name[2] = {(char)('a' + __builtin_ctz(gone)), 0};
+    struct member_loss loss;
+    assert_int_equal(member_give_up(w.pool, name, false, &loss), ERR_OK);
+    pass_seconds(30);
+    pool_status(w.pool, &p);
+    assert_int_equal(named(5, "<recipient0-of-5@test.example>"), 1);
+    assert_int_equal(said_count, 1);
+    assert_int_equal(p.messages_lost, 1);
+    assert_int_equal(p.messages_below_copies, 0); /* it has a number of its own now */
+    assert_int_equal(p.segments_degraded, 0);
+    for (uint32_t i = 0; i < MESSAGES; i++)
+        assert_int_equal(read_message(i), i == 5 ? ERR_LOST : ERR_OK);
+}
+
 static void a_read_names_it_once_with_every_recipient(void **state)
 {
     (void)state;
@@ -409,6 +437,7 @@ int main(void)
         cmocka_unit_test(as_many_as_the_limit_are_told_once_and_the_oldest_goes_for_one_more),
         cmocka_unit_test_setup_teardown(a_rebuild_names_what_no_image_has_and_nothing_else, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(what_an_absent_member_may_hold_is_not_given_up, setup_with_index, teardown),
+        cmocka_unit_test_setup_teardown(what_waited_for_a_member_is_told_when_it_is_given_up, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(a_read_names_it_once_with_every_recipient, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(a_controller_that_is_away_for_a_moment_loses_nothing, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(what_a_member_that_refuses_may_hold_is_not_lost, setup_with_index, teardown),

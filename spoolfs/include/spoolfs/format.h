@@ -181,7 +181,7 @@ struct table_segment_disk {
     uint8_t unread;             /* 1: some bytes were bad on every image that was present */
     uint8_t chunks_only;        /* 1: a half of the pool that ran apart has freed it: its MESSAGEs do not count */
     uint8_t provisional;        /* 1: holds nothing; what was copied into it counts from a SEAL without this on */
-    uint8_t reserved;
+    uint8_t holed;              /* bit i: places of image i are known to be bad that another one has, or may have */
     struct image_place_disk images[COPIES_MAX];
 };
 enum table_state { TABLE_OPEN = 1, TABLE_SEALED = 2, TABLE_SEALED_BY_RECOVERY = 3 };
