@@ -259,7 +259,8 @@ static uint64_t rebuild_at_risk(const struct pool *p)
     bool mail = false;
     for (uint32_t i = 0; i < p->segment_used; i++) {
         const struct segment *s = &p->segments[i];
-        if (s->state != SEGMENT_SEALED || s->kind != SEGMENT_MAIL || segment_images_good(p, s) >= p->config.copies)
+        if (s->state != SEGMENT_SEALED || s->kind != SEGMENT_MAIL || segment_images_good(p, s) >= p->config.copies ||
+            segment_given_up(p, s))
             continue;
         bytes += s->length;
         mail = mail || s->live_messages > 0 || s->live_chunks > 0;
@@ -356,7 +357,8 @@ void rebuild_status(struct pool *p, struct upkeep_status *o)
     const struct rebuild *r = p->rebuild;
     for (uint32_t i = 0; i < p->segment_used; i++) {
         const struct segment *s = &p->segments[i];
-        bool below = s->state == SEGMENT_SEALED && s->kind == SEGMENT_MAIL && s->length > BLOCK_BYTES && !images_suffice(p, s);
+        bool counts = s->state == SEGMENT_SEALED && s->kind == SEGMENT_MAIL && s->length > BLOCK_BYTES;
+        bool below = counts && !images_suffice(p, s) && !segment_given_up(p, s);
         o->rebuild.bytes_remaining += below ? s->length : 0;
         o->rebuild.messages_remaining += below ? s->live_messages : 0;
     }

@@ -53,7 +53,7 @@ static void status_tally(const struct pool *p, struct tally *t)
         t->segments++;
         t->messages += s->live_messages;
         t->live_bytes += s->live_bytes;
-        if (good >= p->config.copies)
+        if (good >= p->config.copies || segment_given_up(p, s)) /* what is lost has a number of its own, and no images to make */
             continue;
         t->degraded++;
         t->below += s->live_messages;

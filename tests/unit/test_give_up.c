@@ -2,7 +2,7 @@
 /* Members that never come back: what only they held is lost, named and let go; everything else stays. */
 #include "spool_world.h"
 
-#include "engine.h"
+#include "upkeep_parts.h"
 
 #include <spoolfs/envelope.h>
 #include <spoolfs/index_kept.h>
@@ -257,10 +257,20 @@ static void what_only_two_dead_members_held_is_named_when_the_second_is_given_up
     named_exactly(A_AND_B);
     all_say(A_AND_B, ERR_LOST);
     named_exactly(A_AND_B); /* each once in a mount, whoever reads it */
+    pass_seconds(60);
+    assert_int_equal(status()->messages_below_copies, 0); /* it has ended, though they wait for their bounces */
+    assert_int_equal(status()->segments_degraded, 0);
+    assert_int_equal(status()->messages_lost, lost);
+    struct upkeep_status u;
+    upkeep_status(w.pool, &u);
+    assert_int_equal(u.rebuild.bytes_remaining, 0);
+    assert_int_equal(u.rebuild.messages_remaining, 0);
     retire_lost(A_AND_B);
     pass_seconds(60);
     assert_int_equal(status()->messages_below_copies, 0);
-    assert_int_equal(status()->segments_degraded, 0); /* what nobody can read is freed */
+    assert_int_equal(status()->segments_degraded, 0);
+    for (uint32_t i = 0; i < w.pool->segment_used; i++) /* what nobody can read is freed */
+        assert_false(w.pool->segments[i].state != SEGMENT_UNUSED && segment_given_up(w.pool, &w.pool->segments[i]));
     all_say(A_AND_B, ERR_NOT_FOUND);
     for (uint32_t crash = 0; crash < 2; crash++) {
         again(crash);
