@@ -226,6 +226,18 @@ static uint32_t rebuild_jobs(const struct rebuild *r)
     return n;
 }
 
+/* RBL-6. Each leaves one read behind that keeps its buffer: at most as many as were under way, for none begins before they are answered. */
+static void rebuild_let_go(struct rebuild *r)
+{
+    uint32_t heard = 0;
+    for (uint32_t i = 0; i < REBUILD_JOBS_MAX; i++) {
+        uint32_t waits_for = r->jobs[i] ? rebuild_job_waits_for(r->jobs[i]) : 0;
+        if (waits_for && (waits_for & ~heard) == 0)
+            r->jobs[i]->failed = true;
+        heard |= waits_for;
+    }
+}
+
 static void rebuild_begin(struct rebuild *r)
 {
     struct pool *p = r->pool;
@@ -235,6 +247,8 @@ static void rebuild_begin(struct rebuild *r)
         late_mask |= waits_for;
         in_place += r->jobs[i] && waits_for == 0;
     }
+    if (rebuild_jobs(r) == REBUILD_JOBS_MAX && in_place < REBUILD_AT_ONCE)
+        rebuild_let_go(r);
     for (uint32_t i = 0; i < REBUILD_JOBS_MAX && in_place < REBUILD_AT_ONCE; i++) {
         struct image target;
         uint32_t image;

@@ -7,8 +7,9 @@
  *  RBL-4  the throttle's word comes before every read.
  *  RBL-5  at most REBUILD_AT_ONCE segments, each by one job with JOB_BUFFERS buffers: one is filled while others are written.
  *  RBL-6  what waits for a member that refuses reads, or does not answer, holds up nobody else: a job that was refused is over and its
- *         segment is tried again later and later; one whose read is out for JOB_LATE_NS is not one of REBUILD_AT_ONCE any more, as
- *         long as REBUILD_JOBS_MAX are not reached, and no other begins on that member.
+ *         segment is tried again later and later; one whose read is out for JOB_LATE_NS is not one of REBUILD_AT_ONCE any more, and no
+ *         other begins on that member. Where those that wait have taken all of REBUILD_JOBS_MAX, one stays for each member, to hear
+ *         when it answers: the others are let go and begin anew then.
  *  RBL-7  an image counts once in each failure domain. One that shares its domain with another is made again in a domain that the
  *         segment has no image in, or stays: each job ends with one domain more, so that there is an end to them.
  *  RBL-8  an image made with holes, where no image that was here had a frame, says so in the same record of the table that makes it

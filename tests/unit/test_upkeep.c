@@ -270,6 +270,40 @@ static void a_segment_without_a_frame_is_nothing_to_copy(void **state)
     segment_drop(w.pool, s);
 }
 
+/* Mail on two members each, group after group, so that the last two come first; of each of these one member vanishes and the other one
+ * does not answer. */
+static void two_members_that_do_not_answer_hold_up_no_other_segment(void **state)
+{
+    (void)state;
+    for (uint16_t group = 0; group < 3; group++) {
+        for (uint16_t t = 0; t < 7; t++)
+            w.ram.targets[t].present = t / 2 == group;
+        crash_and_mount();
+        fill(group == 0 ? 200 : group * 600, 30000); /* the later a group, the higher its counters: it comes first */
+    }
+    for (uint16_t t = 0; t < 7; t++)
+        w.ram.targets[t].present = true;
+    crash_and_mount();
+    turns(100);
+    w.ram.targets[0].present = w.ram.targets[2].present = w.ram.targets[4].present = false;
+    w.ram.held[3] = w.ram.held[5] = true;
+    pass_seconds(8); /* until somebody talks to them */
+    assert_true(below_copies(1u << 2 | 1u << 3, true) >= 8 && below_copies(1u << 4 | 1u << 5, true) >= 16); /* all places */
+    assert_true(below_copies(3, true) > 0);
+    pass_seconds(45); /* less than the minute after which they count as absent */
+    assert_int_equal(below_copies(3, true), 0); /* RBL-6 */
+    w.ram.held[3] = w.ram.held[5] = false;
+    pass_seconds(180);
+    assert_int_equal(upkeep().rebuild.bytes_remaining, 0);
+    all_readable();
+}
+
+static int setup_seven(void **state)
+{
+    (void)state;
+    return setup_members(7);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -281,6 +315,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_suspect_member_is_a_better_place_than_none, setup, teardown),
         cmocka_unit_test_setup_teardown(what_a_member_refuses_holds_up_no_other_segment, setup_five, teardown),
         cmocka_unit_test_setup_teardown(what_a_member_does_not_answer_holds_up_no_other_segment, setup_five, teardown),
+        cmocka_unit_test_setup_teardown(two_members_that_do_not_answer_hold_up_no_other_segment, setup_seven, teardown),
         cmocka_unit_test_setup_teardown(what_a_failed_member_holds_is_below_copies_until_it_is_made_again, setup_four, teardown),
         cmocka_unit_test_setup_teardown(a_crash_in_a_rebuild_is_repeated_and_ends_whole, setup_four, teardown),
         cmocka_unit_test_setup_teardown(a_segment_without_a_frame_is_nothing_to_copy, setup, teardown),
