@@ -13,7 +13,7 @@ dead             4 members under load, one killed: how long until all that it ha
                  shows that live bytes count and not what a disk could hold.
 loss             4 members under load, one killed, a second killed when a quarter is rebuilt, a third with 1 % of its blocks
                  unreadable: failed transactions, time until all that a living member has is whole again, what waits for the two,
-                 whether it is there when they are back, and the ids of what was reported lost.
+                 whether it is there when they are back, the ids of what was reported lost, and what pool check says in the end.
 --one-arm F      every member behind an arm that does one thing at a time, in F percent of the time a 7200 rpm disk takes
                  (100); made by `spooltool fault add one-arm`.
 
@@ -393,13 +393,17 @@ def loss(pool, rate):
             break
         time.sleep(1)
     lost = sorted(set(lost) | set(lost_ids(pool)))
+    pool.stop()
+    checked = json.loads(pool.tool("pool", "check", "--json"))
     result = {"work": "loss", "offered": load.offered, "accepted": load.summary["accepted"],
               "refused": load.summary["refused"], "seconds_until_whole": whole and round(whole, 1),
               "waiting_for_the_two": waiting, "below_copies_when_back": s["pool"]["messages_below_copies"],
-              "messages_lost": s["pool"]["messages_lost"], "lost_ids": lost, "load_average": [before_load, load_average()]}
+              "messages_lost": s["pool"]["messages_lost"], "lost_ids": lost,
+              "check_verdict": checked["verdict"], "check_faults": checked["totals"]["faults"], "load_average": [before_load, load_average()]}
     print(f"loss     accepted {result['accepted']} of {result['offered']}, refused {result['refused']}; all that a living member has "
           f"was whole after {result['seconds_until_whole']} s; {waiting} messages lay on the two dead members only and waited for "
           f"them; with these back {result['below_copies_when_back']} below copies; lost {len(lost)}: {' '.join(lost) or 'none'}; "
+          f"pool check: {result['check_verdict']}, {result['check_faults']} faults; "
           f"load average {before_load} -> {load_average()}", flush=True)
     return result
 

@@ -216,6 +216,23 @@ static void what_waited_for_a_member_is_told_when_it_is_given_up(void **state)
         assert_int_equal(read_message(i), i == 5 ? ERR_LOST : ERR_OK);
 }
 
+static void a_scrub_names_what_no_image_has_once(void **state)
+{
+    (void)state;
+    send_all(1);
+    destroy(5, UINT32_MAX);
+    struct pool_status p;
+    for (uint32_t pass = 0; pass < 3; pass++) {
+        scrub_start(w.pool);
+        pass_seconds(60);
+        pool_status(w.pool, &p);
+        assert_int_equal(named(5, "<recipient0-of-5@test.example>"), 1);
+        assert_int_equal(said_count, 1);
+        assert_int_equal(p.messages_lost, 1);
+        assert_int_equal(p.messages_below_copies, 0); /* both images are all that can be had */
+    }
+}
+
 static void a_read_names_it_once_with_every_recipient(void **state)
 {
     (void)state;
@@ -438,6 +455,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_rebuild_names_what_no_image_has_and_nothing_else, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(what_an_absent_member_may_hold_is_not_given_up, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(what_waited_for_a_member_is_told_when_it_is_given_up, setup_with_index, teardown),
+        cmocka_unit_test_setup_teardown(a_scrub_names_what_no_image_has_once, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(a_read_names_it_once_with_every_recipient, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(a_controller_that_is_away_for_a_moment_loses_nothing, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(what_a_member_that_refuses_may_hold_is_not_lost, setup_with_index, teardown),
