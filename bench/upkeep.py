@@ -399,10 +399,12 @@ def loss(pool, rate):
               "refused": load.summary["refused"], "seconds_until_whole": whole and round(whole, 1),
               "waiting_for_the_two": waiting, "below_copies_when_back": s["pool"]["messages_below_copies"],
               "messages_lost": s["pool"]["messages_lost"], "lost_ids": lost,
-              "check_verdict": checked["verdict"], "check_faults": checked["totals"]["faults"], "load_average": [before_load, load_average()]}
+              "check_verdict": checked["verdict"], "check_faults": checked["totals"]["faults"],
+              "load_average": [before_load, load_average()]}
     print(f"loss     accepted {result['accepted']} of {result['offered']}, refused {result['refused']}; all that a living member has "
           f"was whole after {result['seconds_until_whole']} s; {waiting} messages lay on the two dead members only and waited for "
-          f"them; with these back {result['below_copies_when_back']} below copies; lost {len(lost)}: {' '.join(lost) or 'none'}; "
+          f"them; with these back "
+          f"{result['below_copies_when_back']} below copies; lost {len(lost)}: {' '.join(lost) or 'none'}; "
           f"pool check: {result['check_verdict']}, {result['check_faults']} faults; "
           f"load average {before_load} -> {load_average()}", flush=True)
     return result

@@ -156,7 +156,8 @@ struct scrub {
     struct link super_reads;       /* of struct super_read, late ones too: no update may overlap them */
     struct link late_canaries;     /* of struct canary: their writes are still out */
     struct link late_surfaces;     /* of struct surface_read */
-    bool paused, forced, in_pass, evidence, evidence_left, holes_unsaved, holes_told, table_done, table_open, supers_done, supers_new, unsaved;
+    bool holes_unsaved, holes_told;
+    bool paused, forced, in_pass, evidence, evidence_left, table_done, table_open, supers_done, supers_new, unsaved;
     uint32_t table_missed;         /* members whose table image was not read */
     uint64_t table_again_ns, super_again_ns, choose_ns, evidence_choose_ns, holes_save_ns;
     uint64_t pass, pass_bytes, pass_done, pass_started_ns, pass_started_ms, next_ns, saved_ns;
