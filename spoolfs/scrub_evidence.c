@@ -81,7 +81,8 @@ void evidence_judge(struct look *l)
             continue;
         struct image *image = &s->images[now];
         mends = mends || ((l->mended & (1u << i)) && !image->bad);
-        if (!image->holed || ((l->mended | l->missed) & (1u << i)) || s->suspicious)
+        bool given_up = c->pool->members[image->member].removed; /* nobody reads there any more */
+        if (!image->holed || (!given_up && (((l->mended | l->missed) & (1u << i)) || s->suspicious)))
             continue;
         image->holed = false;
         c->holes_unsaved = c->holes_unsaved || c->holes_told;

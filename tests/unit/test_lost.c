@@ -2,7 +2,7 @@
 /* What is lost is told by name, exactly: whose record no image has, and nobody else. */
 #include "spool_world.h"
 
-#include "engine.h"
+#include "upkeep_parts.h"
 #include "lost_said.h"
 
 #include <spoolfs/envelope.h>
@@ -214,6 +214,33 @@ static void what_waited_for_a_member_is_told_when_it_is_given_up(void **state)
     assert_int_equal(p.segments_degraded, 0);
     for (uint32_t i = 0; i < MESSAGES; i++)
         assert_int_equal(read_message(i), i == 5 ? ERR_LOST : ERR_OK);
+}
+
+/* Its image stays listed, as there is nowhere to make another, and nobody goes on looking for what it lacks. */
+static void a_hole_on_a_member_that_was_given_up_is_nobodys(void **state)
+{
+    (void)state;
+    send_all(1);
+    struct segment *s = segment_find(w.pool, w.sent[5].record.place.segment);
+    uint32_t image = s->images[0].member == 0 ? 1 : 0;
+    uint8_t gone = s->images[image].member;
+    for (uint32_t t = 0; t < 3; t++) /* one is left */
+        w.ram.targets[t].present = t == s->images[1 - image].member;
+    pass_seconds(30);
+    scrub_note_hole(w.pool, s, image);
+    struct member_loss loss;
+    for (uint32_t t = 0; t < 3; t++) {
+        const char name[2] = {(char)('a' + t), 0};
+        if (t == gone)
+            assert_int_equal(member_give_up(w.pool, name, false, &loss), ERR_OK);
+    }
+    pass_seconds(30);
+    struct upkeep_status before, now;
+    upkeep_status(w.pool, &before);
+    pass_seconds(60);
+    upkeep_status(w.pool, &now);
+    assert_false(segment_holed(s));
+    assert_int_equal(now.scrub.bytes_verified, before.scrub.bytes_verified);
 }
 
 static void a_scrub_names_what_no_image_has_once(void **state)
@@ -455,6 +482,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_rebuild_names_what_no_image_has_and_nothing_else, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(what_an_absent_member_may_hold_is_not_given_up, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(what_waited_for_a_member_is_told_when_it_is_given_up, setup_with_index, teardown),
+        cmocka_unit_test_setup_teardown(a_hole_on_a_member_that_was_given_up_is_nobodys, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(a_scrub_names_what_no_image_has_once, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(a_read_names_it_once_with_every_recipient, setup_with_index, teardown),
         cmocka_unit_test_setup_teardown(a_controller_that_is_away_for_a_moment_loses_nothing, setup_with_index, teardown),
