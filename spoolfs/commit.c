@@ -286,6 +286,7 @@ static bool bulk_may_grow(const struct appender *a)
 
 void commit_step(struct pool *p)
 {
+    enum err why;
     for (uint32_t i = 0; i < p->appender_count; i++) {
         struct appender *a = &p->appenders[i];
         if (a->next)
@@ -306,7 +307,7 @@ void commit_step(struct pool *p)
             (segment_could_have_more(p, a->segment) || segment_better_elsewhere(p, a->segment, SPOOL_RESULT)))
             p->table_renew = true; /* each segment is opened and sealed through it: mail would wait for the slow member there */
         if (a->kind == SEGMENT_TABLE && p->table_renew && a->segment && !a->flight && p->mounted && !p->stopping &&
-            !p->table_settling) {
+            !p->table_settling && placement_possible(p, SPOOL_TABLE, 0, &why)) { /* else nothing could be freed any more */
             p->table_renew = false;
             commit_close_segment(a); /* the next turn writes a whole TABLE */
         }

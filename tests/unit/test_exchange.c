@@ -210,6 +210,36 @@ static void the_segment_table_takes_the_slot_that_is_kept_for_it(void **state)
     }
 }
 
+/* Nothing is freed but through it. Where it shall be written anew and no member has a place for the next one, it stays open. */
+static void the_segment_table_is_not_given_up_before_there_is_a_place_for_the_next(void **state)
+{
+    (void)state;
+    struct world *w = story_open(312, 2, IO_DURABLE_DSYNC);
+    assert_true(world_create_pool(w) && world_mount(w));
+    story_append(w, MESSAGES, 40000);
+    turns_for(w, 1);
+    const struct segment *table = w->pool->table_segment;
+    for (uint32_t i = 0; i < 2; i++) {
+        struct member *m = &w->pool->members[i];
+        for (uint32_t slot; m->slots_free > 0 && slot_find(m, &slot);) {
+            m->slots_free--;
+            slot_retire(m, slot);
+        }
+    }
+    w->pool->table_renew = true;
+    turns_for(w, 2);
+    assert_ptr_equal(w->pool->table_segment, table);
+    assert_int_equal(table->state, SEGMENT_OPEN);
+    for (uint32_t i = 0; i < MESSAGES / 2 && !world_failed(w); i++) /* the results have room in what is open */
+        senders_visit(w, &w->model.messages[i], VISIT_RETIRE);
+    turns_for(w, 5);
+    assert_true(free_slots(w, 0) > 0 && free_slots(w, 1) > 0);
+    assert_ptr_not_equal(w->pool->table_segment, table); /* then it is */
+    assert_int_equal(w->pool->table_segment->state, SEGMENT_OPEN);
+    audit_run(w);
+    story_close(w, "no place for the next segment table", 312);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +248,7 @@ int main(void)
         cmocka_unit_test(an_exchange_that_loses_a_member_comes_to_nothing),
         cmocka_unit_test(an_exchange_that_takes_nothing_is_not_the_last),
         cmocka_unit_test(the_segment_table_takes_the_slot_that_is_kept_for_it),
+        cmocka_unit_test(the_segment_table_is_not_given_up_before_there_is_a_place_for_the_next),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
