@@ -9,8 +9,8 @@
  * victim, so that the segment it lands in outlives the victim; unless both go in one record (exchange.c). CMP-3: a
  * victim is chosen by counts that include all the index was told of it. CMP-4: when results find no slot and all that is
  * worth moving is leased - leases end with results, results need slots, slots come from a victim without leases - one
- * segment is `closing`: nothing in it becomes leased, and what ends its leases takes slots of compaction's, all but one
- * (SPOOL_ENDING; design/0016). One compaction at a time. */
+ * segment is `closing`: nothing in it becomes leased, and what ends its leases takes slots of compaction's, which has the
+ * exchange behind it (design/0016). One compaction at a time. */
 #include "compact.h"
 #include "images.h"
 #include "upkeep_parts.h"

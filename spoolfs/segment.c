@@ -173,8 +173,6 @@ uint32_t slot_reserve(const struct member *m, enum spool_class class)
         return percent > kept + 5 ? percent : kept + 5;
     case SPOOL_RESULT:
         return kept + 3;
-    case SPOOL_ENDING:
-        return kept + 1;
     case SPOOL_COMPACTION:
         return kept;
     }

@@ -47,7 +47,7 @@ enum spool_class spool_class_of(struct pool *p, const struct spool_group *g)
     bool ends = false;
     for (uint32_t i = 0; i < g->count && g->class == SPOOL_RESULT && !segment_id_is_none(p->closing); i++)
         ends = ends || (segment_id_equal(g->records[i].message_segment, p->closing) && spool_leased(p, g->records[i].qid));
-    return ends ? SPOOL_ENDING : g->class;
+    return ends ? SPOOL_COMPACTION : g->class;
 }
 
 /* The last segment that results get is for those that compaction waits for. */
@@ -55,7 +55,7 @@ static bool spool_is_kept_from(struct pool *p, const struct spool_group *g)
 {
     enum err why = ERR_OK;
     return !segment_id_is_none(p->closing) && spool_class_of(p, g) == SPOOL_RESULT &&
-           !placement_possible(p, SPOOL_ENDING, 0, &why) && why == ERR_FULL;
+           !placement_possible(p, SPOOL_COMPACTION, 0, &why) && why == ERR_FULL;
 }
 
 static enum err spool_admits(struct pool *p, const struct spool_group *g)

@@ -166,12 +166,29 @@ static void results_that_wait_for_a_slot_get_one(void **state)
     }
     assert_int_equal(waiting, 0);
     assert_true(closed);
-    assert_true(least > reserve(SPOOL_COMPACTION)); /* the last one is compaction's */
+    assert_true(least >= reserve(SPOOL_COMPACTION)); /* what is below is the exchange's and the segment table's */
     for (uint64_t until = io_now_ns(&w.ram.io) + 60 * NS_PER_S; io_now_ns(&w.ram.io) < until;)
         (void)relay_turn(all_are_ready);
     assert_true(free_slots() > reserve(SPOOL_NEW_MAIL));
     assert_true(segment_id_is_none(spool_closing(w.pool)));
     assert_int_equal(append(BODY), ERR_OK);
+}
+
+/* With the last slot that results may have: compaction has none then, and the exchange gives slots back. */
+static void the_last_slot_of_all_is_enough(void **state)
+{
+    (void)state;
+    fill_to(reserve(SPOOL_COMPACTION) + 1);
+    uint32_t waiting = MESSAGES, least = UINT32_MAX;
+    for (uint64_t until = io_now_ns(&w.ram.io) + 300 * NS_PER_S; io_now_ns(&w.ram.io) < until && waiting;) {
+        waiting = relay_turn(all_are_ready);
+        least = free_slots() < least ? free_slots() : least;
+    }
+    assert_int_equal(waiting, 0);
+    assert_true(least + 1 >= reserve(SPOOL_COMPACTION)); /* an exchange takes one and gives it back */
+    for (uint64_t until = io_now_ns(&w.ram.io) + 120 * NS_PER_S; io_now_ns(&w.ram.io) < until;)
+        (void)relay_turn(all_are_ready);
+    assert_true(free_slots() > reserve(SPOOL_RESULT)); /* all but what is open came back, and it was not many */
 }
 
 /* The others are with peers that do not answer; only what compaction waits for gets on. */
@@ -199,14 +216,14 @@ static void one_segment_whose_leases_end_is_enough(void **state)
     assert_true(sent > 0);
 }
 
-/* Results that end no lease there keep out of the last segment that results get, and everybody out of compaction's slot. */
+/* Results that end no lease there keep out of the last segment that results get, and everybody out of the exchange's slot. */
 static void the_last_segment_is_for_what_compaction_waits_for(void **state)
 {
     (void)state;
     for (uint32_t left = 0; left < 2; left++) {
         if (left)
             setup_indexed(state);
-        fill_to(reserve(SPOOL_ENDING) + left);
+        fill_to(reserve(SPOOL_COMPACTION) + left);
         w.pool->results_stuck = true;
         struct segment_id closing = {0};
         for (uint32_t n = 0; n < 2000 && segment_id_is_none(closing); n++) {
@@ -225,7 +242,7 @@ static void the_last_segment_is_for_what_compaction_waits_for(void **state)
         pass_seconds(1);
         assert_int_equal(lives[inside].end.e, left ? ERR_OK : ERR_FULL);
         assert_int_equal(say_retired(outside), ERR_FULL); /* though there is room in what is open */
-        assert_true(free_slots() >= reserve(SPOOL_ENDING));
+        assert_true(free_slots() >= reserve(SPOOL_COMPACTION));
         if (!left)
             teardown(state);
     }
@@ -287,7 +304,7 @@ static void only_leases_count_as_ending(void **state)
     struct spool_record record = {.type = RECORD_STATE, .qid = w.sent[0].record.qid, .arg = RECORD_STATE_HOLD,
                                   .message_segment = w.pool->closing};
     struct spool_group group = {.records = &record, .count = 1, .class = SPOOL_RESULT};
-    assert_int_equal(spool_class_of(w.pool, &group), SPOOL_ENDING);
+    assert_int_equal(spool_class_of(w.pool, &group), SPOOL_COMPACTION);
     assert_int_equal(spool_lease(w.pool, w.sent[1].record.qid, w.pool->closing), ERR_BUSY);
     spool_lease_end(w.pool, w.sent[0].record.qid);
     assert_int_equal(spool_class_of(w.pool, &group), SPOOL_RESULT);
@@ -303,6 +320,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(results_that_wait_for_a_slot_get_one, setup_indexed, teardown),
+        cmocka_unit_test_setup_teardown(the_last_slot_of_all_is_enough, setup_indexed, teardown),
         cmocka_unit_test_setup_teardown(one_segment_whose_leases_end_is_enough, setup_indexed, teardown),
         cmocka_unit_test_setup_teardown(the_last_segment_is_for_what_compaction_waits_for, setup_indexed, teardown),
         cmocka_unit_test_setup_teardown(with_one_slot_more_nothing_is_closed, setup_indexed, teardown),

@@ -14,8 +14,7 @@
 enum spool_class {
     SPOOL_NEW_MAIL,  /* leaves each member the most slots: docs/design/0016 */
     SPOOL_RESULT,    /* marks, retires, states, bounces: leaves four to compaction */
-    SPOOL_ENDING,    /* results that compaction waits for: leaves one to it. Nobody submits it: spool.c says what is one (CMP-4) */
-    SPOOL_COMPACTION /* leaves the segment table's */
+    SPOOL_COMPACTION /* and results that it waits for (CMP-4): leaves the segment table's */
 };
 
 struct spool_record {
