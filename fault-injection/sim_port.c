@@ -4,7 +4,8 @@
  *
  *   INDEX_DUE -> lease -> schedule_on_due ... port_mark -> queue -> spool_submit -> the model -> the lease ends
  *
- * Never: gives a refused result up while it may pass; what the pool refuses for good ends the lease, and the message is due again. */
+ * Never: gives a refused result up while it may pass: one that found no slot is kept with its lease and tried again, as relay/port_mark.c
+ * does. What the pool refuses for good ends the lease, and the message is due again. */
 #include "sim_relay.h"
 
 #include "mail.h"
@@ -17,6 +18,7 @@
 
 #define DUE_AT_ONCE 16u
 #define PAUSES 64u
+#define FULL_AGAIN_NS UINT64_C(1000000000) /* PORT_MARK_RETRY_MS */
 #define MARKS_AT_ONCE 8u /* recipients in one port_mark: no message has more */
 
 struct pause { uint64_t destination, until_ms; };
@@ -33,6 +35,7 @@ struct result {
     uint32_t recipients[MARKS_AT_ONCE], count; /* that have their mail now */
     struct spool_record records[2];
     struct spool_group group;
+    uint64_t again_ns; /* not before */
     uint8_t payload[1024];
 };
 
@@ -218,9 +221,23 @@ static void result_over(struct result *r, enum err e)
     result_free(r);
 }
 
+/* Nothing was taken. */
+static void result_keep(struct result *r)
+{
+    world_say(r->port->w, "the scheduler's %s %llu waits for a slot", r->retires ? "retire" : "mark",
+              (unsigned long long)r->held->msg->qid.counter);
+    judge_refusal(r->port->w, ERR_FULL, "a result");
+    r->out = false;
+    r->again_ns = io_now_ns(r->port->w->io) + FULL_AGAIN_NS;
+}
+
 static void result_on_done(struct spool_group *g, enum err e)
 {
     struct result *r = g->owner;
+    if (e == ERR_FULL) {
+        result_keep(r);
+        return;
+    }
     result_answered(r, e);
     result_over(r, e);
 }
@@ -256,7 +273,7 @@ static void results_submit(struct port *p)
 {
     LINK_EACH_SAFE(l, next, &p->results) {
         struct result *r = CONTAINER_OF(l, struct result, link);
-        if (r->out || result_waits(p, r))
+        if (r->out || io_now_ns(p->w->io) < r->again_ns || result_waits(p, r))
             continue;
         if (r->group.count == 0) { /* only the lease ends */
             held_end(p, r->held);
@@ -268,6 +285,10 @@ static void results_submit(struct port *p)
         if (e == ERR_OK)
             continue;
         r->out = false;
+        if (e == ERR_FULL) {
+            result_keep(r);
+            continue;
+        }
         if (!refusal_passes(e))
             result_was_refused(r, e);
         return; /* the rest with the next turn */
