@@ -7,8 +7,8 @@
  *
  * Invariants: FEED-1: segment.fed <= segment.length, and every frame is fed whole or not at all. FEED-2: nothing is due
  * before the first replay ended. FEED-3: a replay is told to the index, which then does not depend on order.
- * FEED-4: an index that knows a segment the table never heard of was kept by another half: what that half said and freed is in its
- * rows, and none of it in this log. It is made anew. */
+ * FEED-4: an index that knows a segment the table never heard of, or was kept by an incarnation that it never heard of, was kept by
+ * another half: what that half said and freed is in its rows, and none of it in this log. It is made anew. */
 #include "images.h"
 #include "upkeep_parts.h"
 
@@ -306,8 +306,8 @@ static void on_open(void *owner, enum err e)
         s->unread = s->unread || hidden;
         p->table_renew = p->table_renew || hidden;
     }
-    if (p->index_rebuild)
-        rebuild = true; /* it holds mail of a segment the table says is freed, or knows one of a half that is not here */
+    if (p->index_rebuild || (e == ERR_OK && !table_incarnation(p, index_kept_by(p->index)))) /* FEED-4 */
+        rebuild = true; /* it holds mail of a segment the table says is freed, or is of a half that is not here */
     for (uint32_t i = 0; i < p->segment_used && rebuild; i++)
         p->segments[i].fed = p->segments[i].length < BLOCK_BYTES ? p->segments[i].length : BLOCK_BYTES;
     p->index_rebuild = rebuild;

@@ -58,20 +58,15 @@ void core_damage(struct core *c, const char *what)
 
 /* --- open --- */
 
-struct meta_disk { struct uuid pool; struct le32 version, reserved; };
+struct meta_disk { struct uuid pool; struct le32 version, reserved; struct le64 kept_by; };
 
-enum err core_meta_put(struct core *c)
+enum err core_meta_step(struct core *c, void *arg)
 {
-    struct meta_disk d = {.pool = c->pool, .version = le32_of(ROWS_VERSION)};
+    (void)arg;
+    struct meta_disk d = {.pool = c->pool, .version = le32_of(ROWS_VERSION), .kept_by = le64_of(c->incarnation)};
     uint8_t buffer[SMALL_VALUE_BYTES];
     struct key k = key_of('u');
     return row_put(c, &k, value_seal(&k, buffer, &d, sizeof d));
-}
-
-static enum err meta_step(struct core *c, void *arg)
-{
-    (void)arg;
-    return core_meta_put(c);
 }
 
 static enum err core_check_meta(struct core *c)
@@ -89,6 +84,7 @@ static enum err core_check_meta(struct core *c)
     memcpy(&d, body.at, sizeof d);
     if (!uuid_equal(d.pool, c->pool) || le32_get(d.version) != ROWS_VERSION)
         return ERR_CORRUPT;
+    c->kept_by = le64_get(d.kept_by);
     e = store_get(c->store, key_bytes(&n), &value);
     if (e == ERR_NOT_FOUND)
         return ERR_CORRUPT; /* every batch writes it */
@@ -139,7 +135,7 @@ enum err core_open(struct core *c)
     c->counts = (struct counts_row){0};
     if (e != ERR_NOT_FOUND)
         return e;
-    e = core_transact(c, meta_step, NULL);
+    e = core_transact(c, core_meta_step, NULL);
     return e == ERR_OK ? ERR_NOT_FOUND : e;
 }
 

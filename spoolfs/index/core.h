@@ -55,6 +55,7 @@ struct out {
     uint32_t conflict_count;
     bool opened, open_told, room, damaged;
     enum err open_error;
+    uint64_t kept_by;
     char damage[80];
 };
 void out_segment(struct out *o, struct segment_event *e);
@@ -105,6 +106,7 @@ struct core {
     struct counts_row counts;                        /* as committed */
     bool replaying, rebuilding, replayed, damaged, framed;       /* framed: the last command ended a frame */
     uint64_t incarnation, batches;                   /* batches: committed */
+    uint64_t kept_by;                                /* the incarnation that the meta row names: the last that replayed into it */
     bool keep_chunks;                                /* no CHUNK is an orphan in this mount */
     bool copies_known;                               /* there are rows of copies, or may be */
     struct map leases, retiring;                     /* retiring: a RETIRE is pending; not due any more */
@@ -201,6 +203,6 @@ enum err results_merge(struct core *c, const struct results *old, const struct i
 enum err core_replay_begin(struct core *c, bool rebuild) MUST_CHECK;
 enum err core_replay_end(struct core *c) MUST_CHECK;
 enum err core_freed(struct core *c, const struct segment_id *ids, uint32_t count) MUST_CHECK;
-enum err core_meta_put(struct core *c) MUST_CHECK;
+enum err core_meta_step(struct core *c, void *arg) MUST_CHECK; /* who keeps it, of which pool and version */
 
 #endif

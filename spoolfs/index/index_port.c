@@ -61,6 +61,14 @@ enum err index_watermark(struct index *x, struct segment_id segment, uint64_t of
     return port_feed(x, &cmd, NULL, false);
 }
 
+uint64_t index_kept_by(struct index *x)
+{
+    pthread_mutex_lock(&x->out.lock);
+    uint64_t incarnation = x->out.kept_by;
+    pthread_mutex_unlock(&x->out.lock);
+    return incarnation;
+}
+
 enum err index_freed(struct index *x, const struct segment_id *segments, uint32_t count)
 {
     struct command cmd = {.kind = COMMAND_FREED, .payload_bytes = count * (uint32_t)sizeof *segments};
@@ -281,6 +289,7 @@ void port_opened(struct index *x, enum err e)
     pthread_mutex_lock(&x->out.lock);
     x->out.opened = true;
     x->out.open_error = e;
+    x->out.kept_by = e == ERR_OK ? x->core.kept_by : 0;
     pthread_mutex_unlock(&x->out.lock);
 }
 

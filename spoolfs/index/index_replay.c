@@ -75,14 +75,18 @@ static enum err rebuild_step(struct core *c, void *arg)
     (void)arg;
     enum err e = store_clear(c->store);
     c->batch.counts = (struct counts_row){0};
-    return e == ERR_OK ? core_meta_put(c) : e;
+    return e == ERR_OK ? core_meta_step(c, NULL) : e;
 }
 
+/* From here on it is this mount's: the engine has said whether it goes on with what was there. */
 enum err core_replay_begin(struct core *c, bool rebuild)
 {
-    enum err e = rebuild ? core_transact(c, rebuild_step, NULL) : ERR_OK;
-    if (e == ERR_OK)
+    bool ours = c->kept_by == c->incarnation;
+    enum err e = rebuild ? core_transact(c, rebuild_step, NULL) : ours ? ERR_OK : core_transact(c, core_meta_step, NULL);
+    if (e == ERR_OK) {
         c->replaying = true;
+        c->kept_by = c->incarnation;
+    }
     c->copies_known = c->copies_known && !(e == ERR_OK && rebuild);
     c->rebuilding = c->rebuilding || (e == ERR_OK && rebuild);
     return e;

@@ -2,7 +2,7 @@
 /* The rows of the index as bytes: keys in the order of what they name, values behind a 64-bit check that covers the key
  * as well (IDX-3). Pure.
  *
- *   u                                    pool and version         n                                counters
+ *   u                 pool, version, who kept it                 n                                counters
  *   m qid digest                         a message                c qid number                     where a CHUNK lies
  *   d destination due qid digest         due row: one for each destination that a pending recipient has
  *   e due destination                    the earliest due row of a destination (held: none)
@@ -23,7 +23,7 @@
 #include <spoolfs/limits.h>
 #include <string.h>
 
-#define ROWS_VERSION 2u /* raised with each change of a row: an older index is made anew from the log */
+#define ROWS_VERSION 3u /* raised with each change of a row: an older index is made anew from the log */
 #define CHECK_BYTES 8u
 
 struct key { uint8_t len; uint8_t b[STORE_KEY_BYTES_MAX]; };

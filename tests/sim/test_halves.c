@@ -451,6 +451,59 @@ static void an_index_that_another_half_kept_is_made_anew(void **state)
     }
 }
 
+static void retire(struct world *w, uint32_t from, uint32_t to)
+{
+    for (uint32_t i = from; i < to && !world_failed(w); i++)
+        senders_visit(w, &w->model.messages[i], VISIT_RETIRE);
+    if (!world_failed(w))
+        world_settle(w);
+}
+
+/* The first half retires the rest of what lies in a segment, frees it, and then its own segments, too: nothing in the index is of that
+ * half any more. The second half still has the segment, and a RETIRE about it in another one that counts as read. */
+static void an_index_says_whose_it_is_when_nothing_of_that_half_is_left(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 340; seed < 344; seed++) {
+        struct world *w = story_open(seed, 2, durable_by(seed));
+        enum err e = index_kept_make(&w->kept.now);
+        assert_int_equal(e, ERR_OK);
+        if (world_create_pool(w) && world_mount(w))
+            story_append(w, 3, 3000);
+        world_unmount(w);
+        if (mounts(w))
+            story_append(w, 12, 40000);
+        retire(w, 0, 1);
+        world_unmount(w);
+        model_divide(&w->model);
+        uint64_t rebuilds = w->counts.events[EVENT_index_rebuild];
+        model_half_begin(&w->model, 1);
+        here(w, 1);
+        if (mounts(w))
+            retire(w, 1, 3);
+        world_unmount(w);
+        for (uint32_t n = 0; n < 2 && mounts(w); n++) {
+            turn_for(w, 30);
+            world_unmount(w);
+        }
+        model_half_end(&w->model);
+        assert_int_equal(w->counts.events[EVENT_index_rebuild], rebuilds);
+        model_half_begin(&w->model, 2);
+        here(w, 2);
+        if (mounts(w))
+            audit_run(w); /* MOD-4: the first one stays retired */
+        uint64_t then = w->counts.events[EVENT_index_rebuild];
+        world_unmount(w);
+        model_half_end(&w->model);
+        model_join(&w->model);
+        here(w, 3);
+        if (mounts(w))
+            audit_run(w);
+        story_close(w, "index of a half that left nothing, seed", seed);
+        assert_int_equal(then, rebuilds + 1);
+    }
+}
+
 static void shows(struct model *m, const struct model_message *msg)
 {
     struct index_entry e = {.qid = msg->qid};
@@ -562,6 +615,7 @@ int main(void)
         cmocka_unit_test(what_was_moved_to_members_that_are_away_stays),
         cmocka_unit_test(a_half_is_known_by_its_table_not_by_what_it_says_of_others),
         cmocka_unit_test(an_index_that_another_half_kept_is_made_anew),
+        cmocka_unit_test(an_index_says_whose_it_is_when_nothing_of_that_half_is_left),
         cmocka_unit_test(only_an_append_without_an_answer_may_be_gone),
         cmocka_unit_test(only_mail_in_a_segment_known_by_its_header_may_come_once_more),
     };

@@ -70,6 +70,8 @@ enum err index_abort(struct index *index, struct queue_id qid) MUST_CHECK;
  * segments, for their append may be under way. Untold, the first replay's end drops all, later ones none. `keep_chunks`: it
  * keeps all of them, because a member is away that may hold their MESSAGEs. */
 enum err index_incarnation(struct index *index, uint64_t incarnation, bool keep_chunks) MUST_CHECK;
+/* The incarnation of the last mount that began a replay into what was opened, from on_open on; 0: it was empty. */
+uint64_t index_kept_by(struct index *index);
 uint32_t index_room(struct index *index);               /* bytes free in the ring */
 /* The file system has no room for what was fed: it waits, and is tried again. Each change makes the event fd readable. */
 bool index_full(const struct index *index);
