@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: what the headers of all images tell, where the segment table the superblocks name cannot be read: an older table,
  * and the segments that none names. Blocking.
- * Invariant: REC-5: what image headers told is in the TABLE that the mount writes; they never raise an incarnation's
- * high-water mark, for what they did not show may lie on a member that is away. */
+ * Invariants: REC-5: what image headers told is in the TABLE that the mount writes; they never raise an incarnation's
+ * high-water mark, for what they did not show may lie on a member that is away. REC-8: a segment of an older table that is not where
+ * that says is where image headers say it is; it is dropped only when none knows of it. */
 #include "recover.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* Where the header says that others lie whose members are not here. */
 static void adopt_absent(struct pool *p, struct segment *s, const struct image_view *v)
@@ -19,8 +21,8 @@ static void adopt_absent(struct pool *p, struct segment *s, const struct image_v
 }
 
 /* A header that is not dead is newer than the table: what the table says of that slot was freed since, or by the other half, before
- * the slot was used again (SEG-2). */
-static bool adopt_slot(struct member *m, uint32_t slot, struct segment *s)
+ * the slot was used again (SEG-2); or, where the table is an older one (`old_table`), it was moved: its headers say where to (REC-8). */
+static bool adopt_slot(struct member *m, uint32_t slot, struct segment *s, bool old_table)
 {
     struct pool *p = m->pool;
     uint32_t owner = slot < m->slot_count ? m->slot_owner[slot] : 0;
@@ -31,20 +33,24 @@ static bool adopt_slot(struct member *m, uint32_t slot, struct segment *s)
                 old->images[i] = old->images[--old->image_count];
         m->slot_owner[slot] = 0;
         m->slots_free++;
-        if (old->image_count == 0)
+        if (old->image_count == 0 && !old_table)
             segment_drop(p, old);
+        else
+            old->adopted = old->adopted || old->image_count == 0;
     }
     return slot_take(m, slot, s);
 }
 
 /* An image found by its header that the table does not name and does not know to be dead is live mail. REC-5: it counts
  * as known from here on, so that the TABLE this mount writes names it. */
-static void recover_adopt(struct pool *p, struct member *m, const struct image_view *v)
+static void recover_adopt(struct member *m, const struct image_view *v, bool old_table)
 {
+    struct pool *p = m->pool;
     if (v->kind != SEGMENT_MAIL || table_says_dead(p, v->segment))
         return;
     struct segment *s = segment_find(p, v->segment);
-    if (!s) {
+    bool known = s != NULL;
+    if (!known) {
         s = segment_add(p, v->segment, SEGMENT_MAIL);
         if (!s)
             return;
@@ -53,11 +59,11 @@ static void recover_adopt(struct pool *p, struct member *m, const struct image_v
     } else if (!s->adopted || segment_on_member(s, m->number) || s->image_count == COPIES_MAX) {
         return;
     }
-    if (adopt_slot(m, v->slot, s))
+    if (adopt_slot(m, v->slot, s, old_table))
         s->images[s->image_count++] = (struct image){.member = m->number, .slot = v->slot};
     if (s->image_count > 0)
         adopt_absent(p, s, v);
-    else
+    else if (!known)
         segment_drop(p, s);
 }
 
@@ -81,8 +87,14 @@ static void recover_note_table(struct table_found *tables, uint32_t *count, uint
 
 #define HEADERS_AT_ONCE 32u
 
+static bool block_is_blank(const uint8_t *block) /* as formatted, or discarded */
+{
+    return memcmp(block, block + 1, BLOCK_BYTES - 1) == 0;
+}
+
+/* NULL is found where a header cannot be read, or is bad or astray: nobody knows whose image that is. */
 static enum err recover_scan_member(struct pool *p, struct member *m,
-                                    void (*found)(struct pool *, struct member *, const struct image_view *, void *),
+                                    void (*found)(struct member *, const struct image_view *, void *),
                                     void *owner)
 {
     uint8_t *blocks = sync_buffer((size_t)HEADERS_AT_ONCE * BLOCK_BYTES);
@@ -97,11 +109,14 @@ static enum err recover_scan_member(struct pool *p, struct member *m,
         sync_read_all(p->io, reads, n);
         for (uint32_t i = 0; i < n && e == ERR_OK; i++) {
             struct image_view v;
+            bool read = reads[i].result == ERR_OK;
+            bool whole = read && image_head_decode(reads[i].buffer, &v) == ERR_OK, ours = whole && uuid_equal(v.pool, p->uuid);
             if (reads[i].result == ERR_NO_MEMORY)
                 e = ERR_NO_MEMORY; /* REC-4 */
-            else if (reads[i].result == ERR_OK && image_head_decode(reads[i].buffer, &v) == ERR_OK &&
-                     uuid_equal(v.pool, p->uuid) && uuid_equal(v.member, m->uuid) && v.slot == slot + i)
-                found(p, m, &v, owner);
+            else if (ours && uuid_equal(v.member, m->uuid) && v.slot == slot + i)
+                found(m, &v, owner);
+            else if (whole ? ours : !(read && block_is_blank(reads[i].buffer)))
+                found(m, NULL, owner);
         }
     }
     free(blocks);
@@ -109,7 +124,7 @@ static enum err recover_scan_member(struct pool *p, struct member *m,
 }
 
 static enum err recover_scan_all(struct pool *p,
-                                 void (*found)(struct pool *, struct member *, const struct image_view *, void *),
+                                 void (*found)(struct member *, const struct image_view *, void *),
                                  void *owner)
 {
     enum err e = ERR_OK;
@@ -119,46 +134,69 @@ static enum err recover_scan_all(struct pool *p,
     return e;
 }
 
-static void scan_adopts(struct pool *p, struct member *m, const struct image_view *v, void *owner)
+/* Behind an older table: `owner` says whether headers could not be read. */
+static void scan_adopts_behind(struct member *m, const struct image_view *v, void *owner)
+{
+    bool *in_doubt = owner;
+    *in_doubt = *in_doubt || !v;
+    if (v)
+        recover_adopt(m, v, true);
+}
+
+static void scan_adopts(struct member *m, const struct image_view *v, void *owner)
 {
     (void)owner;
-    recover_adopt(p, m, v);
+    if (v)
+        recover_adopt(m, v, false);
 }
 
 #define TABLES_FOUND_MAX 64u
 struct tables_found { struct table_found t[TABLES_FOUND_MAX]; uint32_t count; };
 
-static void scan_notes_tables(struct pool *p, struct member *m, const struct image_view *v, void *owner)
+static void scan_notes_tables(struct member *m, const struct image_view *v, void *owner)
 {
-    (void)p;
     struct tables_found *f = owner;
-    if (v->kind == SEGMENT_TABLE)
+    if (v && v->kind == SEGMENT_TABLE)
         recover_note_table(f->t, &f->count, TABLES_FOUND_MAX, m->number, v);
 }
 
-/* What an older table names may have been freed since, and its slots discarded, or used and freed again: no header says so. */
-static enum err recover_drop_gone(struct pool *p)
+/* What an older table names may have been freed since, or moved, and its slots discarded, or used again. REC-8: of what has no place
+ * left here the headers tell the places. */
+static enum err recover_strip_gone(struct pool *p)
 {
     enum err e = ERR_OK;
     for (uint32_t n = 0; n < p->segment_used && e == ERR_OK; n++) {
         struct segment *s = &p->segments[n];
-        if (s->state == SEGMENT_UNUSED || s->kind != SEGMENT_MAIL || s->adopted)
+        uint32_t here = 0;
+        if (s->state == SEGMENT_UNUSED || s->kind != SEGMENT_MAIL)
             continue;
         for (uint32_t i = s->image_count; i-- > 0 && e == ERR_OK;) {
-            bool gone = false;
-            if (p->members[s->images[i].member].present)
+            bool gone = false, present = p->members[s->images[i].member].present;
+            if (present)
                 e = reader_slot_gone(p, s->id, &s->images[i], &gone);
             if (gone)
                 segment_lose_image(p, s, i);
+            here += present && !gone;
         }
-        if (e != ERR_OK || s->image_count > 0)
+        s->adopted = here == 0;
+    }
+    return e;
+}
+
+/* What no header knows was freed, when all headers could be read. Else it may lie where they could not, and is told. */
+static void recover_drop_placeless(struct pool *p, bool in_doubt)
+{
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        in_doubt = in_doubt || (p->members[i].used && !p->members[i].present && !p->members[i].removed);
+    for (uint32_t n = 0; n < p->segment_used; n++) {
+        struct segment *s = &p->segments[n];
+        if (s->state == SEGMENT_UNUSED || s->kind != SEGMENT_MAIL || s->image_count > 0)
             continue;
-        if (!s->chunks_only && !s->provisional)
-            pool_event(p, EVENT_record_lost, NULL, "segment %llu: nothing is left of it where an older segment table names it",
+        if (in_doubt && !s->chunks_only && !s->provisional)
+            pool_event(p, EVENT_segment_unplaced, NULL, "segment %llu, which an older segment table names",
                        (unsigned long long)s->id.counter);
         segment_drop(p, s);
     }
-    return e;
 }
 
 /* The table the superblocks name is lost: the newest readable one that any header names, then everything it does not
@@ -171,6 +209,7 @@ enum err recover_table_by_scan(struct pool *p)
     enum err e = recover_scan_all(p, scan_notes_tables, f);
     uint64_t best = 0;
     uint32_t best_at = UINT32_MAX;
+    bool in_doubt = false;
     for (uint32_t i = 0; i < f->count && e == ERR_OK; i++) {
         p->next_table = 0;
         enum err one = table_load(p, p, f->t[i].id, f->t[i].images, f->t[i].count);
@@ -184,9 +223,11 @@ enum err recover_table_by_scan(struct pool *p)
     if (e == ERR_OK && best_at != UINT32_MAX)
         e = table_load(p, p, f->t[best_at].id, f->t[best_at].images, f->t[best_at].count);
     if (e == ERR_OK)
-        e = recover_scan_all(p, scan_adopts, NULL);
+        e = recover_strip_gone(p);
     if (e == ERR_OK)
-        e = recover_drop_gone(p);
+        e = recover_scan_all(p, scan_adopts_behind, &in_doubt);
+    if (e == ERR_OK)
+        recover_drop_placeless(p, in_doubt);
     p->index_discard = true;
     p->table_scanned = true;
     if (e == ERR_OK && best_at != UINT32_MAX)
