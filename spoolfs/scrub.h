@@ -159,7 +159,7 @@ struct scrub {
     bool holes_unsaved, holes_told;
     bool paused, forced, in_pass, evidence, evidence_left, table_done, table_open, supers_done, supers_new, unsaved;
     uint32_t table_missed;         /* members whose table image was not read */
-    uint64_t table_again_ns, super_again_ns, choose_ns, evidence_choose_ns, holes_save_ns;
+    uint64_t table_again_ns, super_again_ns, choose_ns, evidence_choose_ns, holes_save_ns, holes_look_ns;
     uint64_t pass, pass_bytes, pass_done, pass_started_ns, pass_started_ms, next_ns, saved_ns;
     uint64_t newest_segment;       /* of this incarnation when the pass began: younger ones are the next pass's */
     uint32_t scan_at, evidence_at; /* in pool.segments: where the next part of a look over all of them begins */

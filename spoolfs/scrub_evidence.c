@@ -106,12 +106,16 @@ bool pool_holed(const struct pool *p)
 void evidence_save(struct scrub *c)
 {
     uint64_t now = io_now_ns(c->pool->io);
-    if (!c->holes_unsaved || now < c->holes_save_ns)
+    if (!c->holes_unsaved || now < c->holes_look_ns)
         return;
+    c->holes_look_ns = now + NS_PER_S;
+    bool left = pool_holed(c->pool);
+    if (left && now < c->holes_save_ns)
+        return; /* the end of the last one is told at once: a mount need not look again */
     c->holes_unsaved = false;
     c->holes_save_ns = now + HOLES_SAVE_NS;
     c->pool->table_renew = true;
-    c->holes_told = pool_holed(c->pool);
+    c->holes_told = left;
 }
 
 void evidence_over(struct look *l)
