@@ -39,6 +39,12 @@ static bool segment_may_return(const struct pool *p, const struct segment *s)
     return s->in_doubt || (s->unread && absent);
 }
 
+/* What it says of others keeps nothing from coming back: it was moved, there is nothing of the kind in it, or no disk has it any more. */
+static bool segment_keeps_nothing(const struct pool *p, const struct segment *s)
+{
+    return s->compacted || s->chunks_only || segment_given_up(p, s);
+}
+
 static bool segment_empty(const struct pool *p, const struct segment *s)
 {
     if (s->kind != SEGMENT_MAIL || s->state != SEGMENT_SEALED || s->refs ||
@@ -51,13 +57,13 @@ static bool segment_empty(const struct pool *p, const struct segment *s)
      * before the barrier. */
     return (s->counted || s->chunks_only || segment_given_up(p, s)) && s->fed >= s->length && s->live_messages == 0 &&
            (s->live_chunks == 0 || PLANTED(free_live_chunks) || (PLANTED(compact_drops_chunks) && s->compacted)) &&
-           (s->compacted || s->chunks_only || !s->deps_overflowed);
+           (segment_keeps_nothing(p, s) || !s->deps_overflowed);
 }
 
-/* A segment that `s` depends on and that stands `as` in the set; NULL: none. What was compacted depends on nobody. */
+/* A segment that `s` depends on and that stands `as` in the set; NULL: none. What was compacted, or given up, depends on nobody. */
 static const struct segment *retire_dep(struct pool *p, const struct segment *s, const uint8_t *in, enum retire_mark as)
 {
-    if (s->compacted || s->chunks_only || PLANTED(drop_retire_early))
+    if (segment_keeps_nothing(p, s) || PLANTED(drop_retire_early))
         return NULL;
     for (uint32_t d = 0; d < s->dep_count; d++) {
         const struct segment *dep = segment_find(p, s->deps[d]);
