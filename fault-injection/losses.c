@@ -321,11 +321,46 @@ static void losses_check(struct losses *l, bool before)
 
 static bool losses_mount(struct world *w)
 {
+    chunk_count = 0;
     w->config.read_only = true;
     bool ok = world_mount(w);
     if (!ok)
         world_fail(w, "the read-only mount of a pool with spoilt blocks did not end");
     return ok && !world_failed(w);
+}
+
+bool losses_look(struct world *w)
+{
+    w->paused = true;
+    return losses_mount(w) && audit_run(w) && chunk_count < CHUNKS_MAX; /* else of some it is not known what they would lose */
+}
+
+void losses_leave(struct world *w)
+{
+    if (w->pool)
+        pool_unmount(&w->pool);
+    senders_forget(w);
+    model_on_crash(&w->model);
+    w->config.read_only = false;
+}
+
+static uint32_t targets_of(struct world *w, const struct place *place)
+{
+    uint64_t offset;
+    uint32_t mask = 0;
+    for (uint16_t t = 0; t < w->config.member_count; t++)
+        mask |= pool_locate(w->pool, t, place, &offset) == ERR_OK ? 1u << t : 0;
+    return mask;
+}
+
+void losses_holders(struct world *w, void *owner,
+                    void (*told)(void *owner, struct model_message *msg, bool message, uint32_t targets))
+{
+    for (uint32_t i = 0; i < w->model.count; i++)
+        if (w->model.messages[i].seen == w->model.audits)
+            told(owner, &w->model.messages[i], true, targets_of(w, &w->model.messages[i].place));
+    for (uint32_t i = 0; i < chunk_count; i++)
+        told(owner, chunks[i].msg, false, targets_of(w, &chunks[i].place));
 }
 
 /* What an earlier loss took is not asked for again. */
@@ -354,12 +389,8 @@ void losses_run(struct world *w)
 {
     static struct losses l;
     l = (struct losses){.w = w, .prng = {w->plan.seed ^ UINT64_C(0x6c6f73736573)}};
-    chunk_count = 0;
-    w->paused = true;
-    if (!losses_mount(w) || !audit_run(w))
+    if (!losses_look(w))
         return;
-    if (chunk_count == CHUNKS_MAX)
-        return; /* of some it is not known what they would lose */
     losses_forget(w);
     losses_check(&l, true);
     spoil_some(&l);
@@ -368,7 +399,5 @@ void losses_run(struct world *w)
         losses_check(&l, false);
     if (!world_failed(w))
         losses_anew(&l);
-    if (w->pool)
-        pool_unmount(&w->pool);
-    w->config.read_only = false;
+    losses_leave(w);
 }

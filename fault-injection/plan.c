@@ -148,6 +148,15 @@ void plan_halves(struct plan *plan, bool always)
     plan->departure_percent = between(&prng, 0, 100);
 }
 
+/* What comes at the end of a run that is whole: streams of their own. */
+static void plan_end(struct plan *plan)
+{
+    struct prng prng = {plan->seed ^ UINT64_C(0x74686520656e6421)};
+    bool judged = plan->level == PLAN_REALISTIC || plan->level == PLAN_CRUEL;
+    plan->names_domain = judged && prng_below(&prng, 4) == 0;
+    plan->gives_up = judged && prng_below(&prng, 3) == 0;
+}
+
 void plan_make(struct plan *plan, uint64_t seed, enum plan_level level, uint32_t ops)
 {
     struct prng prng = {seed ^ UINT64_C(0x5370304f4c53494d)};
@@ -160,6 +169,7 @@ void plan_make(struct plan *plan, uint64_t seed, enum plan_level level, uint32_t
         plan_faults(plan, &prng);
     plan_index(plan);
     plan_halves(plan, false);
+    plan_end(plan);
 }
 
 void plan_make_plain(struct plan *plan, uint64_t seed, uint32_t members, uint32_t copies)

@@ -41,6 +41,8 @@ struct plan {
     uint32_t halves_percent;        /* of times when all is well, and the first: the pool is cut in two halves */
     uint32_t half_actions;          /* about, of each */
     uint32_t departure_percent;     /* of those cuts that happen to a running pool: one half leaves it */
+    bool names_domain;              /* at the end some members turn out to share a failure domain */
+    bool gives_up;                  /* and some die together, more than redundancy pays for, and are given up */
     bool scheduled;                 /* the relay's own scheduler takes what is due */
     bool index_kept;                /* from mount to mount; else it is empty at each */
     uint32_t unmount_percent;       /* of stops that are clean */

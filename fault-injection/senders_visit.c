@@ -31,6 +31,10 @@ static void visit_lost(struct action *a, enum err e, const char *what)
         a->msg->lost_said = true;
         w->counts.lost_said++;
     }
+    if (!world_crashed(w) && spoilt && e == ERR_LOST && w->giving_up && a->visit == VISIT_BOUNCE) {
+        result_submit(a); /* its sender is told, and it is over */
+        return;
+    }
     visit_over(a, e);
 }
 

@@ -34,7 +34,9 @@ struct options {
 };
 
 /* What a seed's world had not got before: to replay a seed of then. */
-enum without { WITHOUT_INDEX = 1, WITHOUT_SCHEDULER = 2, WITHOUT_HALVES = 4, WITHOUT_DEPARTURES = 8 };
+enum without {
+    WITHOUT_INDEX = 1, WITHOUT_SCHEDULER = 2, WITHOUT_HALVES = 4, WITHOUT_DEPARTURES = 8, WITHOUT_DOMAINS = 16, WITHOUT_DEATHS = 32
+};
 
 struct totals { /* every field is a uint64_t */
     uint64_t seeds, ops, power_cuts, kills, virtual_ns, faults[SIM_FAULT_COUNT], reads, writes;
@@ -91,6 +93,8 @@ static uint64_t run_once(const struct options *o, uint64_t seed, bool first, str
         plan_halves(&plan, true);
     plan.halves_percent = o->without & WITHOUT_HALVES ? 0 : plan.halves_percent;
     plan.departure_percent = o->without & WITHOUT_DEPARTURES ? 0 : plan.departure_percent;
+    plan.names_domain = plan.names_domain && !(o->without & WITHOUT_DOMAINS);
+    plan.gives_up = plan.gives_up && !(o->without & WITHOUT_DEATHS);
     world_make(w, &plan);
     w->scheduler = plan.scheduled && !(o->without & WITHOUT_SCHEDULER) ? &sim_relay_ops : NULL;
     w->verbose = o->verbose && first;
@@ -116,7 +120,8 @@ static void run_seed(void *owner, uint64_t seed, void *answer)
     a->traces[1] = o->once ? a->traces[0] : run_once(o, seed, false, a);
 }
 
-static const char *const without_words[] = {"index", "scheduler", "halves", "departures"}; /* in the order of enum without */
+static const char *const without_words[] = /* in the order of enum without */
+    {"index", "scheduler", "halves", "departures", "domains", "deaths"};
 #define WITHOUT_WORDS (sizeof without_words / sizeof without_words[0])
 
 static void print_without(uint32_t mask)
@@ -266,7 +271,7 @@ static int usage(void)
     fprintf(stderr,
             "usage: spoolsim [--seed N] [--seeds COUNT] [--faults none|realistic|cruel|beyond|mixed] [--ops N] [--jobs N]\n"
             "                [--seconds S] [--once] [--require] [--verbose] [--list-from OP] [--planted NAME|list]\n"
-            "                [--without index,scheduler,halves,departures] [--halves] [--traces]\n"
+            "                [--without index,scheduler,halves,departures,domains,deaths] [--halves] [--traces]\n"
             "--faults mixed: odd seeds are realistic, even ones cruel\n"
             "--ops: so many actions; without it a seed of realistic or cruel goes on until it has met the measure\n"
             "--jobs: in so many processes; --seconds: begin no seed after S seconds; --once: do not run each seed twice\n"
@@ -274,7 +279,7 @@ static int usage(void)
             "--list-from: with --verbose, list the operations from this one on\n"
             "--without: a world that has not got this: an index that is kept from mount to mount, the relay's scheduler,\n"
             "           pools cut in halves that are mounted without each other, and then put together, members that leave\n"
-            "           a running pool\n"
+            "           a running pool; at the end, a failure domain that is named later, members that die and are given up\n"
             "--halves: every pool is cut, not one in three\n"
             "--traces: prints the digest of every seed's trace, to compare two builds\n"
             "--planted: with this known bug (build option IRONSPOOL_PLANTED)\n");

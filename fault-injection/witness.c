@@ -62,17 +62,19 @@ static bool holds_member(struct world *w, const struct pool_status *s, uint16_t 
 static uint32_t members_that_must(struct world *w)
 {
     static struct pool_status s; /* large; one thread */
-    uint32_t count = 0;
+    uint32_t those = 0;
     pool_status(w->pool, &s);
     for (uint16_t t = 0; t < w->config.member_count; t++) {
         const struct pool_member_status *at = NULL; /* who is there; an absent one may be said to be, too */
         for (uint32_t i = 0; i < s.member_count; i++)
             if (strcmp(s.members[i].path, w->config.members[t].path) == 0 && (!at || at->state == MEMBER_ABSENT))
                 at = &s.members[i];
-        count += at && t != w->atlas.victim && sim_io_present(w->sim, t) && at->state != MEMBER_SPARE &&
-                 at->state != MEMBER_REMOVED && at->state != MEMBER_EVACUATING && !at->health.of_before &&
-                 holds_member(w, &s, t);
+        bool must = at && t != w->atlas.victim && sim_io_present(w->sim, t) && at->state != MEMBER_SPARE &&
+                    at->state != MEMBER_REMOVED && at->state != MEMBER_EVACUATING && !at->health.of_before &&
+                    holds_member(w, &s, t);
+        those |= must && shelf_first(w, those, t) ? 1u << t : 0;
     }
+    uint32_t count = (uint32_t)__builtin_popcount(those);
     bool called_up = w->called_up_ns && io_now_ns(w->io) - w->called_up_ns < CALLED_UP_NS;
     return count - (called_up && count > 0);
 }

@@ -63,6 +63,12 @@ void world_say(const struct world *w, const char *format, ...)
     va_end(args);
 }
 
+static void world_by_headers(struct world *w)
+{
+    w->table_lost = true;
+    model_by_headers(&w->model);
+}
+
 static void on_event(void *owner, const struct event *e)
 {
     struct world *w = owner;
@@ -77,7 +83,7 @@ static void on_event(void *owner, const struct event *e)
     if (e->kind == EVENT_index_rebuild && strncmp(e->evidence, "the index is damaged", 20) == 0)
         kept_damaged(w);
     if (e->kind == EVENT_record_lost && strncmp(e->evidence, "the segment table is not readable", 33) == 0)
-        model_by_headers(&w->model);
+        world_by_headers(w);
     if (e->kind == EVENT_scrub_blind)
         world_fail(w, "P5: the scrub is blind: %s", e->evidence);
 }
@@ -396,8 +402,13 @@ static void world_end_whole(struct world *w)
     world_after_crash(w);
     for (uint32_t t = 0; t < w->plan.members && !world_failed(w); t++)
         audit_copy(w, 1u << t);
+    if (world_failed(w) || !world_restart(w))
+        return;
+    world_unmount(w);
     if (!world_failed(w))
-        world_restart(w);
+        shelf_run(w);
+    if (!world_failed(w))
+        given_up_run(w);
 }
 
 static void world_end(struct world *w)
@@ -412,9 +423,8 @@ static void world_end(struct world *w)
     if (!world_restart(w))
         return;
     world_end_whole(w);
-    if (world_failed(w))
-        return;
-    world_unmount(w);
+    if (w->pool && !world_failed(w))
+        world_unmount(w);
     if (!world_failed(w))
         losses_run(w);
 }

@@ -97,7 +97,9 @@ struct world {
     uint64_t resume_ns;       /* no new action before this */
     uint64_t full_ns;         /* when something was refused for want of room; 0: never */
     bool paused, mounting, faults_off;
-    bool losing;              /* losses.c: what is doomed is to be reported lost, and nothing else */
+    bool losing;              /* losses.c, given_up.c: what is doomed is to be reported lost, and nothing else */
+    bool giving_up;           /* given_up.c: and bounced */
+    bool table_lost;          /* a mount found no segment table */
     bool given_up;            /* PLAN_BEYOND: more is broken than the pool can bear; the run ends, nothing wrong was shown */
     bool era_due;             /* all is well: the next stop may change the victim */
     uint64_t scripted_cut;    /* op index at which the power goes; UINT64_MAX: none */
@@ -199,6 +201,17 @@ void witness_acknowledged(struct world *w, const struct model_message *msg, stru
 void losses_chunk(struct model_message *msg, struct place place, uint32_t bytes); /* where it lies */
 void losses_told(struct world *w, const char *evidence); /* of an event `record_lost` */
 void losses_run(struct world *w);         /* after the last stop; what it spoils stays so */
+bool losses_look(struct world *w);        /* mounted read-only and audited; false: nothing can be said */
+void losses_holders(struct world *w, void *owner, /* then: which targets have an image of each record, the MESSAGE and its CHUNKs */
+                    void (*told)(void *owner, struct model_message *msg, bool message, uint32_t targets));
+void losses_leave(struct world *w);       /* and unmounted */
+
+/* --- shelf.c: a failure domain that is named later --- */
+void shelf_run(struct world *w);          /* nothing is mounted, before and after */
+bool shelf_first(const struct world *w, uint32_t among, uint16_t target); /* of `among` none before it is in its failure domain */
+
+/* --- given_up.c: members that die together and are given up by name --- */
+void given_up_run(struct world *w);       /* the same */
 
 /* --- measure.c: how much a run has met --- */
 #define MEASURE_APPENDS 1000u
