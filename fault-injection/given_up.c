@@ -85,10 +85,21 @@ static void given_choose(struct giving *g)
         g->dying &= ~(1u << prng_below(&g->dice, MEMBERS_MAX));
 }
 
+/* Where the CHUNKs lie of what may be retired or not no audit has asked. */
+static bool given_knows_all(const struct world *w)
+{
+    bool all = true;
+    for (uint32_t i = 0; i < w->model.count; i++) {
+        const struct model_message *msg = &w->model.messages[i];
+        all = all && (msg->seen != w->model.audits || msg->chunk_count == 0 || model_must_be_there(msg));
+    }
+    return all;
+}
+
 static bool given_look(struct giving *g)
 {
     struct world *w = g->w;
-    bool known = losses_look(w);
+    bool known = losses_look(w) && given_knows_all(w);
     if (known)
         losses_holders(w, g, given_on_record);
     known = known && g->count < RECORDS_MAX;
