@@ -20,7 +20,7 @@ static void close_on_sealed(struct table_group *t, enum err e)
         }
     }
     for (uint32_t i = 0; i < p->appender_count; i++)
-        if (p->appenders[i].waits_for_seal && s->opener == &p->appenders[i])
+        if (p->appenders[i].waits_for_seal && segment_id_equal(p->appenders[i].sealing, s->id))
             p->appenders[i].waits_for_seal = false;
 }
 

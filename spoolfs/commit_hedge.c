@@ -82,6 +82,7 @@ void commit_replace(struct append_frame *f, uint32_t avoid_mask)
                to->frame.record_count, a->avoid_mask);
     if (a->segment == f->segment) {
         a->waits_for_seal = a->kind == SEGMENT_MAIL;
+        a->sealing = f->segment->id;
         commit_close_segment(a);
     }
     if (PLANTED(hedge_races_seal) && f->orphaned) {

@@ -257,6 +257,7 @@ struct appender {
     struct segment *next;         /* opened ahead, or opening */
     struct append_frame *building, *flight;
     bool waits_for_seal;          /* COM-3 */
+    struct segment_id sealing;    /* of this one */
     uint32_t avoid_mask;          /* members the next segment must not use (hedge) */
     enum spool_class want_class;
     uint64_t retry_ns;            /* no segment to be had before this */
