@@ -214,7 +214,7 @@ static void frame_submit(struct append_frame *f)
                                       .length = f->blocks * BLOCK_BYTES, .buffer = f->buffer,
                                       .offset = segment_image_offset(p, &s->images[i]) + f->offset};
     }
-    io_timer_set(p->io, &f->deadline, f->submitted_ns + frame_deadline_ns(f));
+    io_timer_set(p->io, &f->deadline, f->submitted_ns + frame_look_ns(f));
     for (uint32_t i = 0; i < s->image_count; i++)
         member_submit(&p->members[s->images[i].member], &f->ops[i]);
     if (PLANTED(feed_before_commit) && s->kind == SEGMENT_MAIL)
@@ -284,6 +284,24 @@ static bool bulk_may_grow(const struct appender *a)
     return false;
 }
 
+bool appender_waits(const struct appender *a)
+{
+    const struct append_frame *f = a->flight;
+    if (a->reopen || (!a->segment && a->next && a->next->state == SEGMENT_OPENING))
+        return true;
+    return f && (!f->in_flight || io_now_ns(a->pool->io) - f->submitted_ns >= frame_look_ns(f) / 4);
+}
+
+/* What waits for an avoided member goes elsewhere, what is opened there is left, and a segment that was is followed by another. */
+static void appender_leave_avoided(struct appender *a)
+{
+    if (a->flight && a->flight->in_flight)
+        frame_leave_avoided(a->flight);
+    if (a->next && segment_better_elsewhere(a->pool, a->next, appender_class(a)))
+        segment_open_leave(a->pool, a->next);
+    appender_reopen(a);
+}
+
 void commit_step(struct pool *p)
 {
     enum err why;
@@ -293,16 +311,20 @@ void commit_step(struct pool *p)
             segment_open_step(p, a->next);
         if (a->kind == SEGMENT_MAIL)
             appender_give_up(a);
+        appender_leave_avoided(a);
         if (a->waits_for_seal || (a->flight && a->flight->in_flight))
             continue;
         if (a->kind == SEGMENT_TABLE && p->table_rewriting)
             continue;
         if (a->kind == SEGMENT_MAIL && a->segment && (a->segment->close_soon || segment_could_have_more(p, a->segment) ||
-                                                         segment_better_elsewhere(p, a->segment, SPOOL_RESULT)))
+                                                         segment_better_elsewhere(p, a->segment, appender_class(a)))) {
+            a->reopen = !a->segment->close_soon && appender_reopens(a);
             commit_close_segment(a);
-        else if (a->next && a->next->state == SEGMENT_OPEN &&
-                 (a->next->close_soon || segment_better_elsewhere(p, a->next, SPOOL_NEW_MAIL)))
+            appender_reopen(a);
+        } else if (a->next && a->next->state == SEGMENT_OPEN &&
+                   (a->next->close_soon || segment_better_elsewhere(p, a->next, appender_class(a)))) {
             appender_close_next(a);
+        }
         if (a->kind == SEGMENT_TABLE && a->segment &&
             (segment_could_have_more(p, a->segment) || segment_better_elsewhere(p, a->segment, SPOOL_RESULT)))
             p->table_renew = true; /* each segment is opened and sealed through it: mail would wait for the slow member there */

@@ -16,7 +16,8 @@ void frame_fail(struct append_frame *f, enum err e);
 /* Places a frame in flight again, in a segment that avoids these members; the one it was in is closed (COM-3). With writes
  * out it is copied, and stays behind as an orphan until they come back (COM-4); without a free frame nothing happens. */
 void commit_replace(struct append_frame *f, uint32_t avoid_mask);
-uint64_t frame_deadline_ns(const struct append_frame *f); /* how long its writes may take before they are late */
+uint64_t frame_look_ns(const struct append_frame *f);     /* when to look for the first time whether a member is slow */
+void frame_leave_avoided(struct append_frame *f);         /* in flight: it goes elsewhere if it waits for an avoided member */
 void commit_on_deadline(struct io_timer *t);              /* its owner is the frame */
 void appender_give_up(struct appender *a);                /* answers what waited too long for a segment or a SEAL */
 
@@ -27,6 +28,10 @@ enum err appender_open_next(struct appender *a, enum spool_class class) MUST_CHE
 /* There is no segment to write to: asks for one. Where that is refused, `f` is answered at once and given back. */
 void appender_want_segment(struct appender *a, struct append_frame *f);
 bool segment_could_have_more(struct pool *p, const struct segment *s); /* images: a member is back */
+/* Its segment was given up because of a member: the next one is opened at once, whether mail waits for it or not. */
+void appender_reopen(struct appender *a);
+bool appender_reopens(const struct appender *a);
+enum spool_class appender_class(const struct appender *a); /* of the segments it opens */
 bool segment_better_elsewhere(struct pool *p, const struct segment *s, enum spool_class class); /* WAT-2 */
 
 #endif

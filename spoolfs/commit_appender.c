@@ -93,6 +93,27 @@ enum err appender_open_next(struct appender *a, enum spool_class class)
     return ERR_OK;
 }
 
+enum spool_class appender_class(const struct appender *a)
+{
+    return a->kind == SEGMENT_TABLE ? SPOOL_TABLE : a->moves ? SPOOL_COMPACTION : SPOOL_NEW_MAIL;
+}
+
+/* What compactions move and CHUNKs may wait a moment: a slot that they may not need is not taken ahead. */
+bool appender_reopens(const struct appender *a)
+{
+    return a->kind == SEGMENT_MAIL && !a->bulk && !a->moves;
+}
+
+void appender_reopen(struct appender *a)
+{
+    if (a->segment || (a->next && a->next->state == SEGMENT_OPEN))
+        a->reopen = false;
+    if (!a->reopen || a->next || a->pool->stopping)
+        return;
+    enum err e = appender_open_next(a, appender_class(a));
+    (void)e; /* tried again, and asked for once more when something waits for it */
+}
+
 /* No segment to write to: ask for one, or answer now instead of waiting for a person. */
 void appender_want_segment(struct appender *a, struct append_frame *f)
 {

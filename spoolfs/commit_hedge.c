@@ -9,6 +9,8 @@
 #include <string.h>
 
 #define COMMIT_DEADLINE_MAX_NS (1500 * NS_PER_MS) /* below degrade_after, so that a hedge is tried first */
+#define LOOK_AGAIN_NS (10 * NS_PER_MS)
+#define LATE_AGAIN_NS (100 * NS_PER_MS)
 
 static uint32_t frame_late_mask(const struct append_frame *f)
 {
@@ -19,7 +21,8 @@ static uint32_t frame_late_mask(const struct append_frame *f)
     return mask;
 }
 
-uint64_t frame_deadline_ns(const struct append_frame *f)
+/* How long its writes may take before they are late, whatever others do. */
+static uint64_t frame_deadline_ns(const struct append_frame *f)
 {
     uint64_t worst = 0;
     for (uint32_t i = 0; i < f->segment->image_count; i++) {
@@ -28,6 +31,16 @@ uint64_t frame_deadline_ns(const struct append_frame *f)
     }
     uint64_t deadline = worst * 8 > COMMIT_DEADLINE_NS ? worst * 8 : COMMIT_DEADLINE_NS;
     return deadline < COMMIT_DEADLINE_MAX_NS ? deadline : COMMIT_DEADLINE_MAX_NS;
+}
+
+uint64_t frame_look_ns(const struct append_frame *f)
+{
+    uint64_t worst = 0, deadline = frame_deadline_ns(f);
+    for (uint32_t i = 0; i < f->segment->image_count; i++) {
+        uint64_t stall = watch_stall_ns(&f->pool->members[f->segment->images[i].member]);
+        worst = stall > worst ? stall : worst;
+    }
+    return worst < deadline ? worst : deadline;
 }
 
 /* As many images elsewhere as here? A hedge never lowers their number. */
@@ -83,12 +96,27 @@ void commit_replace(struct append_frame *f, uint32_t avoid_mask)
     if (a->segment == f->segment) {
         a->waits_for_seal = a->kind == SEGMENT_MAIL;
         a->sealing = f->segment->id;
+        a->reopen = appender_reopens(a);
         commit_close_segment(a);
     }
     if (PLANTED(hedge_races_seal) && f->orphaned) {
         a->flight = NULL;
         frame_fail(to, ERR_OK);
     }
+}
+
+/* Nothing waits for a member that is avoided, where there is another place. Once for each frame and member: where it lands on it
+ * again there was nothing else. The segment table stays while no other may be begun (TAB-6): that could take longer. */
+void frame_leave_avoided(struct append_frame *f)
+{
+    uint32_t pending = frame_late_mask(f), avoid = 0;
+    if (f->appender->kind == SEGMENT_TABLE && f->pool->table_settling)
+        return;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        avoid |= (pending & (1u << i)) && member_avoided(&f->pool->members[i]) ? 1u << i : 0;
+    avoid &= ~f->appender->avoid_mask;
+    if (avoid && segment_better_elsewhere(f->pool, f->segment, appender_class(f->appender)))
+        commit_replace(f, avoid);
 }
 
 void commit_on_deadline(struct io_timer *t)
@@ -98,13 +126,20 @@ void commit_on_deadline(struct io_timer *t)
     if (!f->in_flight || f->orphaned || f->pending == 0)
         return;
     uint32_t avoid = frame_late_mask(f);
-    bool hopeless = f->appender->kind == SEGMENT_MAIL && io_now_ns(p->io) - f->born_ns >= COMMIT_GIVE_UP_NS;
-    if (hopeless || hedge_possible(f, avoid)) { /* otherwise members_watch decides: the member leaves, or all are late */
-        commit_replace(f, avoid);
+    uint64_t now = io_now_ns(p->io), age = now - f->submitted_ns;
+    bool hopeless = f->appender->kind == SEGMENT_MAIL && now - f->born_ns >= COMMIT_GIVE_UP_NS, stalled = false;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        stalled = ((avoid & (1u << i)) && watch_stalled(&p->members[i], f->submitted_ns)) || stalled;
+    if (stalled)
+        frame_leave_avoided(f); /* commit_step has the other frames there follow */
+    if (f->orphaned)
+        return;
+    if (hopeless || (age >= frame_deadline_ns(f) && hedge_possible(f, avoid))) {
+        commit_replace(f, avoid); /* otherwise members_watch decides: the member leaves, or all are late */
         if (f->orphaned)
             return;
     }
-    io_timer_set(p->io, &f->deadline, io_now_ns(p->io) + 100 * NS_PER_MS);
+    io_timer_set(p->io, &f->deadline, now + (age < COMMIT_DEADLINE_NS ? LOOK_AGAIN_NS : LATE_AGAIN_NS));
 }
 
 void commit_member_left(struct pool *p, struct member *m)

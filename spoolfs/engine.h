@@ -85,7 +85,10 @@ struct member_watch {
     struct latency window[HEALTH_KINDS];
     uint64_t busy_ns, errors_seen;
     uint32_t late_row, steers;    /* commits in a row that were late; how often mail was steered away */
-    uint64_t answered_ns, steer_until_ns;
+    uint64_t answered_ns;         /* when mail's last commit was */
+    uint64_t answered_begun_ns;   /* when the newest of those answered in time was begun */
+    bool steered;                 /* new mail goes elsewhere: at least until then, and until probes are good (WAT-4) */
+    uint64_t steer_until_ns;
     bool by_health;               /* SUSPECT because of health.c: only that takes it back */
     bool stays_out;
     bool of_before;               /* SLOW since the mount, for what it was in those before */
@@ -142,6 +145,7 @@ struct member {
     uint64_t refused_since_ns;    /* it refuses every read since then, and says nothing of its medium; 0: it does not */
     struct member_op *heartbeat;  /* a read that shows a pulled disk nobody talks to */
     uint8_t *heartbeat_block;
+    bool probing;                 /* it is out */
     uint64_t heard_ns;            /* when an op was last answered */
     struct upkeep_share share;
     struct dispatch dispatch;
@@ -258,6 +262,7 @@ struct appender {
     struct append_frame *building, *flight;
     bool waits_for_seal;          /* COM-3 */
     struct segment_id sealing;    /* of this one */
+    bool reopen;                  /* its segment was given up because of a member: the next is opened whether mail waits or not */
     uint32_t avoid_mask;          /* members the next segment must not use (hedge) */
     enum spool_class want_class;
     uint64_t retry_ns;            /* no segment to be had before this */
@@ -455,6 +460,7 @@ void member_leave(struct member *m, enum member_state state, const char *why); /
 void members_watch(struct pool *p);                   /* lateness: suspect, slow, back again */
 void member_fini(struct member *m);
 bool member_peers_answer(const struct member *m);
+uint64_t member_commit_age(const struct member *m);   /* of its oldest commit that is out; 0: none is */
 bool member_late(const struct member *m);             /* a commit write is out for longer than COMMIT_DEADLINE_NS */
 void latency_note(struct latency *l, uint64_t ns);
 uint64_t latency_percentile(const struct latency *l, uint32_t percent);
@@ -476,6 +482,8 @@ void watch_remember(struct member *m, uint64_t clock_ms); /* what its superblock
 void watch_settle(struct member *m);                      /* who stays out does so from the mount on */
 void watch_clear(struct member *m);
 bool member_avoided(const struct member *m);          /* in service, but new mail goes elsewhere if it can */
+uint64_t watch_stall_ns(const struct member *m);      /* a commit that is out for so long is looked at */
+bool watch_stalled(struct member *m, uint64_t since_ns); /* by a commit begun then: it is avoided, from now on or already */
 
 /* dispatch.c */
 void dispatch_init(struct dispatch *d);
@@ -524,6 +532,7 @@ enum err segment_open_on(struct pool *p, enum segment_kind kind, const uint8_t m
                          struct segment **segment_out) MUST_CHECK; /* exactly there, whatever the reserve */
 /* An opening that waits for a late member fails; its writes keep their buffers until they come back. */
 void segment_open_step(struct pool *p, struct segment *s);
+void segment_open_leave(struct pool *p, struct segment *s); /* so does one that still waits for any: there is a better place */
 void segment_opening_fini(struct segment *s);
 void segment_forget_discards(struct pool *p); /* the io is gone */
 uint32_t placement_want(const struct pool *p);         /* images of a new segment; 0: the policy allows none */
@@ -551,6 +560,7 @@ void commit_step(struct pool *p);                      /* starts frames that gat
 void commit_member_left(struct pool *p, struct member *m);
 enum err commit_submit(struct appender *a, struct spool_group *g) MUST_CHECK;
 void commit_close_segment(struct appender *a);
+bool appender_waits(const struct appender *a);         /* what comes now would wait there: for a place, or behind a late commit */
 bool commit_idle(const struct pool *p);
 uint64_t group_bytes(const struct spool_group *g);
 void commit_init(struct pool *p);

@@ -152,7 +152,7 @@ static uint64_t member_oldest_commit_ns(const struct member *m)
     return CONTAINER_OF(m->commits.next, struct member_op, out)->op.submitted_ns;
 }
 
-static uint64_t member_commit_age(const struct member *m)
+uint64_t member_commit_age(const struct member *m)
 {
     uint64_t oldest = member_oldest_commit_ns(m), now = io_now_ns(m->pool->io);
     return oldest < now ? now - oldest : 0;
@@ -192,7 +192,7 @@ static void member_on_heartbeat(struct member_op *mo)
 
 void member_probe(struct member *m, bool write, void (*done)(struct member_op *mo))
 {
-    ASSERT(m->ops == 0); /* the block and its op are free */
+    ASSERT(!m->probing); /* the block and its op are free */
     m->watch.probe_ns = io_now_ns(m->pool->io);
     if (!m->heartbeat) {
         m->heartbeat = calloc(1, sizeof *m->heartbeat);
@@ -206,6 +206,7 @@ void member_probe(struct member *m, bool write, void (*done)(struct member_op *m
     m->heartbeat->op = (struct io_op){.kind = write ? IO_WRITE : IO_READ, .durable = write, .length = BLOCK_BYTES,
                                       .class = write ? IO_CLASS_COMMIT : IO_CLASS_DELIVER,
                                       .buffer = m->heartbeat_block, .offset = HEARTBEAT_OFFSET};
+    m->probing = true;
     member_submit(m, m->heartbeat);
 }
 
@@ -254,6 +255,7 @@ static void member_on_done(struct io_op *op)
     struct member *m = mo->member;
     ASSERT(m->ops > 0);
     m->ops--;
+    m->probing = m->probing && mo != m->heartbeat;
     dispatch_answered(m, mo);
     m->heard_ns = op->done_ns;
     if (link_linked(&mo->out))

@@ -402,6 +402,15 @@ static void open_on_header(struct member_op *mo)
     open_on_headers(p, s, failed);
 }
 
+void segment_open_leave(struct pool *p, struct segment *s)
+{
+    if (!s->opening)
+        return;
+    s->opening->segment = NULL;
+    s->opening = NULL;
+    open_finish(p, s, ERR_TIMEOUT);
+}
+
 void segment_open_step(struct pool *p, struct segment *s)
 {
     struct opening *o = s->opening;
@@ -417,9 +426,7 @@ void segment_open_step(struct pool *p, struct segment *s)
             avoid |= 1u << s->images[i].member;
     if (!left && !placement_possible(p, SPOOL_COMPACTION, avoid, &why))
         return; /* nowhere else to go */
-    o->segment = NULL;
-    s->opening = NULL;
-    open_finish(p, s, ERR_TIMEOUT);
+    segment_open_leave(p, s);
 }
 
 static void open_write_headers(struct pool *p, struct segment *s)

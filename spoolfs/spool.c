@@ -144,6 +144,8 @@ static struct appender *spool_choose(struct pool *p, const struct spool_group *g
             score += FRAME_BYTES_MAX;
         if (strict ? !appender_is_for(a, bulk, moves) : !appender_has_room(a) || (a->moves && !moves))
             score += 4 * (uint64_t)FRAME_BYTES_MAX;
+        if (appender_waits(a))
+            score += 2 * (uint64_t)FRAME_BYTES_MAX;
         if (!appender_follows(a, about))
             score += 2 * (uint64_t)FRAME_BYTES_MAX; /* not when all that follow are full: a tie now and then does no harm */
         if (score < best_score) {

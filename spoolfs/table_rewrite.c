@@ -8,6 +8,7 @@
  * the superblocks of the members that hold it name it: a slow member does not hold the mail. Until all superblocks do, the
  * one before keeps its slots, no third one is begun, no new segment with an image on a member that is behind takes a
  * frame, and no slot there is taken: left alone, that member knows neither what was opened nor what was freed. */
+#include "commit.h"
 #include "table.h"
 
 #include <stdlib.h>
@@ -32,12 +33,14 @@ static void rewrite_again(struct pool *p)
  * stays with the op. */
 void rewrite_watch(struct pool *p)
 {
+    bool late = p->table_candidate && segment_better_elsewhere(p, p->table_candidate, SPOOL_TABLE), left = false;
+    if (late)
+        segment_open_leave(p, p->table_candidate);
     if (p->table_candidate)
         segment_open_step(p, p->table_candidate);
     struct append_frame *f = p->table_frame;
-    if (!f || io_now_ns(p->io) - f->submitted_ns < COMMIT_DEADLINE_NS)
+    if (!f || (!late && io_now_ns(p->io) - f->submitted_ns < COMMIT_DEADLINE_NS))
         return;
-    bool late = false, left = false;
     for (uint32_t i = 0; i < f->segment->image_count; i++) {
         const struct member *m = &p->members[f->segment->images[i].member];
         late = late || (member_late(m) && m->state == MEMBER_SUSPECT && pool_domains_usable(p) > f->segment->image_count);

@@ -2,13 +2,16 @@
 /* Owns: what health.c is shown of each member, and what is done about its verdicts: steering new mail away, suspect, slow,
  * failing; probes, and the way back.
  *
- *   healthy -> steered [four late commits in a row: mail goes elsewhere for a while, nothing is said of the member]
+ *   healthy -> steered [four late commits in a row, or one that is out while its peers answer: mail goes elsewhere; nothing is
+ *                       said of the member] -> healthy [the pause is over, and probes in a row were good]
  *   healthy -> suspect -> slow | failing [windows, watch_window]
  *   slow -> (pause, then probes, all good) -> suspect on probation -> healthy;   a bad probe: the pause doubles
  *
  * Invariants: WAT-1: a member is taken out for slowness or errors only while `copies` failure domains stay in service.
- * WAT-2: steering and suspicion move new mail only where there is another place for it. WAT-3: a member that was slow
- * three times in a day stays out until it is cleared, while WAT-1 lets it. Next: health.c, member.c (lateness). */
+ * WAT-2: steering and suspicion move new mail only where there is another place for it, and no more members are steered around than
+ * `copies` failure domains without them allow. WAT-3: a member that was slow three times in a day stays out until it is
+ * cleared, while WAT-1 lets it. WAT-4: it is by probes that a steered member is tried again, never by mail.
+ * Next: health.c, member.c (lateness). */
 #include "engine.h"
 
 #include <spoolfs/upkeep.h>
@@ -19,7 +22,11 @@
 #define LATE_TIMES 16.0                           /* of its own median */
 #define LATE_FLOOR_FLASH_NS (20 * NS_PER_MS)      /* below, a sender does not care */
 #define LATE_FLOOR_ARM_NS (150 * NS_PER_MS)
+/* One commit that is out for so long (the research's age for a hedge), while others answer what was begun no earlier, is enough. */
+#define STALL_FLOOR_FLASH_NS (50 * NS_PER_MS)
+#define STALL_FLOOR_ARM_NS (250 * NS_PER_MS)
 #define STEER_NS (10 * NS_PER_S)
+#define STEER_PROBES 3u
 #define PEER_FRESH_NS (1 * NS_PER_S)
 #define SLOW_PAUSE_NS (10 * NS_PER_S)
 #define SLOW_DOUBLINGS_MAX 8u
@@ -31,7 +38,7 @@
 
 bool member_avoided(const struct member *m)
 {
-    return (m->watch.by_health && m->state == MEMBER_SUSPECT) || m->watch.steer_until_ns > io_now_ns(m->pool->io);
+    return (m->watch.by_health && m->state == MEMBER_SUSPECT) || m->watch.steered;
 }
 
 static bool watch_has_arm(const struct member *m)
@@ -46,39 +53,112 @@ static uint64_t watch_errors(const struct member *m)
     return m->errors_read + m->errors_write + m->errors_flush + m->errors_checksum + m->errors_identity;
 }
 
-static bool watch_peers_are_fine(const struct member *m, uint64_t now)
+/* What a commit takes when all is well: its own past, or the slowest past of a peer of its kind. */
+static double watch_normal_ns(const struct member *m)
+{
+    const struct health_member *h = m->pool->health.members;
+    double worst = 0;
+    if (h[m->number].base_windows[HEALTH_COMMIT] >= HEALTH_YOUNG_WINDOWS)
+        return h[m->number].base_ns[HEALTH_COMMIT];
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        const struct member *o = &m->pool->members[i];
+        bool peer = o != m && member_usable(o) && watch_has_arm(o) == watch_has_arm(m) &&
+                    h[i].base_windows[HEALTH_COMMIT] >= HEALTH_YOUNG_WINDOWS;
+        worst = peer && h[i].base_ns[HEALTH_COMMIT] > worst ? h[i].base_ns[HEALTH_COMMIT] : worst;
+    }
+    return worst > 0 ? worst : (double)COMMIT_DEADLINE_NS / (2 * PROBE_TIMES);
+}
+
+static uint64_t watch_late_ns(const struct member *m, uint64_t floor_flash, uint64_t floor_arm)
+{
+    uint64_t floor = watch_has_arm(m) ? floor_arm : floor_flash, late = (uint64_t)(watch_normal_ns(m) * LATE_TIMES);
+    return late > floor ? late : floor;
+}
+
+uint64_t watch_stall_ns(const struct member *m)
+{
+    return watch_late_ns(m, STALL_FLOOR_FLASH_NS, STALL_FLOOR_ARM_NS);
+}
+
+/* --- steering --- */
+
+/* WAT-2: as many domains as there are copies, without it and those that are avoided already. */
+static bool watch_may_steer(const struct member *m)
+{
+    const struct pool *p = m->pool;
+    uint32_t domains = 0;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
+        const struct member *o = &p->members[i];
+        bool fresh = o != m && member_usable(o) && !member_avoided(o);
+        for (uint32_t j = 0; fresh && j < i; j++)
+            fresh = !(&p->members[j] != m && member_usable(&p->members[j]) && !member_avoided(&p->members[j]) &&
+                      members_share_domain(o, &p->members[j]));
+        domains += fresh;
+    }
+    return domains >= p->config.copies;
+}
+
+/* None of the others is late itself, and one has answered within the last second - or, `since`, what was begun no earlier. */
+static bool watch_peers_are_fine(const struct member *m, uint64_t now, uint64_t since)
 {
     bool fresh = false;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         const struct member *o = &m->pool->members[i];
-        if (o == m || !member_usable(o))
+        if (o == m || !member_usable(o) || o->watch.steered)
             continue;
-        if (o->watch.late_row > 0)
+        if (o->watch.late_row > 0 || (since && member_commit_age(o) >= watch_late_ns(o, LATE_FLOOR_FLASH_NS, LATE_FLOOR_ARM_NS)))
             return false;
-        fresh = fresh || (o->watch.answered_ns && now - o->watch.answered_ns < PEER_FRESH_NS);
+        fresh = fresh || (since ? o->watch.answered_begun_ns >= since
+                                : o->watch.answered_ns && now - o->watch.answered_ns < PEER_FRESH_NS);
     }
     return fresh;
 }
 
-static void watch_lateness(struct member *m, uint64_t ns, uint64_t now)
+static void watch_steer(struct member *m, uint64_t now, const char *why)
+{
+    struct member_watch *w = &m->watch;
+    if (w->steered || !watch_may_steer(m))
+        return;
+    w->late_row = 0;
+    w->probes_good = 0;
+    w->steers++;
+    w->steered = true;
+    w->steer_until_ns = now + (STEER_NS << (w->steers < 5 ? w->steers - 1 : 4));
+    pool_event(m->pool, EVENT_segment_hedged, m, "new mail goes elsewhere for %llu s and until probes are good: %s",
+               (unsigned long long)((w->steer_until_ns - now) / NS_PER_S), why);
+}
+
+static void watch_lateness(struct member *m, const struct io_op *op, uint64_t now)
 {
     struct member_watch *w = &m->watch;
     const struct health_member *h = &m->pool->health.members[m->number];
-    uint64_t floor = watch_has_arm(m) ? LATE_FLOOR_ARM_NS : LATE_FLOOR_FLASH_NS;
+    uint64_t ns = op->done_ns - op->submitted_ns;
     bool known = h->base_windows[HEALTH_COMMIT] >= HEALTH_YOUNG_WINDOWS;
+    char why[96];
     w->answered_ns = now;
-    if (!known || ns < floor || (double)ns < h->base_ns[HEALTH_COMMIT] * LATE_TIMES) {
+    if (!known || ns < watch_late_ns(m, LATE_FLOOR_FLASH_NS, LATE_FLOOR_ARM_NS)) {
         w->late_row = 0;
         return;
     }
-    if (++w->late_row < LATE_ROW || w->steer_until_ns > now || !watch_peers_are_fine(m, now))
+    if (++w->late_row < LATE_ROW || !watch_peers_are_fine(m, now, 0))
         return;
-    w->late_row = 0;
-    w->steers++;
-    w->steer_until_ns = now + (STEER_NS << (w->steers < 5 ? w->steers - 1 : 4));
-    pool_event(m->pool, EVENT_segment_hedged, m, "new mail goes elsewhere for %llu s: %u commits in a row took %llu ms and more, "
-               "its peers' did not", (unsigned long long)((w->steer_until_ns - now) / NS_PER_S), LATE_ROW,
-               (unsigned long long)(ns / NS_PER_MS));
+    snprintf(why, sizeof why, "%u commits in a row took %llu ms and more, its peers' did not", LATE_ROW,
+             (unsigned long long)(ns / NS_PER_MS));
+    watch_steer(m, now, why);
+}
+
+bool watch_stalled(struct member *m, uint64_t since_ns)
+{
+    uint64_t now = io_now_ns(m->pool->io);
+    char why[96];
+    if (member_avoided(m))
+        return true;
+    if (now - since_ns < watch_stall_ns(m) || !watch_peers_are_fine(m, now, since_ns))
+        return false;
+    snprintf(why, sizeof why, "a commit is out for %llu ms, its peers answered what was begun with it",
+             (unsigned long long)((now - since_ns) / NS_PER_MS));
+    watch_steer(m, now, why);
+    return member_avoided(m);
 }
 
 void watch_answered(struct member *m, const struct member_op *mo)
@@ -89,8 +169,10 @@ void watch_answered(struct member *m, const struct member_op *mo)
         return;
     if (op->class == IO_CLASS_COMMIT && op->kind == IO_WRITE) {
         latency_note(&m->watch.window[HEALTH_COMMIT], ns);
+        if (op->submitted_ns > m->watch.answered_begun_ns && ns < watch_late_ns(m, LATE_FLOOR_FLASH_NS, LATE_FLOOR_ARM_NS))
+            m->watch.answered_begun_ns = op->submitted_ns;
         if (mo->mail)
-            watch_lateness(m, ns, io_now_ns(m->pool->io));
+            watch_lateness(m, op, io_now_ns(m->pool->io));
     } else if (op->class == IO_CLASS_DELIVER && op->kind == IO_READ) {
         latency_note(&m->watch.window[mo->mail ? HEALTH_DELIVER : HEALTH_PROBE], ns);
     }
@@ -243,22 +325,6 @@ static void watch_window(struct pool *p)
 
 /* --- probes --- */
 
-/* What a commit takes when all is well: its own past, or the slowest past of a peer of its kind. */
-static double watch_normal_ns(const struct member *m)
-{
-    const struct health_member *h = m->pool->health.members;
-    double worst = 0;
-    if (h[m->number].base_windows[HEALTH_COMMIT] >= HEALTH_YOUNG_WINDOWS)
-        return h[m->number].base_ns[HEALTH_COMMIT];
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
-        const struct member *o = &m->pool->members[i];
-        bool peer = o != m && member_usable(o) && watch_has_arm(o) == watch_has_arm(m) &&
-                    h[i].base_windows[HEALTH_COMMIT] >= HEALTH_YOUNG_WINDOWS;
-        worst = peer && h[i].base_ns[HEALTH_COMMIT] > worst ? h[i].base_ns[HEALTH_COMMIT] : worst;
-    }
-    return worst > 0 ? worst : (double)COMMIT_DEADLINE_NS / (2 * PROBE_TIMES);
-}
-
 static void watch_on_probe(struct member_op *mo)
 {
     struct member *m = mo->member;
@@ -266,10 +332,8 @@ static void watch_on_probe(struct member_op *mo)
     uint64_t ns = mo->op.done_ns - mo->op.submitted_ns;
     uint64_t floor = watch_has_arm(m) ? HEALTH_FLOOR_ARM_NS : HEALTH_FLOOR_FLASH_NS;
     bool good = mo->op.result == ERR_OK && ((double)ns < watch_normal_ns(m) * PROBE_TIMES || ns < floor);
-    if (m->state != MEMBER_SLOW)
-        return;
     w->probes_good = good ? w->probes_good + 1 : 0;
-    if (!good) {
+    if (!good && m->state == MEMBER_SLOW) {
         w->pause_from_ns = io_now_ns(m->pool->io);
         w->pauses++;
     }
@@ -281,6 +345,7 @@ static void watch_back(struct member *m)
     health_forgive(&m->pool->health.members[m->number]);
     w->pauses = 0;
     w->late_row = 0;
+    w->steered = false;
     m->suspect_late = true;
     if (m->spare || m->plan != PLAN_STAYS)
         member_set_state(m, m->spare ? MEMBER_SPARE : MEMBER_EVACUATING, "answers again");
@@ -322,8 +387,11 @@ static void watch_member(struct member *m, bool ask, uint64_t now)
         member_leave(m, MEMBER_ABSENT, "it refuses every read for a minute"); /* as if it were pulled: what it holds is not lost */
     else if (m->state == MEMBER_SLOW)
         watch_probation(m, now);
-    else if (ask && member_usable(m) && m->ops == 0 && now - w->probe_ns >= PROBE_NS && now - w->answered_ns >= PROBE_NS)
+    else if (ask && member_usable(m) && (m->ops == 0 || (w->steered && !m->probing)) && now - w->probe_ns >= PROBE_NS &&
+             now - w->answered_ns >= PROBE_NS)
         member_probe(m, true, watch_on_probe);
+    if (w->steered && now >= w->steer_until_ns && w->probes_good >= STEER_PROBES)
+        w->steered = false;
 }
 
 void watch_step(struct pool *p)

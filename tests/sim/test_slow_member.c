@@ -190,6 +190,59 @@ static void a_member_a_hundred_times_slower_is_out_within_a_minute_and_mail_reco
     assert_int_equal(state_of(1), MEMBER_HEALTHY);
 }
 
+static void count_commits(void *owner, const struct io_op *op, uint64_t index, struct sim_fate *fate)
+{
+    (void)index;
+    (void)fate;
+    uint32_t *count = owner;
+    *count += op->target == 1 && op->class == IO_CLASS_COMMIT && op->offset >= 64 * KIB && op->offset < 256 * SEGMENT;
+}
+
+/* WAT-4: while it is slow, what it is asked are probes; mail goes there again when they are good. */
+static void mail_does_not_try_a_slow_member_again(void **state)
+{
+    (void)state;
+    static uint32_t commits;
+    w.every_ns = 2 * MS; /* so much that a segment is opened every half second */
+    w.bytes = 8000;
+    mail_for(30);
+    sim_io_slow(w.sim, 1, 100); /* out after some 18 s */
+    mail_for(2);
+    sim_io_on_submit(w.sim, &commits, count_commits);
+    uint64_t t = sim_io_now(w.sim);
+    mail_for(30);
+    print_message("%u commits on the slow member, p99 of those 30 s %.1f ms\n", commits, (double)p99(t, t + 30 * SECOND) / 1e6);
+    assert_int_equal(commits, 0);
+    sim_io_slow(w.sim, 1, 1);
+    w.every_ns = 20 * MS;
+    mail_for(90);
+    assert_true(commits > 0);
+    assert_int_equal(w.refused, 0);
+}
+
+/* From the first evidence on: what is out there goes elsewhere, and what comes goes where it need not wait. */
+static void nothing_waits_for_a_slow_member_after_the_first_evidence(void **state)
+{
+    (void)state;
+    w.every_ns = 2 * MS;
+    mail_for(30);
+    uint64_t t = sim_io_now(w.sim), normal = p99(t - 10 * SECOND, t), worst = 0;
+    uint32_t late = 0;
+    sim_io_slow(w.sim, 1, 1000);
+    mail_for(15);
+    for (uint32_t i = 0; i < w.count; i++) {
+        uint64_t took = w.done[i].end_ns < t ? 0 : w.done[i].took_ns;
+        late += took > 50 * MS;
+        worst = took > worst ? took : worst;
+    }
+    print_message("p99 %.1f ms before; the longest took %.1f ms, %u more than 50 ms\n", (double)normal / 1e6,
+                  (double)worst / 1e6, late);
+    for (uint64_t n = 1; n < 15; n++)
+        assert_true(p99(t + n * SECOND, t + (n + 1) * SECOND) < 2 * normal);
+    assert_true(worst < 200 * MS);
+    assert_int_equal(w.refused, 0);
+}
+
 /* TAB-6: its part of the segment table is late, the table moves, and the members that hold it then are enough. */
 static void superblocks_that_take_seconds_on_one_member_do_not_hold_the_mail(void **state)
 {
@@ -405,6 +458,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(
             a_member_a_hundred_times_slower_is_out_within_a_minute_and_mail_recovers_in_a_second, setup_four, teardown),
+        cmocka_unit_test_setup_teardown(mail_does_not_try_a_slow_member_again, setup_four, teardown),
+        cmocka_unit_test_setup_teardown(nothing_waits_for_a_slow_member_after_the_first_evidence, setup_four, teardown),
         cmocka_unit_test_setup_teardown(superblocks_that_take_seconds_on_one_member_do_not_hold_the_mail, setup_four, teardown),
         cmocka_unit_test_setup_teardown(the_segment_table_leaves_a_slow_member_as_mail_does, setup_four, teardown),
         cmocka_unit_test_setup_teardown(a_member_that_is_slow_again_and_again_stays_out_until_cleared, setup_four, teardown),
