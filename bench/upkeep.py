@@ -310,13 +310,15 @@ def slow(pool, rate):
         time.sleep(0.2)
     load.end()
     normal = percentile(load.between(at - 10, at), 99)
-    back = next((s for s in range(60) if percentile(load.between(at + s, at + s + 1), 99) <= 2 * normal), None)
-    result = {"work": "slow", "p99_ms_before": normal, "seconds_until_twice_normal": back,
-              "p99_ms_by_second": [round(percentile(load.between(at + s, at + s + 1), 99), 2) for s in range(6)],
+    p99 = [percentile(load.between(at + s, at + s + 1), 99) for s in range(60)]
+    above = [s for s in range(60) if not p99[s] <= 2 * normal]
+    back = next((s for s in range(60) if s not in above), None)
+    result = {"work": "slow", "p99_ms_before": normal, "seconds_until_twice_normal": back, "seconds_above_twice_normal": above,
+              "p99_ms_by_second": [round(x, 2) for x in p99],
               "left_after": left and round(left[0], 1), "state": left and left[1], "evidence": left and left[2],
               "offered": load.offered, "accepted": load.summary["accepted"]}
-    print(f"slow     p99 {normal:.2f} ms before; by second after: {result['p99_ms_by_second']}; within twice that from second "
-          f"{back} on; left after "
+    print(f"slow     p99 {normal:.2f} ms before; by second after: {result['p99_ms_by_second'][:6]}; within twice that in second "
+          f"{back}, above in {above or 'none'} of 60; left after "
           f"{result['left_after']} s as {result['state']}: {result['evidence']}; accepted {load.summary['accepted']} of "
           f"{load.offered}", flush=True)
     pool.tool("fault", "clear", check=False)
