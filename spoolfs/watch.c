@@ -25,6 +25,7 @@
 /* One commit that is out for so long (the research's age for a hedge), while others answer what was begun no earlier, is enough. */
 #define STALL_FLOOR_FLASH_NS (50 * NS_PER_MS)
 #define STALL_FLOOR_ARM_NS (250 * NS_PER_MS)
+#define YOUNG_WRITES 100u                         /* of this mount: before it has a past, half of them say what is usual */
 #define STEER_NS (10 * NS_PER_S)
 #define STEER_PROBES 3u
 #define PEER_FRESH_NS (1 * NS_PER_S)
@@ -53,8 +54,8 @@ static uint64_t watch_errors(const struct member *m)
     return m->errors_read + m->errors_write + m->errors_flush + m->errors_checksum + m->errors_identity;
 }
 
-/* What a commit takes when all is well: its own past, or the slowest past of a peer of its kind. */
-static double watch_normal_ns(const struct member *m)
+/* What a commit takes when all is well: its own past, or the slowest past of a peer of its kind. 0: nobody has one yet. */
+static double watch_past_ns(const struct member *m)
 {
     const struct health_member *h = m->pool->health.members;
     double worst = 0;
@@ -66,12 +67,22 @@ static double watch_normal_ns(const struct member *m)
                     h[i].base_windows[HEALTH_COMMIT] >= HEALTH_YOUNG_WINDOWS;
         worst = peer && h[i].base_ns[HEALTH_COMMIT] > worst ? h[i].base_ns[HEALTH_COMMIT] : worst;
     }
-    return worst > 0 ? worst : (double)COMMIT_DEADLINE_NS / (2 * PROBE_TIMES);
+    return worst;
+}
+
+static double watch_normal_ns(const struct member *m)
+{
+    double past = watch_past_ns(m);
+    return past > 0 ? past : (double)COMMIT_DEADLINE_NS / (2 * PROBE_TIMES);
 }
 
 static uint64_t watch_late_ns(const struct member *m, uint64_t floor_flash, uint64_t floor_arm)
 {
-    uint64_t floor = watch_has_arm(m) ? floor_arm : floor_flash, late = (uint64_t)(watch_normal_ns(m) * LATE_TIMES);
+    double past = watch_past_ns(m);
+    if (!(past > 0) && m->write_latency.total >= YOUNG_WRITES)
+        past = (double)latency_percentile(&m->write_latency, 50);
+    uint64_t floor = watch_has_arm(m) ? floor_arm : floor_flash;
+    uint64_t late = (uint64_t)((past > 0 ? past : watch_normal_ns(m)) * LATE_TIMES);
     return late > floor ? late : floor;
 }
 
