@@ -110,8 +110,10 @@ void appender_reopen(struct appender *a)
         a->reopen = false;
     if (!a->reopen || a->next || a->pool->stopping)
         return;
-    enum err e = appender_open_next(a, appender_class(a));
-    (void)e; /* tried again, and asked for once more when something waits for it */
+    if (appender_open_next(a, appender_class(a)) == ERR_OK)
+        return;
+    a->reopen = false; /* what waits for a place asks for itself, at once: results have a claim that new mail has not */
+    a->retry_ns = 0;
 }
 
 /* No segment to write to: ask for one, or answer now instead of waiting for a person. */
