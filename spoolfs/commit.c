@@ -297,7 +297,7 @@ static void appender_leave_avoided(struct appender *a)
 {
     if (a->flight && a->flight->in_flight)
         frame_leave_avoided(a->flight);
-    if (a->next && segment_better_elsewhere(a->pool, a->next, appender_class(a)))
+    if (a->next && segment_better_elsewhere(a->pool, a->next, appender_class(a), a->avoid_mask))
         segment_open_leave(a->pool, a->next);
     appender_reopen(a);
 }
@@ -317,16 +317,16 @@ void commit_step(struct pool *p)
         if (a->kind == SEGMENT_TABLE && p->table_rewriting)
             continue;
         if (a->kind == SEGMENT_MAIL && a->segment && (a->segment->close_soon || segment_could_have_more(p, a->segment) ||
-                                                         segment_better_elsewhere(p, a->segment, appender_class(a)))) {
+                                                         segment_better_elsewhere(p, a->segment, appender_class(a), a->avoid_mask))) {
             a->reopen = !a->segment->close_soon && appender_reopens(a);
             commit_close_segment(a);
             appender_reopen(a);
         } else if (a->next && a->next->state == SEGMENT_OPEN &&
-                   (a->next->close_soon || segment_better_elsewhere(p, a->next, appender_class(a)))) {
+                   (a->next->close_soon || segment_better_elsewhere(p, a->next, appender_class(a), a->avoid_mask))) {
             appender_close_next(a);
         }
         if (a->kind == SEGMENT_TABLE && a->segment &&
-            (segment_could_have_more(p, a->segment) || segment_better_elsewhere(p, a->segment, SPOOL_RESULT)))
+            (segment_could_have_more(p, a->segment) || segment_better_elsewhere(p, a->segment, SPOOL_RESULT, a->avoid_mask)))
             p->table_renew = true; /* each segment is opened and sealed through it: mail would wait for the slow member there */
         if (a->kind == SEGMENT_TABLE && p->table_renew && a->segment && !a->flight && p->mounted && !p->stopping &&
             !p->table_settling && placement_possible(p, SPOOL_TABLE, 0, &why)) { /* else nothing could be freed any more */

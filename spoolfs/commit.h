@@ -32,6 +32,7 @@ bool segment_could_have_more(struct pool *p, const struct segment *s); /* images
 void appender_reopen(struct appender *a);
 bool appender_reopens(const struct appender *a);
 enum spool_class appender_class(const struct appender *a); /* of the segments it opens */
-bool segment_better_elsewhere(struct pool *p, const struct segment *s, enum spool_class class); /* WAT-2 */
+/* WAT-2. `hedged`: members that are not asked for either: whoever asks opens there only where there is nothing else. */
+bool segment_better_elsewhere(struct pool *p, const struct segment *s, enum spool_class class, uint32_t hedged);
 
 #endif

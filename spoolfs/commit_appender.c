@@ -154,11 +154,11 @@ bool segment_could_have_more(struct pool *p, const struct segment *s)
 }
 
 /* On a member that is slow just now, though there is room for as many images elsewhere (WAT-2). */
-bool segment_better_elsewhere(struct pool *p, const struct segment *s, enum spool_class class)
+bool segment_better_elsewhere(struct pool *p, const struct segment *s, enum spool_class class, uint32_t hedged)
 {
     uint32_t avoid = 0;
     enum err why;
     for (uint32_t i = 0; i < MEMBERS_MAX; i++)
         avoid |= p->members[i].used && p->members[i].present && member_avoided(&p->members[i]) ? 1u << i : 0;
-    return (segment_members(s) & avoid) && !p->stopping && placement_possible(p, class, avoid, &why);
+    return (segment_members(s) & avoid) && !p->stopping && placement_possible(p, class, avoid | hedged, &why);
 }

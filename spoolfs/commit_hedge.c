@@ -115,7 +115,7 @@ void frame_leave_avoided(struct append_frame *f)
     for (uint32_t i = 0; i < MEMBERS_MAX; i++)
         avoid |= (pending & (1u << i)) && member_avoided(&f->pool->members[i]) ? 1u << i : 0;
     avoid &= ~f->appender->avoid_mask;
-    if (avoid && segment_better_elsewhere(f->pool, f->segment, appender_class(f->appender)))
+    if (avoid && segment_better_elsewhere(f->pool, f->segment, appender_class(f->appender), f->appender->avoid_mask | avoid))
         commit_replace(f, avoid);
 }
 

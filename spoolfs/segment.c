@@ -278,9 +278,11 @@ static uint32_t placement_choose(struct pool *p, enum spool_class class, uint32_
             for (uint32_t a = 0; a < p->appender_count; a++)
                 open += p->appenders[a].segment && !p->appenders[a].moves && /* little is written there */
                         segment_on_member(p->appenders[a].segment, m->number);
-            uint64_t score = (uint64_t)m->slots_free * 1024 / m->slot_count * 16 / (1 + open) + 2;
-            if (m->state == MEMBER_SUSPECT || member_avoided(m) || (table_behind(p) & (1u << i)))
-                score = 1; /* only where nobody else is left */
+            uint64_t score = (uint64_t)m->slots_free * 1024 / m->slot_count * 16 / (1 + open) + 3;
+            if (m->state == MEMBER_SUSPECT || (table_behind(p) & (1u << i)))
+                score = 2; /* only where nobody else is left */
+            if (member_avoided(m))
+                score = 1; /* what lands there would leave again at once, for what is left (segment_better_elsewhere) */
             if (!clash && score > best_score) {
                 best = m;
                 best_score = score;

@@ -33,7 +33,8 @@ static void rewrite_again(struct pool *p)
  * stays with the op. */
 void rewrite_watch(struct pool *p)
 {
-    bool late = p->table_candidate && segment_better_elsewhere(p, p->table_candidate, SPOOL_TABLE), left = false;
+    bool left = false, late = p->table_candidate && segment_better_elsewhere(p, p->table_candidate, SPOOL_TABLE,
+                                                                            p->appenders[APPENDER_TABLE].avoid_mask);
     if (late)
         segment_open_leave(p, p->table_candidate);
     if (p->table_candidate)
