@@ -4,6 +4,7 @@
  * Invariant: COM-3 (engine.h): a segment that lost an image is closed, and its SEAL goes to the table; the frames that were
  * placed again wait for it (appender.waits_for_seal). Never: touches a frame, but to refuse it. */
 #include "commit.h"
+#include "compact.h"
 
 /* How long a refused placement is not tried again: frees and returning members show up faster than a person. */
 #define PLACEMENT_RETRY_NS (50 * NS_PER_MS)
@@ -106,8 +107,10 @@ bool appender_reopens(const struct appender *a)
 
 void appender_reopen(struct appender *a)
 {
-    if (a->segment || (a->next && a->next->state == SEGMENT_OPEN))
-        a->reopen = false;
+    if (!a->reopen)
+        return;
+    if (a->segment || (a->next && a->next->state == SEGMENT_OPEN) || compact_need(a->pool) > 0)
+        a->reopen = false; /* where slots are short none is taken ahead of what waits for one */
     if (!a->reopen || a->next || a->pool->stopping)
         return;
     if (appender_open_next(a, appender_class(a)) == ERR_OK)
