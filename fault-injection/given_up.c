@@ -10,7 +10,8 @@
  *         no other is. Until the last of its members goes it waits: MEMBER_GONE.
  *  GVN-2  what a dry run counts is that, for MESSAGEs.
  *  GVN-3  draws from a stream of its own. The index is kept: what one that was made anew cannot know has no id.
- *  GVN-5  where the segment table dies with them nobody can say what they held (0046): then they come back, as if nothing had happened.
+ *  GVN-5  where the segment table dies with them nobody can say what they held (0046), and the rest may have no slot that is known to
+ *         be free: then they come back, as if nothing had happened.
  *  GVN-4  some disks come back at the end; they are refused and nothing of theirs is seen again. */
 #include "world.h"
 
@@ -150,7 +151,7 @@ static void given_back(struct giving *g)
     index_kept_free(&w->kept.now);
     w->kept.now = g->index_before;
     g->index_before = NULL;
-    w->kept.discard = w->kept.died = false;
+    w->kept.discard = w->kept.died = w->halves.refused = false;
 }
 
 static void given_forget(struct giving *g)
@@ -167,7 +168,7 @@ static bool given_mount(struct giving *g)
     struct world *w = g->w;
     for (uint32_t i = 0; i < w->model.count; i++)
         w->model.messages[i].lost_told = false; /* GVN-1 */
-    if (!world_mount(w))
+    if (!world_mount(w) && !w->halves.refused)
         world_fail(w, "the mount without members that are dead did not end");
     return !world_failed(w);
 }

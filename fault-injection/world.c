@@ -230,7 +230,8 @@ bool world_mount(struct world *w)
     w->mounting = true;
     w->exchange = (struct segment_id){0};
     enum err e = pool_mount(w->io, &w->config, &w->pool, &text);
-    w->halves.refused = e == ERR_FULL && w->halves.apart && !world_crashed(w); /* HLV-4 */
+    bool excused = w->halves.apart || (w->giving_up && w->table_lost); /* HLV-4, GVN-5 */
+    w->halves.refused = e == ERR_FULL && excused && !world_crashed(w);
     if (e != ERR_OK && !w->halves.refused && !world_crashed(w))
         world_fail(w, "P6: mount: %s: %s", err_name(e), text);
     if (sim_io_violation(w->sim)[0])
