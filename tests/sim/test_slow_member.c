@@ -287,7 +287,11 @@ static void the_segment_table_leaves_a_slow_member_as_mail_does(void **state)
     w.every_ns = 1 * MS;
     w.bytes = sizeof body;
     mail_for(15);
-    uint64_t t = sim_io_now(w.sim), normal = p99(t - 5 * SECOND, t);
+    uint64_t t = sim_io_now(w.sim), normal = 0;
+    for (uint64_t n = 1; n <= 10; n++) { /* the disks' tails make some seconds twice what others are: seconds with seconds */
+        uint64_t before = p99(t - n * SECOND, t - (n - 1) * SECOND);
+        normal = before > normal ? before : normal;
+    }
     uint8_t slow = w.pool->table_segment->images[0].member;
     sim_io_slow(w.sim, slow, 100);
     mail_for(9);
