@@ -4,7 +4,7 @@
  *
  *  LEASE-1 a segment under compaction holds no leased message and none becomes leased there.
  *
- * More: RET-1..2 (retire.c), CMP-1..3 (compact.c), AHD-1 (compact_ahead.c), EXC-1..4 (exchange.c). */
+ * More: RET-1..2 (retire.c), CMP-1..5 (compact.c), AHD-1 (compact_ahead.c), EXC-1..4 (exchange.c). */
 #ifndef COMPACT_H
 #define COMPACT_H
 
@@ -20,6 +20,7 @@ uint32_t compact_need(const struct pool *p);           /* how short slots are: 0
 void compact_stop(struct pool *p);
 bool compact_idle(const struct pool *p);
 bool compact_at_rest(const struct pool *p);            /* no victim is being read */
+bool compact_keeps_leases(struct pool *p);             /* nothing becomes leased just now (CMP-5) */
 bool compact_eligible(const struct pool *p, const struct segment *s); /* may be a victim now, were it worth it */
 void compact_fini(struct pool *p);
 enum err lease_init(struct pool *p) MUST_CHECK;
@@ -40,6 +41,7 @@ void compact_ahead_ask(struct compact_ahead *a, struct pool *p, const struct wal
 bool compact_ahead_dead(const struct compact_ahead *a, struct queue_id qid);
 
 /* exchange.c: compactions when there is no slot to compact into */
+bool exchange_has_two(const struct pool *p);           /* that may be moved and are less than half live */
 struct segment *exchange_choose(struct pool *p);       /* the next victim, or the first; NULL: none */
 enum err exchange_open(struct pool *p, const struct segment *first) MUST_CHECK;
 /* A copy goes into the new segment. ERR_BUSY: once more later; ERR_FULL: no room. The bytes are taken at once. */

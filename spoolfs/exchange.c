@@ -126,18 +126,32 @@ static uint64_t exchange_cost(struct pool *p, const struct segment *s)
     return s->live_bytes + (s->dep_count ? rest * stay / s->dep_count : 0);
 }
 
+static bool exchange_may_take(const struct pool *p, const struct segment *s)
+{
+    return compact_eligible(p, s) && !s->rebuilding && !s->unread;
+}
+
+bool exchange_has_two(const struct pool *p)
+{
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < p->segment_used && found < 2; i++)
+        found += exchange_may_take(p, &p->segments[i]) && p->segments[i].live_bytes < p->segments[i].length / 2;
+    return found == 2;
+}
+
 struct segment *exchange_choose(struct pool *p)
 {
     struct exchange *x = exchange_of(p);
     bool fills = x && x->state == EXCHANGE_FILLING;
-    if (!x || (!fills && (x->state != EXCHANGE_NONE || io_now_ns(p->io) < x->next_ns)) ||
+    if (!x || (!fills && !exchange_has_two(p)) || /* one for one is no gain, and what was written is left alone for a while */
+        (!fills && (x->state != EXCHANGE_NONE || io_now_ns(p->io) < x->next_ns)) ||
         (fills && (x->failed || x->full || x->victim_count == EXCHANGE_VICTIMS_MAX)))
         return NULL;
     struct segment *best = NULL;
     uint64_t best_cost = 0, left = x->out ? p->slot_bytes - x->out->length : p->slot_bytes;
     for (uint32_t i = 0; i < p->segment_used; i++) {
         struct segment *s = &p->segments[i];
-        if (!compact_eligible(p, s) || s->rebuilding || s->unread || (x->victim_count == 0 && !exchange_first(x, s)))
+        if (!exchange_may_take(p, s) || (x->victim_count == 0 && !exchange_first(x, s)))
             continue;
         uint64_t cost = exchange_cost(p, s);
         if (x->victim_count > 1 && cost + BLOCK_BYTES > left)

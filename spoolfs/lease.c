@@ -54,7 +54,7 @@ enum err spool_lease(struct pool *p, struct queue_id qid, struct segment_id segm
         return ERR_EXISTS;
     struct segment *s = segment_find(p, segment);
     bool closed = s && (s->compacting || segment_id_equal(s->id, p->closing));
-    if (t->count == LEASES_MAX || (closed && !PLANTED(compact_under_lease)))
+    if (t->count == LEASES_MAX || ((closed || compact_keeps_leases(p)) && !PLANTED(compact_under_lease)))
         return ERR_BUSY;
     if (!s)
         return ERR_NOT_FOUND;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* CMP-4: a pool that is full to the reserve of results, with leases out on all that is worth moving. Leases end with results, results
  * need slots, slots need a victim without leases: it gets out by itself. */
-#include "engine.h"
+#include "compact.h"
 #include "spool_world.h"
 
 #include <spoolfs/index.h>
@@ -316,6 +316,59 @@ static void only_leases_count_as_ending(void **state)
     assert_int_equal(spool_class_of(w.pool, &group), SPOOL_RESULT);
 }
 
+/* Of the mail that stays, what lies in the first `segments` segments: the attempts are over, nobody holds it. Returns one of it. */
+static uint32_t end_leases_in_first(uint32_t segments)
+{
+    struct segment_id last = {0};
+    uint32_t one = 0;
+    for (uint32_t i = 0; i < MESSAGES; i++) {
+        if (!stays(i))
+            continue;
+        segments -= !lies_in(i, last);
+        if (segments == UINT32_MAX)
+            break;
+        last = w.sent[i].record.place.segment;
+        spool_lease_end(w.pool, w.sent[i].record.qid);
+        one = i;
+    }
+    return one;
+}
+
+/* CMP-5, as after a mount: two segments that nobody holds give a slot, if nobody comes to hold them first. */
+static void nothing_becomes_leased_while_two_can_be_exchanged(void **state)
+{
+    (void)state;
+    fill_to(reserve(SPOOL_COMPACTION));
+    uint32_t one = end_leases_in_first(2);
+    assert_int_equal(spool_lease(w.pool, w.sent[one].record.qid, w.sent[one].record.place.segment), ERR_BUSY);
+    w.pool->bottom_ns = io_now_ns(&w.ram.io) - 10 * NS_PER_S + 1;
+    assert_int_equal(spool_lease(w.pool, w.sent[one].record.qid, w.sent[one].record.place.segment), ERR_BUSY);
+    w.pool->bottom_ns -= 1; /* not for ever */
+    assert_int_equal(spool_lease(w.pool, w.sent[one].record.qid, w.sent[one].record.place.segment), ERR_OK);
+    spool_lease_end(w.pool, w.sent[one].record.qid);
+    w.pool->bottom_ns = 0;
+    for (uint64_t until = io_now_ns(&w.ram.io) + 60 * NS_PER_S; free_slots() <= reserve(SPOOL_COMPACTION);) {
+        assert_true(io_now_ns(&w.ram.io) < until);
+        turn();
+        w.ram.now_ns += NS_PER_MS;
+    }
+    assert_false(compact_keeps_leases(w.pool));
+}
+
+/* One for one is no gain: it would be written again and again, and each time left alone for a minute. */
+static void one_segment_is_not_exchanged(void **state)
+{
+    (void)state;
+    fill_to(reserve(SPOOL_COMPACTION));
+    uint32_t one = end_leases_in_first(1);
+    for (uint64_t until = io_now_ns(&w.ram.io) + 10 * NS_PER_S; io_now_ns(&w.ram.io) < until;) {
+        turn();
+        w.ram.now_ns += NS_PER_MS;
+        assert_true(exchange_idle(w.pool));
+    }
+    assert_int_equal(spool_lease(w.pool, w.sent[one].record.qid, w.sent[one].record.place.segment), ERR_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -326,6 +379,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(with_one_slot_more_nothing_is_closed, setup_indexed, teardown),
         cmocka_unit_test_setup_teardown(nothing_stays_closed_when_there_is_room_again, setup_indexed, teardown),
         cmocka_unit_test_setup_teardown(only_leases_count_as_ending, setup_indexed, teardown),
+        cmocka_unit_test_setup_teardown(nothing_becomes_leased_while_two_can_be_exchanged, setup_indexed, teardown),
+        cmocka_unit_test_setup_teardown(one_segment_is_not_exchanged, setup_indexed, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
