@@ -69,6 +69,17 @@ static void world_by_headers(struct world *w)
     model_by_headers(&w->model);
 }
 
+/* Something can have taken away what a member had called durable, or hidden it from the mount. */
+static bool world_has_lied(const struct world *w)
+{
+    static const enum sim_fault lies[] = {SIM_FAULT_flush_lie, SIM_FAULT_lost_write, SIM_FAULT_misdirected_write,
+                                          SIM_FAULT_torn_write, SIM_FAULT_misdirected_read, SIM_FAULT_stale_read};
+    bool lied = false;
+    for (uint32_t i = 0; i < sizeof lies / sizeof lies[0]; i++)
+        lied = lied || sim_io_counts(w->sim)->faults[lies[i]] > 0;
+    return lied;
+}
+
 static void on_event(void *owner, const struct event *e)
 {
     struct world *w = owner;
@@ -84,6 +95,8 @@ static void on_event(void *owner, const struct event *e)
         kept_damaged(w);
     if (e->kind == EVENT_record_lost && strncmp(e->evidence, "the segment table is not readable", 33) == 0)
         world_by_headers(w);
+    if (e->kind == EVENT_flush_lied && !world_has_lied(w))
+        world_fail(w, "REC-9: an honest member is accused: %s", e->evidence);
     if (e->kind == EVENT_scrub_blind)
         world_fail(w, "P5: the scrub is blind: %s", e->evidence);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Private to spoolfs: what mounting, creating and checking a pool use. All of it blocks, runs before pool_step or without
- * it, and has no place on the way of a message. Invariants: REC-1..7 (recover*.c), MRG-1..5 (merge.c). */
+ * it, and has no place on the way of a message. Invariants: REC-1..9 (recover*.c), MRG-1..5 (merge.c). */
 #ifndef MOUNT_H
 #define MOUNT_H
 
@@ -38,6 +38,8 @@ struct reader {
     bool no_memory;                    /* for a read: says nothing about the images (REC-4) */
     uint8_t *whole;
     uint32_t good_mask, bad_mask;      /* of the last frame: images that hold it whole; that should and do not */
+    uint32_t missing_mask;             /* of those: images that could be read, and show something else in its place */
+    bool patchy[COPIES_MAX];           /* something of the window could not be read: zeros there */
     enum err fault[COPIES_MAX];        /* why not */
 };
 enum err reader_open(struct reader *r, struct pool *p, struct segment_id id, const struct image *images,

@@ -139,6 +139,7 @@ static void reader_fill(struct reader *r, uint64_t offset, uint32_t bytes)
         r->window_at[i] = offset;
         r->window_bytes[i] = want;
         r->fault[i] = reads[n].result;
+        r->patchy[i] = reads[n].result != ERR_OK;
         r->no_memory = r->no_memory || reads[n].result == ERR_NO_MEMORY;
         if (reads[n].result == ERR_OK || r->no_memory)
             continue;
@@ -159,11 +160,27 @@ static const uint8_t *reader_at(const struct reader *r, uint32_t i, uint64_t off
     return r->window[i] + (offset - r->window_at[i]);
 }
 
+/* A frame that is damaged still shows its own digest or that of its checks; where both differ it was never written, or not kept. */
+static void reader_note_missing(struct reader *r, uint64_t offset, const struct frame_view *view)
+{
+    struct frame_head_disk is, should;
+    memcpy(&should, view->bytes, sizeof should);
+    for (uint32_t i = 0; i < r->image_count; i++) {
+        const uint8_t *at = r->bad_mask & (1u << i) && !r->patchy[i] ? reader_at(r, i, offset, BLOCK_BYTES) : NULL;
+        if (!at)
+            continue;
+        memcpy(&is, at, sizeof is);
+        if (memcmp(&is.digest, &should.digest, sizeof is.digest) != 0 && memcmp(&is.checks, &should.checks, sizeof is.checks) != 0)
+            r->missing_mask |= 1u << i;
+    }
+}
+
 enum err reader_frame(struct reader *r, uint64_t offset, struct frame_view *view_out)
 {
     const struct uuid *pool = &r->pool->uuid;
     r->good_mask = 0;
     r->bad_mask = 0;
+    r->missing_mask = 0;
     if (offset + BLOCK_BYTES > r->limit)
         return ERR_NOT_FOUND;
     reader_fill(r, offset, BLOCK_BYTES);
@@ -201,11 +218,11 @@ enum err reader_frame(struct reader *r, uint64_t offset, struct frame_view *view
             r->bad_mask |= 1u << i;
         }
     }
-    if (r->good_mask) {
-        *view_out = good;
-        return ERR_OK;
-    }
-    return salvage_frame(pool, r->segment, offset, buffers, have, r->image_count, r->whole, view_out);
+    if (!r->good_mask)
+        return salvage_frame(pool, r->segment, offset, buffers, have, r->image_count, r->whole, view_out);
+    reader_note_missing(r, offset, &good);
+    *view_out = good;
+    return ERR_OK;
 }
 
 enum err reader_resync(struct reader *r, uint64_t offset, uint64_t *next_out)

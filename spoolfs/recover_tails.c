@@ -5,7 +5,8 @@
  * are all away is not empty: what it holds is unknown (`unread`), and retire.c keeps it until one of them is back. REC-7:
  * what recovery sealed without an image grows by what that image, back again, holds behind the end, but not by copies: they
  * were not acknowledged, and the mail in them has been moved again from where it was, or retired. Where the index knew of
- * more than the images showed (`unread`), all counts. */
+ * more than the images showed (`unread`), all counts. REC-9: a member is said to have lied about a flush (`flush_lied`)
+ * only for a frame that another one followed, of a segment that no mount has sealed: by COM-2 it was durable everywhere. */
 #include "mount.h"
 #include "upkeep_parts.h"
 
@@ -44,8 +45,34 @@ static bool tail_takes(const struct segment *s, uint64_t offset, const struct fr
     return s->state == SEGMENT_OPEN || s->unread || offset < s->length || segment_id_is_none(v->moved_from);
 }
 
+/* What images lack of frames that were acknowledged. */
+struct tail_lies { uint32_t last_mask; uint32_t frames[COPIES_MAX]; }; /* last_mask: they lack the frame before this place */
+
+static void tail_followed(struct tail_lies *lies, uint32_t missing_mask)
+{
+    for (uint32_t i = 0; i < COPIES_MAX; i++)
+        lies->frames[i] += (lies->last_mask >> i) & 1;
+    lies->last_mask = missing_mask;
+}
+
+/* REC-9. Not accused is who was away when the others went on, and nobody where the table is an older one, or the segment is one that
+ * another half has freed. */
+static void tail_accuse(struct pool *p, const struct segment *s, const struct tail_lies *lies)
+{
+    if (s->state != SEGMENT_OPEN || p->table_scanned || s->adopted || s->provisional || s->chunks_only)
+        return;
+    for (uint32_t i = 0; i < s->image_count; i++) {
+        struct member *m = &p->members[s->images[i].member];
+        if (lies->frames[i] == 0 || !m->present || m->behind)
+            continue;
+        m->errors_flush++;
+        pool_event(p, EVENT_flush_lied, m, "segment %llu: %u frames that it had called durable are not there",
+                   (unsigned long long)s->id.counter, lies->frames[i]);
+    }
+}
+
 /* Frame after frame to the end, which the answer is when it is ERR_NOT_FOUND. */
-static enum err tail_walk(struct pool *p, struct segment *s, struct reader *r, uint64_t *offset)
+static enum err tail_walk(struct pool *p, struct segment *s, struct reader *r, uint64_t *offset, struct tail_lies *lies)
 {
     struct frame_view v;
     uint64_t next;
@@ -53,6 +80,7 @@ static enum err tail_walk(struct pool *p, struct segment *s, struct reader *r, u
     if (e == ERR_OK && !tail_takes(s, *offset, &v))
         return ERR_NOT_FOUND;
     if (e == ERR_OK) {
+        tail_followed(lies, r->missing_mask);
         if (!PLANTED(torn_tail_kept))
             e = tail_heal(p, s, r, &v);
         *offset += (uint64_t)v.blocks * BLOCK_BYTES;
@@ -64,6 +92,7 @@ static enum err tail_walk(struct pool *p, struct segment *s, struct reader *r, u
     }
     if (e == ERR_NO_MEMORY || (e = reader_resync(r, *offset, &next)) != ERR_OK)
         return e;
+    tail_followed(lies, 0);
     pool_event(p, EVENT_frame_corrupt, NULL, "segment %llu: %llu bytes at %llu have no good copy", /* REC-3 */
                (unsigned long long)s->id.counter, (unsigned long long)(next - *offset), (unsigned long long)*offset);
     *offset = next;
@@ -78,8 +107,9 @@ static enum err recover_tail(struct pool *p, struct segment *s)
         return e;
     uint64_t offset = BLOCK_BYTES, known = s->state == SEGMENT_SEALED ? s->length : BLOCK_BYTES;
     bool blind = true;
+    struct tail_lies lies = {0};
     while (e == ERR_OK)
-        e = tail_walk(p, s, &r, &offset);
+        e = tail_walk(p, s, &r, &offset, &lies);
     for (uint32_t i = 0; i < s->image_count; i++) {
         s->images[i].unproved = s->images[i].unproved || r.dead[i];
         blind = blind && r.dead[i];
@@ -87,6 +117,7 @@ static enum err recover_tail(struct pool *p, struct segment *s)
     reader_close(&r);
     if (e != ERR_NOT_FOUND)
         return e;
+    tail_accuse(p, s, &lies);
     s->unread = s->unread || blind; /* REC-6 */
     s->in_doubt = s->in_doubt || blind;
     s->length = offset > known ? offset : known; /* what was told before is not shorter because it cannot be read now */
