@@ -194,7 +194,7 @@ class Members(unittest.TestCase):
         self.all_arrive()
 
     def test_what_only_two_dead_disks_held_is_given_up_by_name(self):
-        relay = self.filled(20, (500, 12_000))  # no CHUNKs: by where they lie a message is deliverable whose MESSAGE is lost, and the reverse
+        relay = self.filled(20, (500, 12_000))  # no CHUNKs: with them a message is deliverable whose MESSAGE is lost, and the reverse
         self.assertEqual(relay.stop(), 0)
         os.rename(relay.paths["c"], relay.paths["c"] + ".away")
         relay.start()
