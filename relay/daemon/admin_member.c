@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ANSWER_FIRST_NS (UINT64_C(500000000)) /* so that who asked hears of it before the connection ends */
 #define ENDS_BYTES (256 * KIB)                /* a member beside its slots, generously */
 
 static void settled_pump(struct admin_client *c)
@@ -173,7 +172,7 @@ static void join(struct admin_client *c, const char *name)
     if (!sp->exit_at_ns) {
         log_line("spool", "member \"%s\" joins: the pool is mounted again with it", name);
         sp->exit_code = CHILD_AGAIN;
-        sp->exit_at_ns = io_now_ns(sp->io) + ANSWER_FIRST_NS;
+        sp->exit_at_ns = EXIT_AFTER_ANSWER;
     }
     admin_done(c);
 }

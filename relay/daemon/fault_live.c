@@ -10,7 +10,6 @@
 #include <string.h>
 
 #define NS_PER_S UINT64_C(1000000000)
-#define ANSWER_FIRST_NS (NS_PER_S / 2) /* so that who asked for the end of it hears of it */
 
 static void say(struct spool_process *sp, enum event_kind kind, const struct inject_fault *f, const char *how)
 {
@@ -31,7 +30,7 @@ static void mount_again(struct spool_process *sp, uint16_t target)
         return;
     log_line("spool", "a vanished member is back: the pool is mounted again with it; injected faults end with that");
     sp->exit_code = CHILD_AGAIN;
-    sp->exit_at_ns = io_now_ns(sp->io) + ANSWER_FIRST_NS;
+    sp->exit_at_ns = EXIT_AFTER_ANSWER;
 }
 
 static void on_ended(void *owner, const struct inject_fault *f, bool cleared)

@@ -496,6 +496,8 @@ static void serve(struct spool_process *sp)
     uint64_t wait = 0;
     while (!sp->stop && !(sp->exit_at_ns && io_now_ns(sp->io) >= sp->exit_at_ns)) {
         io_turn(sp->io, wait);
+        if (sp->exit_at_ns == EXIT_AFTER_ANSWER)
+            sp->exit_at_ns = io_now_ns(sp->io) + ANSWER_FIRST_NS;
         if (sp->wire) {
             pool_step(sp->pool);
             spool_wire_step(sp->wire);
