@@ -18,8 +18,8 @@ struct admin;
 struct spool_wire;
 struct alarm_wire;
 
-/* spool_process.exit_at_ns where somebody has to hear of it before the connection ends: so long from the next turn on, for what was asked may
- * have taken longer than that (a member is opened), and the clock stands still within a turn. */
+/* spool_process.exit_at_ns where somebody has to hear of it before the connection ends: so long from the next turn on, for what
+ * was asked may have taken longer than that (a member is opened), and the clock stands still within a turn. */
 #define EXIT_AFTER_ANSWER UINT64_MAX
 #define ANSWER_FIRST_NS (UINT64_C(500000000))
 
