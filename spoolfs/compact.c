@@ -10,8 +10,8 @@
  * victim is chosen by counts that include all the index was told of it. CMP-4: when results find no slot and all that is
  * worth moving is leased - leases end with results, results need slots, slots come from a victim without leases - one
  * segment is `closing`: nothing in it becomes leased, and what ends its leases takes slots of compaction's, which has the
- * exchange behind it (design/0016). CMP-5: while only the exchange finds a slot and has two segments to take, nothing becomes
- * leased: after a mount all could be, before it begins, and results would find none. One compaction at a time. */
+ * exchange behind it (design/0016). CMP-5: while results find no slot, the last two segments that are worth moving and that
+ * nobody holds stay so until they are moved: compaction has a victim, and the exchange its two. One compaction at a time. */
 #include "compact.h"
 #include "images.h"
 #include "upkeep_parts.h"
@@ -29,7 +29,7 @@
 #define COMPACT_MARGIN 2u        /* pressure also so many above those that new mail leaves: few slots have no quarter above them */
 #define COMPACT_CHAIN 16u         /* so many segments without mail that are not freed: a chain */
 #define COMPACT_OPEN_NS (30 * NS_PER_S) /* a segment that is open for so long takes little, and may be what holds the chain */
-#define COMPACT_BOTTOM_NS (10 * NS_PER_S) /* an exchange takes a second or two */
+#define COMPACT_KEEPS_NS (60 * NS_PER_S) /* what is moved, or exchanged, is so within seconds */
 #define COMPACT_HURRY_NS (20 * NS_PER_MS)
 #define COMPACT_PAUSE_NS (200 * NS_PER_MS) /* between looks for a victim: leaves time for retirement to do the work */
 /* What passes is gone by then; what is still there has come to stay. Sooner when slots get short. */
@@ -135,14 +135,24 @@ static void compact_close_one(struct pool *p)
     p->closing = best ? best->id : (struct segment_id){0};
 }
 
-/* CMP-5. Not for ever: should the exchange come to nothing, mail is not held up by it. */
-bool compact_keeps_leases(struct pool *p)
+static bool compact_pays(const struct pool *p, const struct segment *s)
+{
+    return compact_eligible(p, s) && s->live_bytes < s->length / 2;
+}
+
+/* CMP-5. Not for ever: should compaction come to nothing, mail is not held up by it. */
+bool compact_keeps(struct pool *p, const struct segment *s)
 {
     enum err why = ERR_OK;
     uint64_t now = io_now_ns(p->io);
-    bool full = !placement_possible(p, SPOOL_COMPACTION, 0, &why) && why == ERR_FULL;
-    p->bottom_ns = !full ? 0 : p->bottom_ns ? p->bottom_ns : now;
-    return full && now - p->bottom_ns < COMPACT_BOTTOM_NS && (!exchange_idle(p) || exchange_has_two(p));
+    bool full = !placement_possible(p, SPOOL_RESULT, 0, &why) && why == ERR_FULL;
+    p->full_ns = !full ? 0 : p->full_ns ? p->full_ns : now;
+    if (!full || now - p->full_ns >= COMPACT_KEEPS_NS || !compact_pays(p, s))
+        return false;
+    uint32_t others = 0;
+    for (uint32_t i = 0; i < p->segment_used && others < 2; i++)
+        others += &p->segments[i] != s && compact_pays(p, &p->segments[i]);
+    return others < 2;
 }
 
 /* Whether moving what is needed of it is worth it now. */

@@ -20,7 +20,7 @@ uint32_t compact_need(const struct pool *p);           /* how short slots are: 0
 void compact_stop(struct pool *p);
 bool compact_idle(const struct pool *p);
 bool compact_at_rest(const struct pool *p);            /* no victim is being read */
-bool compact_keeps_leases(struct pool *p);             /* nothing becomes leased just now (CMP-5) */
+bool compact_keeps(struct pool *p, const struct segment *s); /* nothing in it becomes leased just now (CMP-5) */
 bool compact_eligible(const struct pool *p, const struct segment *s); /* may be a victim now, were it worth it */
 void compact_fini(struct pool *p);
 enum err lease_init(struct pool *p) MUST_CHECK;

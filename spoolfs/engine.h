@@ -378,7 +378,7 @@ struct pool {
     struct segment *table_segment, *table_candidate;
     struct segment *table_old;    /* the one before, while superblocks may name it (TAB-6) */
     bool compact_stuck;           /* a compaction found no slot, and nothing was freed since */
-    uint64_t bottom_ns;           /* since when compaction finds no slot; 0: it does, or nobody asked */
+    uint64_t full_ns;             /* since when results find no slot; 0: they do, or nobody asked */
     bool results_stuck;           /* results found none, and nothing was freed since */
     struct segment_id closing;    /* the next victim: nothing in it becomes leased (CMP-4); none, mostly */
     struct append_frame *table_frame;

@@ -53,8 +53,8 @@ enum err spool_lease(struct pool *p, struct queue_id qid, struct segment_id segm
     if (!queue_id_is_none(t->at[i].qid))
         return ERR_EXISTS;
     struct segment *s = segment_find(p, segment);
-    bool closed = s && (s->compacting || segment_id_equal(s->id, p->closing));
-    if (t->count == LEASES_MAX || ((closed || compact_keeps_leases(p)) && !PLANTED(compact_under_lease)))
+    bool closed = s && (s->compacting || segment_id_equal(s->id, p->closing) || compact_keeps(p, s));
+    if (t->count == LEASES_MAX || (closed && !PLANTED(compact_under_lease)))
         return ERR_BUSY;
     if (!s)
         return ERR_NOT_FOUND;

@@ -316,43 +316,62 @@ static void only_leases_count_as_ending(void **state)
     assert_int_equal(spool_class_of(w.pool, &group), SPOOL_RESULT);
 }
 
-/* Of the mail that stays, what lies in the first `segments` segments: the attempts are over, nobody holds it. Returns one of it. */
-static uint32_t end_leases_in_first(uint32_t segments)
+/* Of the mail that stays, what lies in the first `segments` segments: the attempts are over, nobody holds it. One of each goes out. */
+static void end_leases_in_first(uint32_t segments, uint32_t ones_out[])
 {
-    struct segment_id last = {0};
-    uint32_t one = 0;
+    uint32_t found = 0;
     for (uint32_t i = 0; i < MESSAGES; i++) {
-        if (!stays(i))
-            continue;
-        segments -= !lies_in(i, last);
-        if (segments == UINT32_MAX)
-            break;
-        last = w.sent[i].record.place.segment;
-        spool_lease_end(w.pool, w.sent[i].record.qid);
-        one = i;
+        bool another = stays(i) && (found == 0 || !lies_in(i, w.sent[ones_out[found - 1]].record.place.segment));
+        if (another && found == segments)
+            return;
+        if (another)
+            ones_out[found++] = i;
+        if (stays(i))
+            spool_lease_end(w.pool, w.sent[i].record.qid);
     }
-    return one;
 }
 
-/* CMP-5, as after a mount: two segments that nobody holds give a slot, if nobody comes to hold them first. */
-static void nothing_becomes_leased_while_two_can_be_exchanged(void **state)
+static enum err lease(uint32_t i)
+{
+    return spool_lease(w.pool, w.sent[i].record.qid, w.sent[i].record.place.segment);
+}
+
+/* CMP-5, as after a mount: what nobody holds gives a slot, if nobody comes to hold it first. */
+static void the_last_two_that_nobody_holds_stay_so_until_they_are_moved(void **state)
 {
     (void)state;
+    uint32_t ones[3];
     fill_to(reserve(SPOOL_COMPACTION));
-    uint32_t one = end_leases_in_first(2);
-    assert_int_equal(spool_lease(w.pool, w.sent[one].record.qid, w.sent[one].record.place.segment), ERR_BUSY);
-    w.pool->bottom_ns = io_now_ns(&w.ram.io) - 10 * NS_PER_S + 1;
-    assert_int_equal(spool_lease(w.pool, w.sent[one].record.qid, w.sent[one].record.place.segment), ERR_BUSY);
-    w.pool->bottom_ns -= 1; /* not for ever */
-    assert_int_equal(spool_lease(w.pool, w.sent[one].record.qid, w.sent[one].record.place.segment), ERR_OK);
-    spool_lease_end(w.pool, w.sent[one].record.qid);
-    w.pool->bottom_ns = 0;
+    end_leases_in_first(3, ones);
+    assert_int_equal(lease(ones[1]), ERR_OK); /* two others are left */
+    assert_int_equal(lease(ones[0]), ERR_BUSY);
+    assert_int_equal(lease(ones[2]), ERR_BUSY);
+    w.pool->full_ns = io_now_ns(&w.ram.io) - 60 * NS_PER_S + 1;
+    assert_int_equal(lease(ones[0]), ERR_BUSY);
+    w.pool->full_ns -= 1; /* not for ever */
+    assert_int_equal(lease(ones[0]), ERR_OK);
+    spool_lease_end(w.pool, w.sent[ones[0]].record.qid);
+    w.pool->full_ns = 0;
     for (uint64_t until = io_now_ns(&w.ram.io) + 60 * NS_PER_S; free_slots() <= reserve(SPOOL_COMPACTION);) {
         assert_true(io_now_ns(&w.ram.io) < until);
         turn();
         w.ram.now_ns += NS_PER_MS;
     }
-    assert_false(compact_keeps_leases(w.pool));
+}
+
+static void with_a_slot_for_results_nothing_is_kept_from_leases(void **state)
+{
+    (void)state;
+    for (uint32_t more = 0; more < 2; more++) {
+        uint32_t one;
+        if (more)
+            setup_indexed(state);
+        fill_to(reserve(SPOOL_RESULT) + more);
+        end_leases_in_first(1, &one);
+        assert_int_equal(lease(one), more ? ERR_OK : ERR_BUSY);
+        if (!more)
+            teardown(state);
+    }
 }
 
 /* One for one is no gain: it would be written again and again, and each time left alone for a minute. */
@@ -360,13 +379,14 @@ static void one_segment_is_not_exchanged(void **state)
 {
     (void)state;
     fill_to(reserve(SPOOL_COMPACTION));
-    uint32_t one = end_leases_in_first(1);
+    uint32_t one;
+    end_leases_in_first(1, &one);
     for (uint64_t until = io_now_ns(&w.ram.io) + 10 * NS_PER_S; io_now_ns(&w.ram.io) < until;) {
         turn();
         w.ram.now_ns += NS_PER_MS;
         assert_true(exchange_idle(w.pool));
     }
-    assert_int_equal(spool_lease(w.pool, w.sent[one].record.qid, w.sent[one].record.place.segment), ERR_OK);
+    assert_int_equal(lease(one), ERR_BUSY); /* but waits for a second one, a minute at most */
 }
 
 int main(void)
@@ -379,7 +399,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(with_one_slot_more_nothing_is_closed, setup_indexed, teardown),
         cmocka_unit_test_setup_teardown(nothing_stays_closed_when_there_is_room_again, setup_indexed, teardown),
         cmocka_unit_test_setup_teardown(only_leases_count_as_ending, setup_indexed, teardown),
-        cmocka_unit_test_setup_teardown(nothing_becomes_leased_while_two_can_be_exchanged, setup_indexed, teardown),
+        cmocka_unit_test_setup_teardown(the_last_two_that_nobody_holds_stay_so_until_they_are_moved, setup_indexed, teardown),
+        cmocka_unit_test_setup_teardown(with_a_slot_for_results_nothing_is_kept_from_leases, setup_indexed, teardown),
         cmocka_unit_test_setup_teardown(one_segment_is_not_exchanged, setup_indexed, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
