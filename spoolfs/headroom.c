@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns: how much live mail the pool could still hold after the loss of any one failure domain, and whether new mail is
- * refused for it. HDR-1: refused only while the pool is whole and has more failure domains than `copies`; with fewer,
- * or after a loss, the reserve alone decides (DESIGN section 6). */
+/* Owns: how much live mail the pool could still hold after the loss of any one failure domain, whether new mail is
+ * refused for it, and how many segments what is free takes. HDR-1: refused only while the pool is whole and has more
+ * failure domains than `copies`; with fewer, or after a loss, the reserve alone decides (DESIGN section 6). */
 #include "upkeep_parts.h"
 
 #define HEADROOM_LOOK_NS (500 * NS_PER_MS)
@@ -13,21 +13,39 @@ static bool headroom_serves(const struct member *m, bool spares)
     return member_usable(m) || (spares && m->used && m->present && m->state == MEMBER_SPARE);
 }
 
-/* Members that share a domain are one disk as far as losses go: their capacities add up. */
-static void headroom_domains(const struct pool *p, bool spares, struct domains *d)
+static uint64_t headroom_now(const struct member *m)
+{
+    return headroom_serves(m, false) ? m->slot_count * m->slot_bytes : 0;
+}
+
+static uint64_t headroom_with_spares(const struct member *m)
+{
+    return headroom_serves(m, true) ? m->slot_count * m->slot_bytes : 0;
+}
+
+/* Slots new mail may still have. */
+static uint64_t headroom_slots(const struct member *m)
+{
+    uint32_t reserve = headroom_serves(m, false) ? slot_reserve(m, SPOOL_NEW_MAIL) : UINT32_MAX;
+    return m->slots_free > reserve ? m->slots_free - reserve : 0;
+}
+
+/* Members that share a domain are one disk as far as losses and placement go: what each has adds up. */
+static void headroom_domains(const struct pool *p, uint64_t (*has)(const struct member *m), struct domains *d)
 {
     uint8_t first[MEMBERS_MAX]; /* a member of each domain */
     *d = (struct domains){0};
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         const struct member *m = &p->members[i];
-        if (!headroom_serves(m, spares))
+        uint64_t capacity = has(m);
+        if (capacity == 0)
             continue;
         uint32_t k = 0;
         while (k < d->count && !members_share_domain(m, &p->members[first[k]]))
             k++;
         if (k == d->count)
             first[d->count++] = (uint8_t)i;
-        d->capacity[k] += m->slot_count * m->slot_bytes;
+        d->capacity[k] += capacity;
     }
 }
 
@@ -54,16 +72,32 @@ static bool headroom_survives(const struct domains *now, const struct domains *w
 uint32_t headroom_domain_count(const struct pool *p)
 {
     struct domains d;
-    headroom_domains(p, true, &d);
+    headroom_domains(p, headroom_with_spares, &d);
     return d.count;
+}
+
+/* Found by halving. */
+uint64_t headroom_segments(const struct pool *p, uint32_t copies)
+{
+    struct domains d;
+    headroom_domains(p, headroom_slots, &d);
+    uint64_t low = 0, high = (uint64_t)MEMBERS_MAX * SLOTS_PER_MEMBER_MAX;
+    while (high - low > 1) {
+        uint64_t mid = low + (high - low) / 2;
+        if (headroom_holds(&d, UINT32_MAX, mid, copies))
+            low = mid;
+        else
+            high = mid;
+    }
+    return low;
 }
 
 /* The largest L that survives, found by halving to a block, less what is live. */
 uint64_t headroom_bytes(const struct pool *p, uint64_t live)
 {
     struct domains now, with_spares;
-    headroom_domains(p, false, &now);
-    headroom_domains(p, true, &with_spares);
+    headroom_domains(p, headroom_now, &now);
+    headroom_domains(p, headroom_with_spares, &with_spares);
     uint64_t low = 0, high = 0;
     for (uint32_t i = 0; i < now.count; i++)
         high += now.capacity[i];

@@ -98,27 +98,6 @@ void pool_update_state(struct pool *p)
     p->state = state;
 }
 
-/* How many segments of `copies` images the free slots beyond the reserve take: the largest n that the members with
- * min(free, n) slots each can bear. Found by halving. */
-static uint64_t status_segments_left(const struct pool *p, uint32_t copies)
-{
-    uint64_t low = 0, high = (uint64_t)MEMBERS_MAX * SLOTS_PER_MEMBER_MAX;
-    while (high - low > 1) {
-        uint64_t mid = (low + high) / 2, sum = 0;
-        for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
-            const struct member *m = &p->members[i];
-            uint32_t reserve = member_usable(m) ? slot_reserve(m, SPOOL_NEW_MAIL) : UINT32_MAX;
-            uint64_t left = m->slots_free > reserve ? m->slots_free - reserve : 0;
-            sum += left < mid ? left : mid;
-        }
-        if (sum >= mid * copies)
-            low = mid;
-        else
-            high = mid;
-    }
-    return low;
-}
-
 /* What new mail may still take, with what is left of the open segments. */
 static uint64_t status_free_for_mail(const struct pool *p)
 {
@@ -134,7 +113,7 @@ static uint64_t status_free_for_mail(const struct pool *p)
     uint32_t copies = domains < p->config.copies ? domains : p->config.copies;
     if (copies == 0 || p->read_only)
         return 0;
-    return status_segments_left(p, copies) * p->slot_bytes + open;
+    return headroom_segments(p, copies) * p->slot_bytes + open;
 }
 
 static enum err status_accepting(struct pool *p)

@@ -60,6 +60,8 @@ void lost_fini(struct pool *p);
 /* headroom.c */
 uint32_t headroom_domain_count(const struct pool *p);  /* that serve, or would after a loss: spares are among them */
 uint64_t headroom_bytes(const struct pool *p, uint64_t live);
+/* How many segments, each with `copies` images in as many domains, what new mail may have of the free slots takes. */
+uint64_t headroom_segments(const struct pool *p, uint32_t copies);
 bool headroom_counts(const struct pool *p);            /* new mail is refused when it is 0 */
 void headroom_step(struct pool *p);
 

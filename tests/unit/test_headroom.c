@@ -115,6 +115,43 @@ static void a_pool_that_lost_a_member_refuses_nothing_for_it(void **state)
     assert_true(headroom_counts(p));
 }
 
+/* Slots new mail may have; what else is free is the reserve. */
+static void leave(struct member *m, uint32_t slots) { m->slots_free = slot_reserve(m, SPOOL_NEW_MAIL) + slots; }
+
+static void what_is_free_in_one_domain_takes_one_image_of_each_segment(void **state)
+{
+    (void)state;
+    struct member *a = add("shelf", SLOTS, MEMBER_HEALTHY), *b = add("shelf", SLOTS, MEMBER_HEALTHY),
+                  *c = add("c", SLOTS, MEMBER_HEALTHY);
+    leave(a, 10);
+    leave(b, 20);
+    leave(c, 0);
+    assert_int_equal(headroom_segments(p, 2), 0); /* no segment has both images on one shelf */
+    assert_int_equal(headroom_segments(p, 1), 30);
+    leave(c, 7);
+    assert_int_equal(headroom_segments(p, 2), 7);
+    leave(c, 40);
+    assert_int_equal(headroom_segments(p, 2), 30);
+    leave(add("d", SLOTS, MEMBER_SPARE), 50); /* takes none before it is called up */
+    assert_int_equal(headroom_segments(p, 2), 30);
+    snprintf(b->domain, sizeof b->domain, "b");
+    assert_int_equal(headroom_segments(p, 2), 30);
+    leave(c, 0);
+    assert_int_equal(headroom_segments(p, 2), 10);
+}
+
+static void members_that_may_share_a_disk_are_domains_of_their_own_unless_named(void **state)
+{
+    (void)state;
+    p->config.share_disk = true;
+    struct member *a = add("x", SLOTS, MEMBER_HEALTHY), *b = add("x", SLOTS, MEMBER_HEALTHY);
+    leave(a, 10);
+    leave(b, 20);
+    assert_int_equal(headroom_segments(p, 2), 10);
+    a->domain_named = true;
+    assert_int_equal(headroom_segments(p, 2), 0);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -125,6 +162,8 @@ int main(void)
         TEST(the_largest_member_is_the_loss_that_decides),
         TEST(a_spare_counts_after_a_loss_and_not_before),
         TEST(a_pool_that_lost_a_member_refuses_nothing_for_it),
+        TEST(what_is_free_in_one_domain_takes_one_image_of_each_segment),
+        TEST(members_that_may_share_a_disk_are_domains_of_their_own_unless_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
