@@ -12,6 +12,8 @@
  *  GVN-3  draws from a stream of its own. The index is kept: what one that was made anew cannot know has no id.
  *  GVN-5  where the segment table dies with them nobody can say what they held (0046), and the rest may have no slot that is known to
  *         be free: then they come back, as if nothing had happened.
+ *  GVN-6  they die of a pool that is whole on its media: what a flush lied about before, no scrub could know of and no redundancy pays for
+ *         beside dead members (ATL-1). It is on the medium by then; where a flush failed on what is still readable, no power goes.
  *  GVN-4  some disks come back at the end; they are refused and nothing of theirs is seen again. */
 #include "world.h"
 
@@ -36,6 +38,7 @@ static struct giving {
     struct prng dice;
     struct held records[RECORDS_MAX];
     uint32_t count;
+    bool kills_only;                             /* GVN-6 */
     uint32_t serving, dying, asked, gone;        /* targets; asked: the pool was told to give it up; gone: it says so */
     char names[MEMBERS_MAX][MEMBER_NAME_BYTES];  /* by target */
     uint64_t listed;                             /* the number of the audit that saw them */
@@ -127,6 +130,16 @@ static void given_doom(struct giving *g)
     }
 }
 
+/* GVN-6 */
+static void given_settle(struct giving *g)
+{
+    for (uint16_t t = 0; t < g->w->config.member_count; t++) {
+        struct sim_disk *disk = sim_io_disk(g->w->sim, t);
+        sim_disk_settle(disk, UINT64_MAX);
+        g->kills_only = g->kills_only || sim_disk_unflushed(disk) > 0;
+    }
+}
+
 /* --- GVN-5 --- */
 
 static void given_keep(struct giving *g)
@@ -177,7 +190,7 @@ static bool given_mount(struct giving *g)
 static void given_crash(struct giving *g)
 {
     struct world *w = g->w;
-    if (prng_below(&g->dice, 2))
+    if (prng_below(&g->dice, 2) && !g->kills_only)
         sim_io_power_cut(w->sim);
     else
         sim_io_kill(w->sim);
@@ -344,6 +357,7 @@ static void given_end(struct giving *g)
 static bool given_die(struct giving *g)
 {
     struct world *w = g->w;
+    given_settle(g);
     given_keep(g);
     for (uint16_t t = 0; t < w->config.member_count; t++)
         if ((g->dying >> t) & 1)
