@@ -209,6 +209,7 @@ struct segment {
     uint64_t mend_look_ns;        /* repairs were begun: looked at once more when they are over, not before this; 0: none were */
     uint8_t mend_looks;           /* in a row that began some */
     bool unread;                  /* bytes of it were bad on every image that was here: an absent one may hold them */
+    bool unfed;                   /* and the index had to do without them */
     bool in_doubt;                /* bytes of it were refused by a member that is here: kept until the next mount has read it */
     bool dirty;                   /* statistics changed: look whether it can be freed */
     uint8_t image_count;

@@ -191,6 +191,7 @@ static enum err merge_segment(struct half *h, const struct segment *theirs)
         s->chunks_only = dead && h->ours_here;
     }
     s->unread = s->unread || theirs->unread;
+    s->unfed = s->unfed || theirs->unread;
     s->chunks_only = s->chunks_only || theirs->chunks_only;
     for (uint32_t i = 0; i < theirs->image_count; i++) { /* what we freed we may have written over, but not on theirs */
         bool theirs_to_say = half_has(h, theirs->images[i].member);

@@ -191,6 +191,7 @@ static void job_on_lost(struct walk *w, uint64_t offset, uint64_t bytes)
 {
     struct rebuild_job *r = w->owner;
     w->segment->unread = true;
+    w->segment->unfed = w->segment->unfed || w->segment->chunks_only || w->segment->fed < offset + bytes;
     r->target.holed = true; /* RBL-8 */
     for (uint32_t i = 0; i < w->segment->image_count; i++)
         if (member_readable(&w->pool->members[w->segment->images[i].member]))

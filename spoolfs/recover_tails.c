@@ -119,6 +119,7 @@ static enum err recover_tail(struct pool *p, struct segment *s)
         return e;
     tail_accuse(p, s, &lies);
     s->unread = s->unread || blind; /* REC-6 */
+    s->unfed = s->unfed || blind;
     s->in_doubt = s->in_doubt || blind;
     s->length = offset > known ? offset : known; /* what was told before is not shorter because it cannot be read now */
     s->state = SEGMENT_SEALED;
@@ -149,7 +150,8 @@ static enum err recover_flush(struct pool *p, uint32_t mask)
     return ERR_OK;
 }
 
-/* What nobody could read before may be there now: the index learns of it by reading everything. */
+/* What nobody could read before may be there now: the index learns of it by reading everything. Not where it had it before: made anew it
+ * would know less, neither the ids of what is lost nor results that lay on members that were given up. */
 static void recover_unread(struct pool *p)
 {
     for (uint32_t i = 0; i < p->segment_used; i++) {
@@ -163,8 +165,8 @@ static void recover_unread(struct pool *p)
         }
         if (away || segment_given_up(p, s))
             continue;
-        s->unread = false;
-        p->index_discard = true;
+        p->index_discard = p->index_discard || s->unfed;
+        s->unread = s->unfed = false;
     }
 }
 

@@ -140,9 +140,9 @@ static void replay_on_lost(struct walk *w, uint64_t offset, uint64_t bytes)
     struct pool *p = w->owner;
     if (w->segment->chunks_only)
         return; /* MRG-1: a CHUNK of it that is needed is told lost by the message that needs it */
-    if (!w->segment->unread)
+    if (!w->segment->unfed)
         p->table_renew = true;
-    w->segment->unread = true;
+    w->segment->unread = w->segment->unfed = true;
     w->segment->in_doubt = w->segment->in_doubt || w->in_doubt;
     if (segment_given_up(p, w->segment)) {
         lost_members(p); /* LST-4 */
@@ -302,8 +302,9 @@ static void on_open(void *owner, enum err e)
         if (s->state == SEGMENT_UNUSED || s->fed <= s->length)
             continue;
         rebuild = true; /* it knows more than the log */
-        bool hidden = !s->unread && segment_may_be_longer(p, s); /* REC-7 */
+        bool hidden = !s->unfed && segment_may_be_longer(p, s); /* REC-7 */
         s->unread = s->unread || hidden;
+        s->unfed = s->unfed || hidden;
         p->table_renew = p->table_renew || hidden;
     }
     if (p->index_rebuild || (e == ERR_OK && !table_incarnation(p, index_kept_by(p->index)))) /* FEED-4 */

@@ -82,7 +82,7 @@ void table_entry_of(const struct segment *s, struct table_segment_disk *d)
         .kind = (uint8_t)s->kind,
         .state = (uint8_t)(!sealed ? TABLE_OPEN : s->by_recovery ? TABLE_SEALED_BY_RECOVERY : TABLE_SEALED),
         .image_count = s->image_count,
-        .unread = s->unread,
+        .unread = (uint8_t)(!s->unread ? 0 : s->unfed ? TABLE_UNREAD_UNFED : TABLE_UNREAD),
         .chunks_only = s->chunks_only,
         .provisional = s->provisional,
     };
@@ -176,6 +176,7 @@ static enum err table_enter(struct pool *p, const struct table_segment_disk *d, 
     s->state = d->state == TABLE_OPEN ? SEGMENT_OPEN : SEGMENT_SEALED;
     s->by_recovery = d->state == TABLE_SEALED_BY_RECOVERY;
     s->unread = d->unread != 0;
+    s->unfed = s->unread && d->unread != TABLE_UNREAD;
     s->chunks_only = d->chunks_only != 0;
     s->provisional = d->provisional != 0;
     if (d->state != TABLE_OPEN)

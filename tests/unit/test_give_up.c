@@ -280,6 +280,33 @@ static void what_only_two_dead_members_held_is_named_when_the_second_is_given_up
     }
 }
 
+#define D 3u
+
+/* Made again from c, which cannot read a block of it, as d is dead: lost, though d alone was given up. The index that knows its id is kept. */
+static void what_the_last_image_cannot_read_is_lost_by_id_after_a_restart_too(void **state)
+{
+    (void)state;
+    uint32_t bad = MESSAGES;
+    fill_mail();
+    for (uint32_t i = 0; i < MESSAGES; i++)
+        bad = mail[i].on == (1u << 2 | 1u << D) ? i : bad;
+    assert_in_range(bad, 0, MESSAGES - 1);
+    const struct place *at = &w.sent[bad].record.place;
+    const struct segment *s = segment_find(w.pool, at->segment);
+    uint32_t image = s->images[0].member == D;
+    ram_io_make_bad(&w.ram, 2, segment_image_offset(w.pool, &s->images[image]) + at->frame + at->record + 9000, true);
+    die(1u << D);
+    pass_seconds(8);
+    give_up("d", false);
+    rebuilt();
+    for (uint32_t n = 0; n < 4; n++) {
+        for (uint32_t i = 0; i < MESSAGES; i++)
+            assert_int_equal(read_message(i), i == bad ? ERR_LOST : ERR_OK);
+        assert_int_equal(mail[bad].named, 1);
+        again(n == 1);
+    }
+}
+
 static void a_crash_at_any_turn_leaves_the_member_absent_or_removed(void **state)
 {
     (void)state;
@@ -399,6 +426,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_only_two_dead_members_held_is_named_when_the_second_is_given_up, setup_four, teardown_four),
+        cmocka_unit_test_setup_teardown(what_the_last_image_cannot_read_is_lost_by_id_after_a_restart_too, setup_four, teardown_four),
         cmocka_unit_test_setup_teardown(a_crash_at_any_turn_leaves_the_member_absent_or_removed, setup_four, teardown_four),
         cmocka_unit_test_setup_teardown(who_was_given_up_is_refused_when_it_comes_back, setup_four, teardown_four),
         cmocka_unit_test_setup_teardown(an_index_made_anew_names_the_segments_that_it_cannot_know, setup_four, teardown_four),

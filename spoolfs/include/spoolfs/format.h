@@ -178,12 +178,13 @@ struct table_segment_disk {
     uint8_t state;              /* enum table_state */
     uint8_t image_count;
     uint8_t unproved;           /* bit i: image i was absent when recovery sealed the segment */
-    uint8_t unread;             /* 1: some bytes were bad on every image that was present */
+    uint8_t unread;             /* enum table_unread: some bytes were bad on every image that was present */
     uint8_t chunks_only;        /* 1: a half of the pool that ran apart has freed it: its MESSAGEs do not count */
     uint8_t provisional;        /* 1: holds nothing; what was copied into it counts from a SEAL without this on */
     uint8_t holed;              /* bit i: places of image i are known to be bad that another one has, or may have */
     struct image_place_disk images[COPIES_MAX];
 };
+enum table_unread { TABLE_UNREAD_UNFED = 1, TABLE_UNREAD = 2 }; /* the index had to do without them; it has had them before */
 enum table_state { TABLE_OPEN = 1, TABLE_SEALED = 2, TABLE_SEALED_BY_RECOVERY = 3 };
 
 /* last_table: counter of the newest table segment of that incarnation which whoever wrote this has read, or merged. */
