@@ -283,6 +283,7 @@ static enum err merge_view(struct half *h)
     if (e != ERR_OK)
         return e;
     merge_drop_placeless(p);
+    p->table_partial = p->table_partial || v->table_partial;
     p->next_sequence = v->next_sequence > p->next_sequence ? v->next_sequence : p->next_sequence;
     p->next_table = v->next_table > p->next_table ? v->next_table : p->next_table;
     p->clock_base_ms = v->clock_base_ms > p->clock_base_ms ? v->clock_base_ms : p->clock_base_ms;

@@ -62,6 +62,7 @@ enum err table_load(struct pool *p, struct pool *into, struct segment_id id, con
                     uint32_t count) MUST_CHECK;
 enum err recover_superblocks(struct pool *p, struct superblock *newest_out) MUST_CHECK;
 enum err recover_table(struct pool *p, const struct superblock *newest) MUST_CHECK;
+bool members_away(const struct pool *p); /* somebody who was not removed is not here */
 enum err recover_tails(struct pool *p) MUST_CHECK;
 
 /* merge.c: the half this member speaks for, when it knows of something that we do not. */

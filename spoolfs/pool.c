@@ -233,6 +233,7 @@ static enum err pool_mount_steps(struct pool *p, const char **text_out)
     *text_out = "the segment table could not be read or rebuilt";
     if ((e = recover_table(p, &newest)) != ERR_OK || (e = recover_tails(p)) != ERR_OK)
         return e;
+    p->table_partial = p->table_partial && members_away(p);
     for (uint32_t i = 0; i < MEMBERS_MAX; i++)
         if (p->members[i].slot_owner)
             slots_stay_retired(&p->members[i]);

@@ -203,6 +203,14 @@ enum err recover_superblocks(struct pool *p, struct superblock *newest_out)
     return e;
 }
 
+bool members_away(const struct pool *p)
+{
+    bool away = false;
+    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
+        away = away || (p->members[i].used && !p->members[i].present && !p->members[i].removed);
+    return away;
+}
+
 /* --- the segment table --- */
 
 void recover_forget_segments(struct pool *p)
@@ -269,6 +277,7 @@ static enum err recover_half(struct pool *p, struct member *m)
     if (e == ERR_OK || e == ERR_NO_MEMORY)
         return e;
     e = recover_scan_half(p, m);
+    p->table_partial = true; /* of that half */
     p->index_discard = p->index_discard || p->segment_count > before;
     if (e == ERR_OK && p->segment_count > before)
         pool_event(p, EVENT_pool_diverged, m, "this member was in service without the others; its mail is merged");

@@ -2,8 +2,9 @@
 /* Owns: what the headers of all images tell, where the segment table the superblocks name cannot be read: an older table,
  * and the segments that none names. Blocking.
  * Invariants: REC-5: what image headers told is in the TABLE that the mount writes; they never raise an incarnation's
- * high-water mark, for what they did not show may lie on a member that is away. REC-8: a segment of an older table that is not where
- * that says is where image headers say it is; it is dropped only when none knows of it. */
+ * high-water mark, for what they did not show may lie on a member that is away. That there may be such is in the TABLE, too, until
+ * nobody is away (`table_partial`): the mounts after this one drop no CHUNK without a MESSAGE either. REC-8: a segment of an older table
+ * that is not where that says is where image headers say it is; it is dropped only when none knows of it. */
 #include "recover.h"
 
 #include <stdlib.h>
@@ -186,8 +187,7 @@ static enum err recover_strip_gone(struct pool *p)
 /* What no header knows was freed, when all headers could be read. Else it may lie where they could not, and is told. */
 static void recover_drop_placeless(struct pool *p, bool in_doubt)
 {
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
-        in_doubt = in_doubt || (p->members[i].used && !p->members[i].present && !p->members[i].removed);
+    in_doubt = in_doubt || members_away(p);
     for (uint32_t n = 0; n < p->segment_used; n++) {
         struct segment *s = &p->segments[n];
         if (s->state == SEGMENT_UNUSED || s->kind != SEGMENT_MAIL || s->image_count > 0)
@@ -229,7 +229,7 @@ enum err recover_table_by_scan(struct pool *p)
     if (e == ERR_OK)
         recover_drop_placeless(p, in_doubt);
     p->index_discard = true;
-    p->table_scanned = true;
+    p->table_scanned = p->table_partial = true;
     if (e == ERR_OK && best_at != UINT32_MAX)
         recover_keep_table(p, f->t[best_at].id, f->t[best_at].images, f->t[best_at].count);
     free(f);

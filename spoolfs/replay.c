@@ -10,6 +10,7 @@
  * FEED-4: an index that knows a segment the table never heard of, or was kept by an incarnation that it never heard of, was kept by
  * another half: what that half said and freed is in its rows, and none of it in this log. It is made anew. */
 #include "images.h"
+#include "mount.h"
 #include "upkeep_parts.h"
 
 #include <stdlib.h>
@@ -376,18 +377,17 @@ static void on_conflict(void *owner, struct queue_id qid, struct place second)
 }
 
 /* The MESSAGE of a CHUNK may lie on members that are not here: in a segment of which no image can be read, at the end of one
- * that is longer there, or, when the segment table itself had to be put together from headers, in one that nobody here knows. */
+ * that is longer there, or, when the segment table itself had to be put together from headers, now or in a mount before, in one that
+ * nobody here knows. */
 static bool replay_keeps_chunks(const struct pool *p)
 {
-    bool away = false, hidden = p->table_scanned;
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++)
-        away = away || (p->members[i].used && !p->members[i].present && !p->members[i].removed);
+    bool hidden = p->table_partial;
     for (uint32_t i = 0; i < p->segment_used && !hidden; i++) {
         const struct segment *s = &p->segments[i];
         hidden = s->state != SEGMENT_UNUSED && s->kind == SEGMENT_MAIL &&
                  (segment_images_readable(p, s) == 0 || segment_may_be_longer(p, s));
     }
-    return away && hidden;
+    return hidden && members_away(p);
 }
 
 enum err replay_open(struct pool *p, bool discard)

@@ -210,6 +210,7 @@ static enum err table_apply_part(struct pool *p, const struct record_view *r)
         return ERR_CORRUPT;
     p->table_parts_read++;
     p->table_parts_missing = le32_get(head.parts) - p->table_parts_read;
+    p->table_partial = p->table_partial || (r->arg & TABLE_PARTIAL);
     p->next_table = le64_get(head.table) > p->next_table ? le64_get(head.table) : p->next_table;
     enum err e = ERR_OK;
     for (uint32_t i = 0; i < incarnations && e == ERR_OK; i++) {

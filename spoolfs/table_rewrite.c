@@ -129,7 +129,8 @@ static enum err rewrite_fill(struct pool *p, struct frame *f)
                                    .segments = le32_of(segments)};
     struct digest_piece parts[3] = {{&head, sizeof head}, {inc, incarnations * sizeof *inc},
                                     {seg, segments * sizeof *seg}};
-    struct record_fields r = {.type = RECORD_TABLE, .sequence = ++p->next_sequence, .parts = parts, .part_count = 3};
+    struct record_fields r = {.type = RECORD_TABLE, .sequence = ++p->next_sequence, .parts = parts, .part_count = 3,
+                              .arg = p->table_partial ? TABLE_PARTIAL : 0};
     frame_add(f, &r);
     free(inc);
     free(seg);

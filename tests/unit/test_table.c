@@ -63,6 +63,26 @@ static void a_table_is_covered_by_a_later_one_of_its_incarnation(void **state)
     pool_gone(p);
 }
 
+/* One part that says so is enough, and a later one that does not takes nothing back. */
+static void a_table_made_from_headers_says_so(void **state)
+{
+    (void)state;
+    static const struct { uint32_t args[2]; bool partial; } cases[] = {
+        {{0, 0}, false}, {{TABLE_PARTIAL, TABLE_PARTIAL}, true}, {{TABLE_PARTIAL, 0}, true}, {{2, 0}, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct pool *p = pool_of();
+        for (uint32_t part = 0; part < 2; part++) {
+            struct table_part_disk head = {.table = le64_of(1), .part = le32_of(part), .parts = le32_of(2)};
+            struct record_view r = {.type = RECORD_TABLE, .arg = cases[i].args[part], .body = (const uint8_t *)&head,
+                                    .body_bytes = (uint32_t)sizeof head};
+            bool begun = false;
+            assert_int_equal(table_apply(p, &r, &begun), ERR_OK);
+        }
+        assert_int_equal(p->table_partial, cases[i].partial);
+        pool_gone(p);
+    }
+}
+
 /* Rows from before there was last_table: nothing counts as read, so that every table is looked at once more. */
 static void a_table_of_the_older_format_is_read(void **state)
 {
@@ -88,6 +108,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_table_is_covered_by_a_later_one_of_its_incarnation),
+        cmocka_unit_test(a_table_made_from_headers_says_so),
         cmocka_unit_test(a_table_of_the_older_format_is_read),
         cmocka_unit_test(a_table_of_another_length_is_corrupt),
     };

@@ -196,6 +196,7 @@ struct table_part_disk {
     struct le32 part, parts;
     struct le32 incarnations, segments;
 };
+#define TABLE_PARTIAL 1u /* `arg` of its records: made from image headers; of what lies on members away since then it may name nothing */
 /* RECORD_OPEN, RECORD_SEAL: one table_segment_disk. RECORD_FREED: a row of id_disk. */
 
 #define FRAME_HEAD_BYTES 128u
