@@ -137,6 +137,8 @@ struct member {
     struct latency write_latency, read_latency;
     uint32_t ops;                 /* outstanding */
     struct link commits;          /* outstanding member_ops of IO_CLASS_COMMIT, oldest first */
+    struct link durables;         /* outstanding flushes and durable writes, in the order of their numbers: MEM-4 */
+    uint64_t durable_asked, durable_failed; /* the last number; how many failed */
     uint32_t update_failures;     /* superblock copies that failed in this update */
     bool suspect_late;            /* SUSPECT because of lateness, not errors */
     uint32_t slow_count;          /* how often it left as SLOW, in mounts within a day too */
@@ -156,6 +158,8 @@ struct member {
 struct member_op {
     struct io_op op;
     struct link out;              /* in member.commits */
+    struct link durable_out;      /* in member.durables */
+    uint64_t durable_number;
     struct member *member;
     uint32_t slot;                /* UINT32_MAX: outside the slots */
     bool mail;                    /* somebody waits for it: commits and deliveries, not the engine's own writes */
@@ -465,6 +469,7 @@ void member_fini(struct member *m);
 bool member_peers_answer(const struct member *m);
 uint64_t member_commit_age(const struct member *m);   /* of its oldest commit that is out; 0: none is */
 bool member_late(const struct member *m);             /* a commit write is out for longer than COMMIT_DEADLINE_NS */
+bool member_durables_answered(const struct member *m, uint64_t number); /* of those up to `number` none is out */
 void latency_note(struct latency *l, uint64_t ns);
 uint64_t latency_percentile(const struct latency *l, uint32_t percent);
 void pool_update_state(struct pool *p);

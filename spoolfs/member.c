@@ -2,7 +2,9 @@
 /* Owns: one member's life: state with evidence, error counters, latencies, and every op on it while it is under way.
  * Invariants: MEM-1: slot_busy counts the ops outstanding on a slot; a slot with any is not claimed (SEG-2).
  * MEM-2: a member that left does not come back before the next mount. A member that left for anything but absence
- * still serves reads, as the last resort. MEM-3: a slot with a write that a mount gave up on is not read. */
+ * still serves reads, as the last resort. MEM-3: a slot with a write that a mount gave up on is not read. MEM-4: a flush proves
+ * nothing about what was written before another flush, or the flush of a durable write, that failed: a drive may have dropped it and have
+ * told only whoever asked first. Who relies on a flush looks whether any that was asked for before its answer has failed. */
 #include "upkeep_parts.h"
 
 #include <stdarg.h>
@@ -249,6 +251,31 @@ void members_watch(struct pool *p)
         watch_step(p);
 }
 
+/* --- MEM-4 --- */
+
+static void member_note_durable(struct member *m, struct member_op *mo)
+{
+    mo->durable_out = (struct link){0};
+    if (mo->op.kind != IO_FLUSH && !(mo->op.kind == IO_WRITE && mo->op.durable))
+        return;
+    mo->durable_number = ++m->durable_asked;
+    link_push(&m->durables, &mo->durable_out);
+}
+
+static void member_durable_answered(struct member *m, struct member_op *mo)
+{
+    if (!link_linked(&mo->durable_out))
+        return;
+    link_remove(&mo->durable_out);
+    m->durable_failed += mo->op.result != ERR_OK;
+}
+
+bool member_durables_answered(const struct member *m, uint64_t number)
+{
+    return link_empty(&m->durables) ||
+           CONTAINER_OF(m->durables.next, struct member_op, durable_out)->durable_number > number;
+}
+
 static void member_on_done(struct io_op *op)
 {
     struct member_op *mo = op->owner;
@@ -260,6 +287,7 @@ static void member_on_done(struct io_op *op)
     m->heard_ns = op->done_ns;
     if (link_linked(&mo->out))
         link_remove(&mo->out);
+    member_durable_answered(m, mo);
     if (mo->slot != UINT32_MAX) {
         ASSERT(m->slot_busy[mo->slot] > 0);
         m->slot_busy[mo->slot]--;
@@ -309,6 +337,7 @@ void member_submit(struct member *m, struct member_op *mo)
     mo->out = (struct link){0};
     if (mo->op.class == IO_CLASS_COMMIT)
         link_push(&m->commits, &mo->out);
+    member_note_durable(m, mo);
     dispatch_submit(m, mo);
 }
 

@@ -97,6 +97,7 @@ static enum err pool_alloc(struct io *io, const struct pool_config *config, stru
     link_init(&p->discards);
     for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
         link_init(&p->members[i].commits);
+        link_init(&p->members[i].durables);
         dispatch_init(&p->members[i].dispatch);
     }
     io_timer_init(&p->tick, pool_on_tick, p);

@@ -13,7 +13,10 @@
  *  RBL-7  an image counts once in each failure domain. One that shares its domain with another is made again in a domain that the
  *         segment has no image in, or stays: each job ends with one domain more, so that there is an end to them.
  *  RBL-8  an image made with holes, where no image that was here had a frame, says so in the same record of the table that makes it
- *         count as an image: it is no redundancy before the scrub has found all of it whole (EVI-2). */
+ *         count as an image: it is no redundancy before the scrub has found all of it whole (EVI-2).
+ *  RBL-9  what a job wrote is durable when its flush says so and no flush and no durable write on that member has failed that was asked
+ *         for between the job's first write and the answer of its flush (MEM-4); those that are still out are waited for. Else the
+ *         job is over, and its segment is tried again later. */
 #ifndef REBUILD_H
 #define REBUILD_H
 
@@ -44,6 +47,8 @@ struct rebuild_job {
     uint32_t filling;          /* of the two */
     struct member_op end;      /* image header, then flush */
     bool ending, walked, failed, table;
+    bool flushed;              /* RBL-9: it only waits for what was asked of the member before */
+    uint64_t durable_asked, durable_failed; /* of the member: at the answer of the flush; at the start */
     struct link link;          /* in pool.rebuild_orphans */
 };
 

@@ -4,7 +4,7 @@
  *   slot claimed -> frames, each proved, gathered and written -> image header -> flush -> SEAL with the new place durable
  *   -> the new image counts and the old place is given up
  *
- * Invariants: RBL-1 to RBL-4 (rebuild.h). A job ends by rebuild_job_over, exactly once; what is written on a member that
+ * Invariants: RBL-1 to RBL-4, RBL-9 (rebuild.h). A job ends by rebuild_job_over, exactly once; what is written on a member that
  * does not answer keeps its buffer until it does. */
 #include "images.h"
 #include "rebuild.h"
@@ -117,12 +117,28 @@ static void job_keep_absent(struct rebuild_job *r)
     r->failed = r->failed || r->image == COPIES_MAX;
 }
 
+/* RBL-9 */
+static bool job_flush_is_doubted(const struct rebuild_job *r)
+{
+    return r->pool->members[r->target.member].durable_failed != r->durable_failed;
+}
+
+static void job_settle(struct rebuild_job *r)
+{
+    if (!member_durables_answered(&r->pool->members[r->target.member], r->durable_asked))
+        return;
+    r->flushed = false;
+    job_say(r);
+}
+
 static void job_on_flush(struct member_op *mo)
 {
     struct rebuild_job *r = mo->owner;
     r->ending = false;
-    if (job_answered(r, mo) && !r->failed)
-        job_say(r);
+    if (!job_answered(r, mo) || r->failed)
+        return;
+    r->flushed = true; /* rebuild_job_step goes on */
+    r->durable_asked = r->pool->members[r->target.member].durable_asked;
 }
 
 static void job_on_header(struct member_op *mo)
@@ -280,6 +296,7 @@ struct rebuild_job *rebuild_job_start(struct pool *p, struct segment *s, uint32_
     r->segment = s;
     r->image = image;
     r->target = target;
+    r->durable_failed = p->members[target.member].durable_failed;
     s->rebuilding = true;
     r->walk = (struct walk){.pool = p, .segment = s, .offset = BLOCK_BYTES, .end = s->length, .class = IO_CLASS_REBUILD,
                             .on_frame = job_on_frame, .on_lost = job_on_lost, .on_end = job_on_end, .owner = r,
@@ -293,7 +310,7 @@ void rebuild_job_step(struct rebuild_job *r)
 {
     struct pool *p = r->pool;
     walk_step(&r->walk);
-    if (!member_usable(&p->members[r->target.member]) || r->walk.unreadable)
+    if (!member_usable(&p->members[r->target.member]) || r->walk.unreadable || (!r->table && job_flush_is_doubted(r)))
         r->failed = true;
     if (rebuild_paused(p) && segment_is_empty_of_mail(r->segment))
         r->failed = true; /* nobody knows for how long: what only waits to be freed, and others for it, is let go */
@@ -303,6 +320,9 @@ void rebuild_job_step(struct rebuild_job *r)
             job_end(r, false);
         return;
     }
-    for (uint32_t n = 0; n < JOB_STEPS_MAX && !r->ending && !r->table && job_go_on(r); n++)
-        ;
+    if (r->flushed)
+        job_settle(r);
+    else
+        for (uint32_t n = 0; n < JOB_STEPS_MAX && !r->ending && !r->table && job_go_on(r); n++)
+            ;
 }

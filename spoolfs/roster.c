@@ -129,6 +129,7 @@ bool roster_admit(struct pool *p, const struct superblock *s, const struct pool_
     *m = (struct member){.pool = p, .number = (uint8_t)(m - p->members), .used = true, .uuid = s->member, .joined = true,
                          .slot_count = s->slot_count, .spare = s->members[s->member_number].spare, .commits = m->commits};
     link_init(&m->commits);
+    link_init(&m->durables);
     dispatch_init(&m->dispatch);
     text_copy(m->name, sizeof m->name, c->name);
     text_copy(m->domain, sizeof m->domain, s->members[s->member_number].domain);

@@ -81,6 +81,7 @@ static int fresh(bool arm)
     *t.m = (struct member){.pool = &t.pool, .used = true, .present = true, .state = MEMBER_HEALTHY,
                            .slots_offset = UINT64_MAX};
     link_init(&t.m->commits);
+    link_init(&t.m->durables);
     dispatch_init(&t.m->dispatch);
     return 0;
 }
