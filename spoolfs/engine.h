@@ -400,7 +400,7 @@ struct pool {
     /* index */
     struct index *index;
     bool table_scanned;           /* the segment table of this mount comes from image headers */
-    bool table_partial;           /* it did in this mount or in one before, and members are away since: what only they have it may not know */
+    bool table_partial;           /* it did, now or in a mount before, and members are away since: it may not know what only they have */
     bool index_open, index_live, index_ready, index_replaying, index_rebuild, index_discard, index_damaged,
         index_full;
     uint64_t index_lag;           /* bytes of this mount that it has not taken; as of lag_next_ns */

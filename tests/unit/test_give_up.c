@@ -282,7 +282,7 @@ static void what_only_two_dead_members_held_is_named_when_the_second_is_given_up
 
 #define D 3u
 
-/* Made again from c, which cannot read a block of it, as d is dead: lost, though d alone was given up. The index that knows its id is kept. */
+/* Made again from c, which cannot read a block, as d is dead: lost, though d alone was given up. The index that knows its id is kept. */
 static void what_the_last_image_cannot_read_is_lost_by_id_after_a_restart_too(void **state)
 {
     (void)state;
