@@ -7,11 +7,7 @@
  * Invariants: LEASE-1 (compact.h). CMP-1: a MESSAGE is copied byte for byte together with its present marks and hold in
  * one frame, so that the old MARKs are not needed any more. CMP-2: a frame of copies holds nothing else and names the
  * victim, so that the segment it lands in outlives the victim; unless both go in one record (exchange.c). CMP-3: a
- * victim is chosen by counts that include all the index was told of it. CMP-4: when results find no slot and all that is
- * worth moving is leased - leases end with results, results need slots, slots come from a victim without leases - one
- * segment is `closing`: nothing in it becomes leased, and what ends its leases takes slots of compaction's, which has the
- * exchange behind it (design/0016). CMP-5: while results find no slot, the last two segments that are worth moving and that
- * nobody holds stay so until they are moved: compaction has a victim, and the exchange its two. One compaction at a time. */
+ * victim is chosen by counts that include all the index was told of it. CMP-4, CMP-5: compact_close.c. One compaction at a time. */
 #include "compact.h"
 #include "images.h"
 #include "upkeep_parts.h"
@@ -29,7 +25,6 @@
 #define COMPACT_MARGIN 2u        /* pressure also so many above those that new mail leaves: few slots have no quarter above them */
 #define COMPACT_CHAIN 16u         /* so many segments without mail that are not freed: a chain */
 #define COMPACT_OPEN_NS (30 * NS_PER_S) /* a segment that is open for so long takes little, and may be what holds the chain */
-#define COMPACT_KEEPS_NS (60 * NS_PER_S) /* what is moved, or exchanged, is so within seconds */
 #define COMPACT_HURRY_NS (20 * NS_PER_MS)
 #define COMPACT_PAUSE_NS (200 * NS_PER_MS) /* between looks for a victim: leaves time for retirement to do the work */
 /* What passes is gone by then; what is still there has come to stay. Sooner when slots get short. */
@@ -108,7 +103,7 @@ static void compact_close_old(struct pool *p)
     }
 }
 
-static bool compact_movable(const struct pool *p, const struct segment *s)
+bool compact_movable(const struct pool *p, const struct segment *s)
 {
     return s->kind == SEGMENT_MAIL && s->state == SEGMENT_SEALED && compact_counted(s) && !s->refs && !s->repairing &&
            s->length > BLOCK_BYTES && !s->compacting && !s->compacted && io_now_ns(p->io) >= s->compact_after_ns;
@@ -119,47 +114,16 @@ bool compact_eligible(const struct pool *p, const struct segment *s)
     return compact_movable(p, s) && (!s->leased || PLANTED(compact_under_lease));
 }
 
-/* The one with the fewest leases; it stays the one until it is moved, or nobody waits any more. */
-static void compact_close_one(struct pool *p)
+bool compact_pays(const struct segment *s)
 {
-    const struct segment *best = NULL;
-    for (uint32_t i = 0; i < p->segment_used; i++) {
-        const struct segment *s = &p->segments[i];
-        if (!s->leased || !compact_movable(p, s) || s->live_bytes >= s->length / 2)
-            continue;
-        if (segment_id_equal(s->id, p->closing))
-            return;
-        if (!best || s->leased < best->leased)
-            best = s;
-    }
-    p->closing = best ? best->id : (struct segment_id){0};
-}
-
-static bool compact_pays(const struct pool *p, const struct segment *s)
-{
-    return compact_eligible(p, s) && s->live_bytes < s->length / 2;
-}
-
-/* CMP-5. Not for ever: should compaction come to nothing, mail is not held up by it. */
-bool compact_keeps(struct pool *p, const struct segment *s)
-{
-    enum err why = ERR_OK;
-    uint64_t now = io_now_ns(p->io);
-    bool full = !placement_possible(p, SPOOL_RESULT, 0, &why) && why == ERR_FULL;
-    p->full_ns = !full ? 0 : p->full_ns ? p->full_ns : now;
-    if (!full || now - p->full_ns >= COMPACT_KEEPS_NS || !compact_pays(p, s))
-        return false;
-    uint32_t others = 0;
-    for (uint32_t i = 0; i < p->segment_used && others < 2; i++)
-        others += &p->segments[i] != s && compact_pays(p, &p->segments[i]);
-    return others < 2;
+    return s->live_bytes < s->length / 2;
 }
 
 /* Whether moving what is needed of it is worth it now. */
 static bool compact_wanted(const struct compaction *c, const struct segment *s, uint32_t need)
 {
     struct pool *p = c->pool;
-    bool empty = segment_is_empty_of_mail(s), half = s->live_bytes < s->length / 2;
+    bool empty = segment_is_empty_of_mail(s), half = compact_pays(s);
     if (need == COMPACT_PRESSURE)
         return half;
     if (half && !empty && segment_images_good(p, s) < c->images) /* moved, it has as many images as the domains allow */
@@ -479,18 +443,6 @@ static struct segment *compact_exchanges(struct compaction *c)
     return NULL;
 }
 
-/* CMP-4. There may be room again without a segment that was freed: a member came. */
-static void compact_close(struct compaction *c)
-{
-    struct pool *p = c->pool;
-    enum err why;
-    p->results_stuck = p->results_stuck && !placement_possible(p, SPOOL_RESULT, 0, &why);
-    if (!p->results_stuck)
-        p->closing = (struct segment_id){0};
-    else if (!c->victim && !c->exchange)
-        compact_close_one(p);
-}
-
 static bool compact_begin(struct compaction *c)
 {
     struct pool *p = c->pool;
@@ -500,7 +452,7 @@ static bool compact_begin(struct compaction *c)
         c->victim = compact_exchanges(c);
     if (!c->exchange)
         c->victim = compact_choose(c);
-    compact_close(c);
+    compact_close(p, c->victim || c->exchange);
     if (!c->victim)
         return false;
     c->victim->compacting = true;

@@ -4,7 +4,7 @@
  *
  *  LEASE-1 a segment under compaction holds no leased message and none becomes leased there.
  *
- * More: RET-1..2 (retire.c), CMP-1..5 (compact.c), AHD-1 (compact_ahead.c), EXC-1..4 (exchange.c). */
+ * More: RET-1..3 (retire.c), CMP-1..3 (compact.c), CMP-4..5 (compact_close.c), AHD-1 (compact_ahead.c), EXC-1..4 (exchange.c). */
 #ifndef COMPACT_H
 #define COMPACT_H
 
@@ -20,13 +20,18 @@ uint32_t compact_need(const struct pool *p);           /* how short slots are: 0
 void compact_stop(struct pool *p);
 bool compact_idle(const struct pool *p);
 bool compact_at_rest(const struct pool *p);            /* no victim is being read */
-bool compact_keeps(struct pool *p, const struct segment *s); /* nothing in it becomes leased just now (CMP-5) */
+bool compact_movable(const struct pool *p, const struct segment *s);  /* might be a victim now, were nothing in it leased */
 bool compact_eligible(const struct pool *p, const struct segment *s); /* may be a victim now, were it worth it */
+bool compact_pays(const struct segment *s);            /* less than half live: two of them make one */
 void compact_fini(struct pool *p);
 enum err lease_init(struct pool *p) MUST_CHECK;
 void lease_fini(struct pool *p);
 void lease_step(struct pool *p);
 void retire_fini(struct pool *p);
+
+/* compact_close.c */
+void compact_close(struct pool *p, bool has_victim);   /* each time compaction looks for one (CMP-4) */
+bool compact_keeps(struct pool *p, const struct segment *s); /* nothing in it becomes leased just now (CMP-5) */
 
 /* compact_ahead.c: which messages of a victim are dead, asked at once */
 #define COMPACT_AHEAD_MAX 1024u      /* queue ids at a time: a window of messages of 1 KiB */

@@ -135,7 +135,7 @@ bool exchange_has_two(const struct pool *p)
 {
     uint32_t found = 0;
     for (uint32_t i = 0; i < p->segment_used && found < 2; i++)
-        found += exchange_may_take(p, &p->segments[i]) && p->segments[i].live_bytes < p->segments[i].length / 2;
+        found += exchange_may_take(p, &p->segments[i]) && compact_pays(&p->segments[i]);
     return found == 2;
 }
 
