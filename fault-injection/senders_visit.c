@@ -9,6 +9,7 @@
 #define DUE_AT_ONCE 6u
 
 static void visit_read_chunk(struct action *a);
+static void visit_follow(struct action *a);
 
 static void visit_over(struct action *a, enum err e)
 {
@@ -54,6 +55,10 @@ static void visit_on_part(struct spool_read *r, enum err e)
     struct world *w = a->w;
     bool message = r->type == RECORD_MESSAGE;
     a->reading = false;
+    if (e == ERR_NOT_FOUND && message && !world_crashed(w)) {
+        visit_follow(a);
+        return;
+    }
     if (e != ERR_OK) {
         visit_lost(a, e, message ? "a read" : "a read of a CHUNK");
         return;
@@ -84,6 +89,28 @@ static void visit_read(struct action *a, struct place place, struct digest diges
                                   .done = visit_on_part, .owner = a};
     a->reading = true;
     spool_read(a->w->pool, &a->read);
+}
+
+/* A full pool moves what is leased, too (EXC-5): where the index has it now, if that is elsewhere. */
+static void visit_on_followed(struct index_query *q, enum err e)
+{
+    struct action *a = q->owner;
+    struct index_entry *found = e == ERR_OK && q->entry_count == 1 ? &q->entries[0] : NULL;
+    struct place place = found ? found->place : a->read.place;
+    struct digest digest = a->read.digest;
+    a->querying = false;
+    index_query_fini(q);
+    if (segment_id_equal(place.segment, a->read.place.segment))
+        visit_lost(a, e == ERR_OK ? ERR_NOT_FOUND : e, "a read");
+    else
+        visit_read(a, place, digest, RECORD_MESSAGE);
+}
+
+static void visit_follow(struct action *a)
+{
+    a->query = (struct index_query){.kind = INDEX_LOOKUP, .qid = a->msg->qid, .done = visit_on_followed, .owner = a};
+    a->querying = true;
+    index_query(spool_index(a->w->pool), &a->query);
 }
 
 static void visit_on_chunks(struct index_query *q, enum err e)

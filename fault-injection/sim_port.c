@@ -150,7 +150,6 @@ static void due_ask(struct port *p)
     qsort(p->skip, skips, sizeof p->skip[0], skip_compare);
     p->asking = true;
     p->query = (struct index_query){.kind = INDEX_DUE, .now_ms = pool_clock_ms(p->w->pool), .skip = p->skip, .skip_count = skips,
-                                    .pass = spool_closing(p->w->pool),
                                     .max = p->credit < DUE_AT_ONCE ? p->credit : DUE_AT_ONCE, .done = due_on_answer, .owner = p};
     index_query(spool_index(p->w->pool), &p->query);
 }

@@ -94,9 +94,8 @@ enum err commit_submit(struct appender *a, struct spool_group *g)
         for (uint32_t j = 0; j < 3; j++)
             r->place.length += (uint32_t)r->parts[j].len;
     }
-    enum spool_class class = spool_class_of(p, g);
-    if (class > a->want_class || f->frame.record_count == g->count)
-        a->want_class = class;
+    if (g->class > a->want_class || f->frame.record_count == g->count)
+        a->want_class = g->class;
     link_push(&f->groups, &g->link);
     return ERR_OK;
 }

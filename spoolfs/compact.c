@@ -7,7 +7,8 @@
  * Invariants: LEASE-1 (compact.h). CMP-1: a MESSAGE is copied byte for byte together with its present marks and hold in
  * one frame, so that the old MARKs are not needed any more. CMP-2: a frame of copies holds nothing else and names the
  * victim, so that the segment it lands in outlives the victim; unless both go in one record (exchange.c). CMP-3: a
- * victim is chosen by counts that include all the index was told of it. CMP-4, CMP-5: compact_close.c. One compaction at a time. */
+ * victim is chosen by counts that include all the index was told of it. CMP-4: where results find no slot and nothing else can be
+ * moved, what is leased is exchanged (EXC-5): results need slots and leases end with results. One compaction at a time. */
 #include "compact.h"
 #include "images.h"
 #include "upkeep_parts.h"
@@ -109,7 +110,7 @@ bool compact_movable(const struct pool *p, const struct segment *s)
            s->length > BLOCK_BYTES && !s->compacting && !s->compacted && io_now_ns(p->io) >= s->compact_after_ns;
 }
 
-bool compact_eligible(const struct pool *p, const struct segment *s)
+static bool compact_eligible(const struct pool *p, const struct segment *s)
 {
     return compact_movable(p, s) && (!s->leased || PLANTED(compact_under_lease));
 }
@@ -427,6 +428,13 @@ static void compact_on_applied(struct index_query *q, enum err e)
     c->failed = c->failed || e != ERR_OK;
 }
 
+static bool results_stuck(struct pool *p)
+{
+    enum err why;
+    p->results_stuck = p->results_stuck && !placement_possible(p, SPOOL_RESULT, 0, &why); /* a member may have come */
+    return p->results_stuck;
+}
+
 /* Nothing to compact into: the victims of an exchange, one after the other. NULL: none just now. */
 static struct segment *compact_exchanges(struct compaction *c)
 {
@@ -448,11 +456,13 @@ static bool compact_begin(struct compaction *c)
     struct pool *p = c->pool;
     c->next_ns = io_now_ns(p->io) + COMPACT_PAUSE_NS;
     c->exchange = exchange_fills(p);
+    c->victim = NULL;
     if (c->exchange || p->compact_stuck)
         c->victim = compact_exchanges(c);
     if (!c->exchange)
         c->victim = compact_choose(c);
-    compact_close(p, c->victim || c->exchange);
+    if (!c->exchange && !c->victim && results_stuck(p)) /* CMP-4 */
+        c->victim = compact_exchanges(c);
     if (!c->victim)
         return false;
     c->victim->compacting = true;

@@ -2,9 +2,10 @@
 /* Private to spoolfs: the end of segments: when they die, how what lives in them is moved away, and who holds messages
  * meanwhile.
  *
- *  LEASE-1 a segment under compaction holds no leased message and none becomes leased there.
+ *  LEASE-1 in a segment under compaction no message becomes leased and no result is taken about what lies there. Only an exchange
+ *          moves leased messages (EXC-5).
  *
- * More: RET-1..3 (retire.c), CMP-1..3 (compact.c), CMP-4..5 (compact_close.c), AHD-1 (compact_ahead.c), EXC-1..4 (exchange.c). */
+ * More: RET-1..3 (retire.c), CMP-1..4 (compact.c), AHD-1 (compact_ahead.c), EXC-1..5 (exchange.c). */
 #ifndef COMPACT_H
 #define COMPACT_H
 
@@ -21,17 +22,16 @@ void compact_stop(struct pool *p);
 bool compact_idle(const struct pool *p);
 bool compact_at_rest(const struct pool *p);            /* no victim is being read */
 bool compact_movable(const struct pool *p, const struct segment *s);  /* might be a victim now, were nothing in it leased */
-bool compact_eligible(const struct pool *p, const struct segment *s); /* may be a victim now, were it worth it */
 bool compact_pays(const struct segment *s);            /* less than half live: two of them make one */
 void compact_fini(struct pool *p);
 enum err lease_init(struct pool *p) MUST_CHECK;
 void lease_fini(struct pool *p);
 void lease_step(struct pool *p);
+/* What was leased in the victims of the exchange is leased in `to`, where it lies now (EXC-5). */
+void lease_moved(struct pool *p, struct segment *to);
+/* The segment of the lease; none: not leased. */
+struct segment_id lease_segment(const struct pool *p, struct queue_id qid);
 void retire_fini(struct pool *p);
-
-/* compact_close.c */
-void compact_close(struct pool *p, bool has_victim);   /* each time compaction looks for one (CMP-4) */
-bool compact_keeps(struct pool *p, const struct segment *s); /* nothing in it becomes leased just now (CMP-5) */
 
 /* compact_ahead.c: which messages of a victim are dead, asked at once */
 #define COMPACT_AHEAD_MAX 1024u      /* queue ids at a time: a window of messages of 1 KiB */
@@ -46,7 +46,6 @@ void compact_ahead_ask(struct compact_ahead *a, struct pool *p, const struct wal
 bool compact_ahead_dead(const struct compact_ahead *a, struct queue_id qid);
 
 /* exchange.c: compactions when there is no slot to compact into */
-bool exchange_has_two(const struct pool *p);           /* that may be moved and are less than half live */
 struct segment *exchange_choose(struct pool *p);       /* the next victim, or the first; NULL: none */
 enum err exchange_open(struct pool *p, const struct segment *first) MUST_CHECK;
 /* A copy goes into the new segment. ERR_BUSY: once more later; ERR_FULL: no room. The bytes are taken at once. */

@@ -383,9 +383,7 @@ struct pool {
     struct segment *table_segment, *table_candidate;
     struct segment *table_old;    /* the one before, while superblocks may name it (TAB-6) */
     bool compact_stuck;           /* a compaction found no slot, and nothing was freed since */
-    uint64_t full_ns;             /* since when results find no slot; 0: they do, or nobody asked */
-    bool results_stuck;           /* results found none, and nothing was freed since */
-    struct segment_id closing;    /* the next victim: nothing in it becomes leased (CMP-4); none, mostly */
+    bool results_stuck;           /* results found none, and nothing was freed since (CMP-4) */
     struct append_frame *table_frame;
     uint32_t table_cursor, table_part;
     uint32_t table_parts_read, table_parts_missing; /* while one is loaded */
@@ -560,7 +558,6 @@ struct segment_id segment_next_id(struct pool *p);
 uint32_t segment_index(const struct pool *p, const struct segment *s);
 
 /* spool.c */
-enum spool_class spool_class_of(struct pool *p, const struct spool_group *g); /* what slots it may take (CMP-4) */
 enum err spool_index_follows(const struct pool *p) MUST_CHECK; /* new mail needs an index that can */
 
 /* commit.c */

@@ -10,7 +10,9 @@
  * Invariants: EXC-1: until the record is durable the victims hold everything and the new segment nothing (`provisional`): a
  * crash before it costs no slot and a crash after it frees them; recovery forgets what is provisional. EXC-2: on no member are
  * fewer slots free afterwards: each of the new segment's members gives back one of the first victim. EXC-3: the last slot of a
- * member stays the segment table's. EXC-4: the slots of the victims are given back when the index knows the new places. */
+ * member stays the segment table's. EXC-4: the slots of the victims are given back when the index knows the new places. EXC-5: while
+ * results find no slot, leased messages are moved, too: none of their results is on its way then and none is taken until the index knows
+ * the new places; from then on the lease is there, and what a relay says about the place of before goes where the lease is. */
 #include "compact.h"
 
 #include <stdlib.h>
@@ -126,12 +128,18 @@ static uint64_t exchange_cost(struct pool *p, const struct segment *s)
     return s->live_bytes + (s->dep_count ? rest * stay / s->dep_count : 0);
 }
 
-static bool exchange_may_take(const struct pool *p, const struct segment *s)
+/* EXC-5 */
+static bool exchange_takes_leased(const struct pool *p)
 {
-    return compact_eligible(p, s) && !s->rebuilding && !s->unread;
+    return p->results_stuck && commit_idle(p);
 }
 
-bool exchange_has_two(const struct pool *p)
+static bool exchange_may_take(const struct pool *p, const struct segment *s)
+{
+    return compact_movable(p, s) && (!s->leased || exchange_takes_leased(p)) && !s->rebuilding && !s->unread;
+}
+
+static bool exchange_has_two(const struct pool *p)
 {
     uint32_t found = 0;
     for (uint32_t i = 0; i < p->segment_used && found < 2; i++)
@@ -305,10 +313,8 @@ static void exchange_on_said(struct table_group *t, enum err e)
         x->state = EXCHANGE_FILLING;
         return;
     }
-    struct segment *s = x->out;
-    s->state = SEGMENT_SEALED;
-    s->provisional = s->compacting = false;
-    s->compact_after_ns = io_now_ns(p->io) + COMPACT_AGAIN_NS;
+    x->out->state = SEGMENT_SEALED;
+    x->out->provisional = false; /* still `compacting`: EXC-5 */
     for (uint32_t i = 0; i < x->victim_count; i++)
         x->victims[i]->table_known = false; /* no TABLE names it any more */
     p->count_compacted += x->victim_count;
@@ -338,8 +344,13 @@ void exchange_say(struct pool *p)
 static void exchange_on_barrier(struct index_query *q, enum err e)
 {
     struct exchange *x = q->owner;
+    struct pool *p = x->pool;
     (void)e; /* FREED is durable: an index that claims mail there is made anew at the next mount */
     index_query_fini(q);
+    lease_moved(p, x->out);
+    x->out->compacting = false;
+    x->out->compact_after_ns = io_now_ns(p->io) + COMPACT_AGAIN_NS;
+    x->out = NULL; /* it may die before the last reader of a victim has gone */
     x->state = EXCHANGE_DROPPING;
 }
 
@@ -359,7 +370,6 @@ static void exchange_drop(struct exchange *x)
     }
     if (x->victim_count > 0)
         return;
-    x->out = NULL;
     x->state = EXCHANGE_NONE;
     x->next_ns = io_now_ns(p->io);
 }

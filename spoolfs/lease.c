@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: which messages a relay holds. Open addressing over a fixed table of LEASES_MAX * 2 entries.
- * Invariant LEASE-1 (compact.h): segment.leased counts the leases whose message lies there. */
+ * Invariant LEASE-1 (compact.h). segment.leased counts the leases whose message lies there. */
 #include "compact.h"
 
 #include <base/planted.h>
@@ -46,6 +46,11 @@ bool spool_leased(struct pool *p, struct queue_id qid)
     return !queue_id_is_none(p->leases->at[lease_find(p->leases, qid)].qid);
 }
 
+struct segment_id lease_segment(const struct pool *p, struct queue_id qid)
+{
+    return p->leases->at[lease_find(p->leases, qid)].segment;
+}
+
 enum err spool_lease(struct pool *p, struct queue_id qid, struct segment_id segment)
 {
     struct lease_table *t = p->leases;
@@ -53,8 +58,7 @@ enum err spool_lease(struct pool *p, struct queue_id qid, struct segment_id segm
     if (!queue_id_is_none(t->at[i].qid))
         return ERR_EXISTS;
     struct segment *s = segment_find(p, segment);
-    bool closed = s && (s->compacting || segment_id_equal(s->id, p->closing) || compact_keeps(p, s));
-    if (t->count == LEASES_MAX || (closed && !PLANTED(compact_under_lease)))
+    if (t->count == LEASES_MAX || (s && s->compacting && !PLANTED(compact_under_lease)))
         return ERR_BUSY;
     if (!s)
         return ERR_NOT_FOUND;
@@ -81,6 +85,7 @@ void spool_lease_end(struct pool *p, struct queue_id qid)
     }
     t->count--;
     t->at[hole].qid = (struct queue_id){0};
+    t->at[hole].segment = (struct segment_id){0};
     /* close the hole, so that every chain stays unbroken */
     for (uint32_t i = (hole + 1) % LEASE_BUCKETS; !queue_id_is_none(t->at[i].qid); i = (i + 1) % LEASE_BUCKETS) {
         uint32_t home = lease_hash(t->at[i].qid);
@@ -89,10 +94,25 @@ void spool_lease_end(struct pool *p, struct queue_id qid)
             continue;
         t->at[hole] = t->at[i];
         t->at[i].qid = (struct queue_id){0};
+        t->at[i].segment = (struct segment_id){0};
         hole = i;
     }
     if (p->index && index_lease(p->index, qid, false) != ERR_OK && t->ending_count < LEASES_MAX)
         t->ending[t->ending_count++] = qid;
+}
+
+void lease_moved(struct pool *p, struct segment *to)
+{
+    struct lease_table *t = p->leases;
+    for (uint32_t i = 0; i < LEASE_BUCKETS; i++) {
+        struct segment *s = queue_id_is_none(t->at[i].qid) ? NULL : segment_find(p, t->at[i].segment);
+        if (!s || !exchange_holds(p, s))
+            continue;
+        ASSERT(s->leased > 0);
+        s->leased--;
+        to->leased++;
+        t->at[i].segment = to->id;
+    }
 }
 
 void lease_step(struct pool *p)

@@ -6,7 +6,7 @@
  * results about newer ones would tie it to them, those to newer ones again, and so on up to what is being written now. SPO-2:
  * what compactions move has segments of its own: it has lived long and will live on, and among mail that passes it would keep
  * all that comes after it, too. */
-#include "engine.h"
+#include "compact.h"
 
 #include <base/planted.h>
 
@@ -41,21 +41,15 @@ static bool appender_has_room(const struct appender *a)
     return a->next || (a->segment && a->segment->length + FRAME_BYTES_MAX <= a->pool->slot_bytes);
 }
 
-/* CMP-4. A lease gives few results and ends with one of them, and no new one comes there: there is an end to it. */
-enum spool_class spool_class_of(struct pool *p, const struct spool_group *g)
+/* EXC-5: the message may lie elsewhere by now than where the relay took it from. */
+static void spool_follow_leases(const struct pool *p, struct spool_group *g)
 {
-    bool ends = false;
-    for (uint32_t i = 0; i < g->count && g->class == SPOOL_RESULT && !segment_id_is_none(p->closing); i++)
-        ends = ends || (segment_id_equal(g->records[i].message_segment, p->closing) && spool_leased(p, g->records[i].qid));
-    return ends ? SPOOL_COMPACTION : g->class;
-}
-
-/* The last segment that results get is for those that compaction waits for. */
-static bool spool_is_kept_from(struct pool *p, const struct spool_group *g)
-{
-    enum err why = ERR_OK;
-    return !segment_id_is_none(p->closing) && spool_class_of(p, g) == SPOOL_RESULT &&
-           !placement_possible(p, SPOOL_COMPACTION, 0, &why) && why == ERR_FULL;
+    for (uint32_t i = 0; i < g->count && g->class == SPOOL_RESULT; i++) {
+        struct spool_record *r = &g->records[i];
+        struct segment_id leased = r->type == RECORD_MESSAGE ? (struct segment_id){0} : lease_segment(p, r->qid);
+        if (!segment_id_is_none(leased))
+            r->message_segment = leased;
+    }
 }
 
 static enum err spool_admits(struct pool *p, const struct spool_group *g)
@@ -67,13 +61,13 @@ static enum err spool_admits(struct pool *p, const struct spool_group *g)
         return ERR_STOPPING;
     if (pool_domains_usable(p) < p->config.min_copies)
         return ERR_BELOW_POLICY;
-    for (uint32_t i = 0; i < g->count && g->class == SPOOL_RESULT; i++) { /* LEASE-1, for results without a lease */
+    for (uint32_t i = 0; i < g->count && g->class == SPOOL_RESULT; i++) { /* LEASE-1 */
         const struct segment *s = segment_find(p, g->records[i].message_segment);
         if (s && s->compacting && !PLANTED(compact_under_lease))
             return ERR_BUSY;
     }
     if (g->class != SPOOL_NEW_MAIL)
-        return spool_is_kept_from(p, g) ? ERR_FULL : ERR_OK;
+        return ERR_OK;
     if (p->headroom_full)
         return ERR_FULL;
     if ((why = spool_index_follows(p)) != ERR_OK)
@@ -158,6 +152,7 @@ static struct appender *spool_choose(struct pool *p, const struct spool_group *g
 
 enum err spool_submit(struct pool *p, struct spool_group *g)
 {
+    spool_follow_leases(p, g);
     enum err e = spool_admits(p, g);
     p->room_wanted = p->room_wanted || e == ERR_BUSY;
     if (e != ERR_OK)
@@ -208,11 +203,6 @@ uint32_t spool_images(struct pool *p, struct segment_id segment, bool *below_out
     uint32_t images = s ? segment_images_good(p, s) : 0;
     *below_out = images < p->config.copies;
     return images;
-}
-
-struct segment_id spool_closing(struct pool *p)
-{
-    return p->closing;
 }
 
 uint64_t spool_due_after_ms(struct pool *p)

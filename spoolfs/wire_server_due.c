@@ -159,7 +159,7 @@ void due_step(struct wire_server *s)
         max = INDEX_QUERY_ENTRIES_MAX; /* most of what is found may have to wait: look past it */
     uint32_t skip_count = skip_now(s);
     s->due = (struct index_query){.kind = INDEX_DUE, .done = due_on_done, .owner = s, .now_ms = pool_clock_ms(s->pool),
-                                  .skip = s->skip, .skip_count = skip_count, .max = max, .pass = spool_closing(s->pool)};
+                                  .skip = s->skip, .skip_count = skip_count, .max = max};
     s->due_out = true;
     index_query(spool_index(s->pool), &s->due);
 }

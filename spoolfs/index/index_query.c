@@ -121,7 +121,6 @@ struct due_lane { uint64_t destination; struct key at; bool dry; };
 struct due {
     struct index_query *q;
     uint32_t max, lane_count;
-    bool passed;               /* the one just looked at lies in `pass` */
     struct due_lane *lanes;
     struct map taken;
 };
@@ -151,15 +150,13 @@ static enum err due_take(struct core *c, struct due *d, struct queue_id qid, str
         return ERR_CORRUPT; /* a due row without its message */
     if (e == ERR_OK)
         e = message_decode(key_bytes(&k), value, &m);
-    d->passed = e == ERR_OK && !segment_id_is_none(d->q->pass) && segment_id_equal(m.place.segment, d->q->pass);
-    if (d->passed)
-        return ERR_OK;
     if (e == ERR_OK)
         e = entry_add(c, d->q, &m);
     return e == ERR_OK ? map_put(&d->taken, qid.incarnation, qid.counter, d) : e;
 }
 
-static enum err due_look(struct core *c, struct due *d, struct due_lane *lane)
+/* The next message of this lane that may go; lane->dry when there is none. */
+static enum err due_step(struct core *c, struct due *d, struct due_lane *lane)
 {
     struct key kind = key_of('d');
     struct bytes key, value;
@@ -180,17 +177,6 @@ static enum err due_look(struct core *c, struct due *d, struct due_lane *lane)
     }
     lane->dry = true;
     return e == ERR_NOT_FOUND ? ERR_OK : e;
-}
-
-/* The next message of this lane that may go; lane->dry when there is none. */
-static enum err due_step(struct core *c, struct due *d, struct due_lane *lane)
-{
-    enum err e;
-    do {
-        d->passed = false;
-        e = due_look(c, d, lane);
-    } while (e == ERR_OK && d->passed);
-    return e;
 }
 
 /* Head rows behind `from` and up to `to`: one message of each destination. */

@@ -117,37 +117,6 @@ static void leased_and_held_messages_are_not_due(enum kind kind)
     world_end(&w);
 }
 
-/* However many lie there and are due before it. */
-static void what_lies_in_a_segment_that_is_passed_over_is_not_due(enum kind kind)
-{
-    struct world w;
-    world_start(&w, kind);
-    live(&w);
-    const char *to[2] = {"x@one.example", "y@two.example"};
-    for (uint64_t i = 0; i < 600; i++)
-        feed(&w, message_to(1 + i, 1, i, &to[i % 2], 1, 0));
-    feed(&w, message_to(601, 2, 1, &to[0], 1, 0));
-    feed(&w, message_to(602, 3, 1, &to[1], 1, 0));
-    struct index_query q = {.kind = INDEX_DUE, .now_ms = 5000, .max = 3, .pass = seg(1)};
-    for (uint32_t turns = 0; turns < 3; turns++) { /* also where the answer before has left off */
-        assert_int_equal(ask(&w, &q), ERR_OK);
-        assert_int_equal(q.entry_count, 2);
-        assert_int_equal(q.entries[0].qid.counter + q.entries[1].qid.counter, 601 + 602);
-        assert_false(q.more);
-        index_query_fini(&q);
-    }
-    q.pass = seg(2);
-    assert_int_equal(ask(&w, &q), ERR_OK);
-    assert_int_equal(q.entry_count, 3);
-    index_query_fini(&q);
-    q.pass = seg(0);
-    q.max = 700;
-    assert_int_equal(ask(&w, &q), ERR_OK);
-    assert_int_equal(q.entry_count, 602);
-    index_query_fini(&q);
-    world_end(&w);
-}
-
 static void a_deferral_moves_the_due_time_and_retry_brings_it_back(enum kind kind)
 {
     struct world w;
@@ -590,7 +559,6 @@ static void a_full_ring_takes_nothing_and_tells_when_there_is_room(void **state)
     X(a_message_and_its_retire_leave_only_the_watermark)                                                               \
     X(due_goes_round_the_destinations)                                                                                 \
     X(leased_and_held_messages_are_not_due)                                                                            \
-    X(what_lies_in_a_segment_that_is_passed_over_is_not_due)                                                           \
     X(a_deferral_moves_the_due_time_and_retry_brings_it_back)                                                          \
     X(a_list_pages_in_order)                                                                                           \
     X(chunks_live_and_go_with_their_message)                                                                           \

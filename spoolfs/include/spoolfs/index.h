@@ -133,7 +133,6 @@ struct index_query {
     uint64_t now_ms;                  /* DUE */
     const uint64_t *skip;             /* DUE: destinations, sorted; must live until done */
     uint32_t skip_count, max, first;
-    struct segment_id pass;           /* DUE: what lies there is not handed out; none: nothing */
     const struct queue_id *qids;      /* LIVE */
     uint32_t qid_count;
     bool sync;

@@ -14,7 +14,7 @@
 enum spool_class {
     SPOOL_NEW_MAIL,  /* leaves each member the most slots: docs/design/0016 */
     SPOOL_RESULT,    /* marks, retires, states, bounces: leaves four to compaction */
-    SPOOL_COMPACTION /* and results that it waits for (CMP-4): leaves the segment table's */
+    SPOOL_COMPACTION /* leaves the segment table's and the exchange's */
 };
 
 struct spool_record {
@@ -68,9 +68,9 @@ struct spool_read {
 /* Bounded number in flight; the rest waits in order. */
 void spool_read(struct pool *pool, struct spool_read *r);
 
-/* Leases (LEASE-1): a segment under compaction holds no leased message and none becomes leased there. A lease also
- * keeps the message out of INDEX_DUE. ERR_BUSY: the segment is under compaction or about to be, or the table is full: try later;
- * ERR_EXISTS: leased already. */
+/* Leases (LEASE-1): a leased message stays where it is, but in a full pool (EXC-5): results about it then go where the lease is, and a
+ * read of where it was is ERR_NOT_FOUND: look it up again. A lease also keeps the message out of INDEX_DUE. ERR_BUSY: the segment is
+ * under compaction, or the table is full: try later; ERR_EXISTS: leased already. */
 enum err spool_lease(struct pool *pool, struct queue_id qid, struct segment_id segment) MUST_CHECK;
 void spool_lease_end(struct pool *pool, struct queue_id qid); /* harmless when there is none */
 bool spool_leased(struct pool *pool, struct queue_id qid);
@@ -79,8 +79,6 @@ bool spool_leased(struct pool *pool, struct queue_id qid);
 struct index *spool_index(struct pool *pool);
 bool spool_index_open(struct pool *pool);  /* queries are answered, from as much as is replayed */
 bool spool_index_ready(struct pool *pool);
-/* Nothing in this segment becomes leased just now (CMP-4): for INDEX_DUE to pass over. None, mostly. */
-struct segment_id spool_closing(struct pool *pool);
 /* Messages that arrived before this pool-clock time wait for absent_wait; 0: none wait. */
 uint64_t spool_due_after_ms(struct pool *pool);
 /* Images of a segment that can be read and are not known to be bad, one in each failure domain; below_out: fewer than `copies`.
