@@ -64,6 +64,12 @@ static void fetch_on_read(struct spool_read *r, enum err e)
     s->reads_out--;
     if (!fetch_back(f))
         return;
+    if (e == ERR_NOT_FOUND && server_now_ns(s) < f->deadline_ns) { /* moved since it was looked up (EXC-5; CHUNKs: any compaction) */
+        f->looked_up = f->has_places = false;
+        f->retry_ns = server_now_ns(s) + FETCH_RETRY_MS * SERVER_NS_PER_MS;
+        fetch_wait(f);
+        return;
+    }
     bool last = e != ERR_OK || !f->chunked || f->next + 1 == f->chunk_count;
     if (e == ERR_OK && r->body_bytes > CHUNK_BYTES_MAX) {
         e = ERR_CORRUPT;

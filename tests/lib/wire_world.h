@@ -28,7 +28,7 @@ static struct {
     struct queue_id lent;      /* the next id */
     uint32_t lent_count;
     uint32_t heard[WIRE_TYPE_COUNT];
-    enum err last_error;
+    enum err last_error, piece_error; /* of the last answer, of the last PIECE */
     struct queue_id due[4096];
     uint64_t due_images[4096];
     uint32_t due_count;
@@ -129,6 +129,8 @@ static void hear(const struct wire_message *m)
     }
     if (m->type == WIRE_APPENDED || m->type == WIRE_MARKED || m->type == WIRE_CHUNKED)
         w.last_error = m->error;
+    if (m->type == WIRE_PIECE)
+        w.piece_error = m->error;
     if (m->type == WIRE_APPENDED)
         w.locator = m->locator;
     if (m->type == WIRE_PIECE && w.pieces_len + m->body.len <= sizeof w.pieces) {
