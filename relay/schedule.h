@@ -9,8 +9,8 @@
  *  SCH-4  a result that could not be marked is kept, and while the spool takes none no attempt starts.
  *  SCH-5  a bounce is stored in the same frame as the result it tells of; a bounce is never bounced.
  *  SCH-6  of the backlog in memory the mail with the fewest good images starts first; fresh mail keeps its share (SCH-2). What has
- *         stood back for SCHEDULE_STAND_BACK_MS has one of the backlog's starts in SCHEDULE_OLDEST_TURN: nothing stays leased for
- *         as long as mail in danger keeps coming. */
+ *         stood back for SCHEDULE_STAND_BACK_MS, since it came, has one of the backlog's starts in SCHEDULE_OLDEST_TURN: nothing stays
+ *         leased for as long as mail in danger keeps coming. */
 #ifndef RELAY_SCHEDULE_H
 #define RELAY_SCHEDULE_H
 

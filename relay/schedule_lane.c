@@ -57,11 +57,12 @@ void schedule_enqueue(struct schedule *s, struct job *job, bool front)
     struct lane *lane = job->lane;
     struct link *queue = &lane->queue[lane_queue_of(job->class, job->item->mail->images)];
     job->state = JOB_QUEUED;
-    job->queued_ms = loop_now_ms(s->loop);
-    if (front)
-        link_push_front(queue, &job->link);
-    else
+    if (front) {
+        link_push_front(queue, &job->link); /* it has waited since it came (SCH-6) */
+    } else {
+        job->queued_ms = loop_now_ms(s->loop);
         link_push(queue, &job->link);
+    }
     lane->queued++;
     schedule_update_ready(s, lane);
     balance_window(s, lane, job);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the schedule promises (SCH-1 to SCH-6), with Maildirs, discards and a host at the other end. */
+#include "schedule_parts.h"
 #include "schedule_world.h"
 
 static uint64_t later_ms; /* the loop's clock is so far ahead */
@@ -347,6 +348,28 @@ static void mail_in_danger_does_not_keep_the_rest_of_the_backlog_for_ever(void *
         mail_unref(&whole[i]);
 }
 
+/* SCH-6: an attempt that came to nothing does not send it to the end of the wait. */
+static void what_is_tried_again_has_stood_back_since_it_came(void **state)
+{
+    (void)state;
+    open_host_world("smtp");
+    schedule_on_due(g.schedule, make_mail("x@b.test"));
+    struct job *job = NULL;
+    for (uint32_t i = 0; i < SCHEDULE_BUCKETS && !job; i++)
+        LINK_EACH(l, &g.schedule->buckets[i])
+            job = CONTAINER_OF(CONTAINER_OF(l, struct item, hash_link)->jobs.next, struct job, item_link);
+    assert_non_null(job);
+    uint64_t came = job->queued_ms;
+    later_ms = SCHEDULE_STAND_BACK_MS;
+    schedule_dequeue(g.schedule, job);
+    schedule_enqueue(g.schedule, job, true);
+    assert_int_equal(job->queued_ms, came);
+    schedule_dequeue(g.schedule, job);
+    schedule_enqueue(g.schedule, job, false);
+    assert_true(job->queued_ms >= came + SCHEDULE_STAND_BACK_MS);
+    later_ms = 0;
+}
+
 static void one_destinations_backlog_does_not_fill_the_window(void **state)
 {
     (void)state;
@@ -423,6 +446,7 @@ int main(void)
         T(the_hold_transport_defers_and_never_expires),
         T(backlog_and_fresh_mail_both_move),
         T(the_backlog_with_the_fewest_images_starts_first_and_fresh_mail_keeps_its_share),
+        T(what_is_tried_again_has_stood_back_since_it_came),
         T(mail_in_danger_does_not_keep_the_rest_of_the_backlog_for_ever),
         T(one_destinations_backlog_does_not_fill_the_window),
         T(the_window_over_due_mail_is_bounded),
