@@ -202,8 +202,7 @@ static void print_counts(const struct totals *t)
     printf("members put in %llu, replaced %llu, taken out %llu, spares called up %llu\n", N(c->joined), N(c->replaced),
            N(c->taken_out), N(c->spares));
     printf("results of the real scheduler %llu\n", N(c->scheduled));
-    printf("exchanges of full pools %llu, crashes in them %llu; halves without room to be mounted alone %llu\n", N(c->exchanges),
-           N(c->crashes_in_exchange), N(c->halves_refused));
+    printf("halves without room to be mounted alone %llu\n", N(c->halves_refused));
     printf("blocks spoilt on every image: messages reported lost by id %llu; on one image here and another there: records read "
            "all the same %llu\n", N(c->lost_by_id), N(c->salvaged));
     printf("met:");

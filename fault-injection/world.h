@@ -22,7 +22,7 @@
 struct world_counts {
     uint64_t appends, acked, refused[ERR_COUNT], visits, reads, read_bytes, retires, marks, states, bounces, large;
     uint64_t crashes, crashes_in_mount, lost_by_id, salvaged, mounts, unmounts, audits, messages_audited, eras, lost_said;
-    uint64_t scheduled, exchanges, crashes_in_exchange, halves_refused, slots_used, slots_reused, given_up, short_of_measure;
+    uint64_t scheduled, halves_refused, slots_used, slots_reused, given_up, short_of_measure;
 #define X(counter, text) uint64_t counter;
 #include "measure.def"
 #undef X
