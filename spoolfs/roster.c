@@ -3,7 +3,7 @@
  * door upkeep.h for members.
  *
  *   candidate [pool_format_candidate] -> member or spare [roster_admit, at a mount]
- *   spare -> member [another is lost: spare_takes_over]
+ *   spare -> member [another is lost: spare_takes_over; too few serve: spare_fills_up]
  *   absent -> removed [member_give_up]
  *   member -> evacuating [member_evacuate] -> leaving [replaced, or removed when empty] -> removed [roster_leave]
  *
@@ -12,6 +12,8 @@
  * member is removed only when no segment has an image there, or when it is given up. ROS-3: one spare for one lost member.
  * ROS-4: who evacuates or is spare serves all the same while fewer than min_copies domains would be left without it. ROS-5: who is
  * away and given up counts as removed, whatever lies there, and only when the superblocks say so: until then it might come back.
+ * ROS-6: no spare waits while fewer than `copies` domains serve, it would add one, and nobody is out who may come back: who was removed
+ * before a spare was due leaves a place that nobody else asks for.
  * Never: moves data; rebuild.c does, because the plans say so. */
 #include "mount.h"
 #include "upkeep_parts.h"
@@ -236,6 +238,18 @@ static void spare_takes_over(struct pool *p, struct member *lost)
     superblock_update(p, NULL);
 }
 
+/* ROS-6 */
+static void spare_fills_up(struct pool *p)
+{
+    struct member *spare = spare_choose(p);
+    if (!spare || members_lost(p) || pool_domains_usable(p) >= p->config.copies || domain_used(p, spare))
+        return;
+    roster_serve(spare, "needed: fewer failure domains than copies serve, and nobody is out who may come back");
+    p->epoch++;
+    pool_update_state(p);
+    superblock_update(p, NULL);
+}
+
 static void roster_watch_spares(struct pool *p)
 {
     uint64_t now = io_now_ns(p->io), after;
@@ -244,6 +258,7 @@ static void roster_watch_spares(struct pool *p)
         if (member_is_lost(p, m, &after) && !m->covered && now - m->left_ns >= after)
             spare_takes_over(p, m);
     }
+    spare_fills_up(p);
 }
 
 static bool superblocks_settled(const struct pool *p)

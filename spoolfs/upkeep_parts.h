@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Private to spoolfs: background work, and what the rest of the engine asks of it: who is in the pool, how much may be done
  * on each member, making lost images again, the scrub, what is lost for good, and what would fit after a loss. The door for
- * programs is include/spoolfs/upkeep.h. Invariants: ROS-1..5 (roster.c), RBL-1..7 (rebuild.h), SCR-1..5 (scrub.h),
+ * programs is include/spoolfs/upkeep.h. Invariants: ROS-1..6 (roster.c), RBL-1..7 (rebuild.h), SCR-1..5 (scrub.h),
  * LST-1..4 (lost.c), HDR-1 (headroom.c). */
 #ifndef UPKEEP_PARTS_H
 #define UPKEEP_PARTS_H

@@ -4,16 +4,28 @@
 
 #include <spoolfs/upkeep.h>
 
-static int setup_three_of_six(void **state)
+static void setup_some_of_six(uint32_t members)
 {
-    (void)state;
-    setup_members(3);
-    for (uint32_t t = 3; t < 6; t++) { /* disks beside the pool */
+    setup_members(members);
+    for (uint32_t t = members; t < 6; t++) { /* disks beside the pool */
         w.ram.bytes[t] = calloc(1, MEMBER_BYTES);
         w.ram.targets[t] = w.ram.targets[0];
         snprintf(w.ram.targets[t].domain, sizeof w.ram.targets[t].domain, "disk:ram%u", t);
     }
     w.ram.count = 6;
+}
+
+static int setup_three_of_six(void **state)
+{
+    (void)state;
+    setup_some_of_six(3);
+    return 0;
+}
+
+static int setup_two_of_six(void **state)
+{
+    (void)state;
+    setup_some_of_six(2);
     return 0;
 }
 
@@ -309,6 +321,30 @@ static void a_spare_that_dies_is_no_spare_and_one_that_is_cleared_serves(void **
     all_readable();
 }
 
+/* ROS-6 */
+static void a_spare_serves_when_who_was_lost_is_removed_before_it_was_due(void **state)
+{
+    (void)state;
+    w.config.spare_after_ns = UINT64_C(3600000000000);
+    w.ram.targets[1].present = false;
+    assert_int_equal(format(2, "s", true, member("b")->uuid), ERR_OK);
+    assert_int_equal(format(3, "t", true, nobody()), ERR_OK);
+    snprintf(w.config.members[1].name, sizeof w.config.members[1].name, "b.old");
+    crash_and_mount();
+    assert_int_equal(member("s")->state, MEMBER_SPARE); /* whoever is lost may come back */
+    pass_seconds(20);
+    assert_int_equal(member("b")->state, MEMBER_REMOVED);
+    assert_int_equal(member("s")->state, MEMBER_HEALTHY);
+    assert_int_equal(member("t")->state, MEMBER_SPARE); /* there are as many as copies */
+    fill(100, 30000);
+    crash_and_mount();
+    assert_int_equal(member("s")->state, MEMBER_HEALTHY);
+    assert_int_equal(member("t")->state, MEMBER_SPARE);
+    w.ram.targets[0].present = false;
+    crash_and_mount();
+    all_readable();
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup_three_of_six, teardown)
@@ -323,6 +359,7 @@ int main(void)
         TEST(an_evacuating_member_serves_when_nobody_else_is_left),
         TEST(a_spare_holds_nothing_until_a_member_is_lost_and_then_takes_its_place),
         TEST(a_spare_that_dies_is_no_spare_and_one_that_is_cleared_serves),
+        cmocka_unit_test_setup_teardown(a_spare_serves_when_who_was_lost_is_removed_before_it_was_due, setup_two_of_six, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
