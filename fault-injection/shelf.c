@@ -5,15 +5,19 @@
  *  SHF-1  where none was below `copies` before (a mount may ask for another look at an image), after it exactly the messages are whose
  *         MESSAGE lies in fewer domains.
  *  SHF-2  the pool mends that by itself: nothing is below `copies`, and a copy of the disks without the whole shelf has all mail.
- *  SHF-3  enough domains are left for `copies` images; draws from a stream of its own. The name stays for what follows in the run. */
+ *  SHF-3  enough domains are left for `copies` images, and in them slots for what has to move; where they have not, the name is
+ *         taken back before the pool is mounted with it to write: a full disk takes nothing, and that is told (pool_full). Draws from
+ *         a stream of its own. The name stays for what follows in the run. */
 #include "world.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define RESTORE_NS (UINT64_C(7200) * 1000000000)
+#define SHELF_NAME "shelf:1"
+#define SLOTS_KEPT 8u /* new mail leaves as many on a small member; a rebuild leaves two fewer, which are for what a mount opens */
 
-struct naming { struct world *w; uint64_t below; };
+struct naming { struct world *w; uint64_t below; bool fits; };
 
 static uint32_t shelf_serving(struct world *w, bool *whole_out)
 {
@@ -60,7 +64,34 @@ static void shelf_on_record(void *owner, struct model_message *msg, bool message
     n->below += message && domains < n->w->plan.copies;
 }
 
-static void shelf_named(struct world *w, bool whole)
+/* Slots of the domain that member `i` is in, if none before it is. */
+static uint64_t shelf_slots_of_domain(const struct pool_status *s, uint32_t i)
+{
+    uint64_t slots = 0;
+    for (uint32_t j = 0; j < s->member_count; j++) {
+        const struct pool_member_status *m = &s->members[j];
+        uint64_t left = (m->bytes_total - m->bytes_used) / s->segment_bytes;
+        if (strcmp(m->domain, s->members[i].domain) != 0)
+            continue;
+        if (j < i)
+            return 0;
+        slots += m->state == MEMBER_HEALTHY && left > SLOTS_KEPT ? left - SLOTS_KEPT : 0;
+    }
+    return slots;
+}
+
+/* SHF-3. Each segment that is short takes up to copies - 1 slots beside the shelf, one in a domain. */
+static bool shelf_fits(const struct pool_status *s)
+{
+    uint64_t room = 0, short_of = s->segments_degraded;
+    for (uint32_t i = 0; i < s->member_count; i++) {
+        uint64_t slots = strcmp(s->members[i].domain, SHELF_NAME) ? shelf_slots_of_domain(s, i) : 0;
+        room += slots < short_of ? slots : short_of;
+    }
+    return room >= short_of * (s->copies - 1);
+}
+
+static bool shelf_named(struct world *w, bool whole)
 {
     static struct pool_status s;
     struct naming n = {.w = w};
@@ -70,11 +101,21 @@ static void shelf_named(struct world *w, bool whole)
         if (whole ? s.messages_below_copies != n.below : s.messages_below_copies < n.below)
             world_fail(w, "a failure domain is named: %llu messages are below copies, says the pool, and %llu are",
                        (unsigned long long)s.messages_below_copies, (unsigned long long)n.below);
+        n.fits = shelf_fits(&s);
         w->counts.domains_named++;
-        w->counts.moved_from_domain += n.below;
-        world_say(w, "a failure domain is named: %llu messages are below copies", (unsigned long long)n.below);
+        w->counts.moved_from_domain += n.fits ? n.below : 0;
+        world_say(w, "a failure domain is named: %llu messages are below copies%s", (unsigned long long)n.below,
+                  n.fits ? "" : ", and the other domains have no room");
     }
     losses_leave(w);
+    return n.fits;
+}
+
+static void shelf_name(struct world *w, uint32_t shelf, const char *name)
+{
+    for (uint16_t t = 0; t < w->config.member_count; t++)
+        if ((shelf >> t) & 1)
+            snprintf(w->config.members[t].domain, sizeof w->config.members[t].domain, "%s", name);
 }
 
 void shelf_run(struct world *w)
@@ -87,12 +128,13 @@ void shelf_run(struct world *w)
     if (losses_look(w))
         shelf = shelf_choose(w, shelf_serving(w, &whole), &dice);
     losses_leave(w);
-    for (uint16_t t = 0; t < w->config.member_count; t++)
-        if ((shelf >> t) & 1)
-            snprintf(w->config.members[t].domain, sizeof w->config.members[t].domain, "shelf:1");
     if (!shelf || world_failed(w))
         return;
-    shelf_named(w, whole);
+    shelf_name(w, shelf, SHELF_NAME);
+    if (!shelf_named(w, whole)) {
+        shelf_name(w, shelf, "");
+        return;
+    }
     if (world_failed(w) || !world_restart(w))
         return;
     world_restored(w, io_now_ns(w->io) + RESTORE_NS);
