@@ -10,7 +10,8 @@
  * Invariants: WAT-1: a member is taken out for slowness or errors only while `copies` failure domains stay in service.
  * WAT-2: steering and suspicion move new mail only where there is another place for it, and no more members are steered around than
  * `copies` failure domains without them allow. WAT-3: a member that was slow three times in a day stays out until it is
- * cleared, while WAT-1 lets it. WAT-4: it is by probes that a steered member is tried again, never by mail.
+ * cleared, while WAT-1 lets it. WAT-4: it is by probes that a steered member is tried again, never by mail. WAT-5: an arm's patience is
+ * for a member whose commits take as long as an arm's; that the kernel says it has one is not enough.
  * Next: health.c, member.c (lateness). */
 #include "engine.h"
 
@@ -25,6 +26,8 @@
 /* One commit that is out for so long (the research's age for a hedge), while others answer what was begun no earlier, is enough. */
 #define STALL_FLOOR_FLASH_NS (50 * NS_PER_MS)
 #define STALL_FLOOR_ARM_NS (250 * NS_PER_MS)
+/* Half a turn of the fastest drives: what usually makes a write durable sooner waits for no arm. */
+#define ARM_COMMIT_NS (2 * NS_PER_MS)
 #define YOUNG_WRITES 100u                         /* of this mount: before it has a past, half of them say what is usual */
 #define STEER_NS (10 * NS_PER_S)
 #define STEER_PROBES 3u
@@ -45,6 +48,15 @@ bool member_avoided(const struct member *m)
 static bool watch_has_arm(const struct member *m)
 {
     return io_target(m->pool->io, m->target)->rotational;
+}
+
+/* WAT-5. The kernel says it of virtual disks, and of drives behind a cache that lasts. The verdict takes its word (health.c): a cache
+ * that is full for a while is no reason to take a member out, but mail need not wait for it. */
+static bool watch_waits_for_arm(const struct member *m)
+{
+    const struct health_member *h = &m->pool->health.members[m->number];
+    bool quick = h->base_windows[HEALTH_COMMIT] > 0 && h->base_ns[HEALTH_COMMIT] < (double)ARM_COMMIT_NS;
+    return watch_has_arm(m) && !quick;
 }
 
 /* --- samples --- */
@@ -81,7 +93,7 @@ static uint64_t watch_late_ns(const struct member *m, uint64_t floor_flash, uint
     double past = watch_past_ns(m);
     if (!(past > 0) && m->write_latency.total >= YOUNG_WRITES)
         past = (double)latency_percentile(&m->write_latency, 50);
-    uint64_t floor = watch_has_arm(m) ? floor_arm : floor_flash;
+    uint64_t floor = watch_waits_for_arm(m) ? floor_arm : floor_flash;
     uint64_t late = (uint64_t)((past > 0 ? past : watch_normal_ns(m)) * LATE_TIMES);
     return late > floor ? late : floor;
 }
@@ -109,7 +121,8 @@ static bool watch_may_steer(const struct member *m)
     return domains >= p->config.copies;
 }
 
-/* None of the others is late itself, and one has answered within the last second - or, `since`, what was begun no earlier. */
+/* None of the others is late itself, and one has answered within the last second - or, `since`, what was begun no earlier. That its
+ * last mail was late says nothing of a member that got none since. */
 static bool watch_peers_are_fine(const struct member *m, uint64_t now, uint64_t since)
 {
     bool fresh = false;
@@ -117,10 +130,11 @@ static bool watch_peers_are_fine(const struct member *m, uint64_t now, uint64_t 
         const struct member *o = &m->pool->members[i];
         if (o == m || !member_usable(o) || o->watch.steered)
             continue;
-        if (o->watch.late_row > 0 || (since && member_commit_age(o) >= watch_late_ns(o, LATE_FLOOR_FLASH_NS, LATE_FLOOR_ARM_NS)))
+        bool answers = o->watch.answered_ns && now - o->watch.answered_ns < PEER_FRESH_NS;
+        bool hangs = since && member_commit_age(o) >= watch_late_ns(o, LATE_FLOOR_FLASH_NS, LATE_FLOOR_ARM_NS);
+        if (hangs || (answers && o->watch.late_row > 0))
             return false;
-        fresh = fresh || (since ? o->watch.answered_begun_ns >= since
-                                : o->watch.answered_ns && now - o->watch.answered_ns < PEER_FRESH_NS);
+        fresh = fresh || (since ? o->watch.answered_begun_ns >= since : answers);
     }
     return fresh;
 }
@@ -341,7 +355,7 @@ static void watch_on_probe(struct member_op *mo)
     struct member *m = mo->member;
     struct member_watch *w = &m->watch;
     uint64_t ns = mo->op.done_ns - mo->op.submitted_ns;
-    uint64_t floor = watch_has_arm(m) ? HEALTH_FLOOR_ARM_NS : HEALTH_FLOOR_FLASH_NS;
+    uint64_t floor = watch_waits_for_arm(m) ? HEALTH_FLOOR_ARM_NS : HEALTH_FLOOR_FLASH_NS;
     bool good = mo->op.result == ERR_OK && ((double)ns < watch_normal_ns(m) * PROBE_TIMES || ns < floor);
     w->probes_good = good ? w->probes_good + 1 : 0;
     if (!good && m->state == MEMBER_SLOW) {

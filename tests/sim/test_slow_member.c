@@ -62,7 +62,7 @@ static void on_event(void *owner, const struct event *e)
     }
 }
 
-static int start(uint32_t members, uint32_t per_domain)
+static int start_on(uint32_t members, uint32_t per_domain, struct sim_latency latency, bool rotational)
 {
     memset(&w, 0, sizeof w);
     w.every_ns = 20 * MS;
@@ -72,7 +72,7 @@ static int start(uint32_t members, uint32_t per_domain)
     w.config = (struct pool_config){.copies = 2, .min_copies = 1, .degrade_after_ns = 2 * SECOND, .member_count = members,
                                     .sink = {.emit = on_event}};
     for (uint32_t i = 0; i < members; i++) {
-        struct sim_member_shape shape = {.latency = SIM_LATENCY_SSD,
+        struct sim_member_shape shape = {.latency = latency, .rotational = rotational,
                                          .disk = {.bytes = 256 * SEGMENT + 256 * KIB, .is_file = true, .seed = i}};
         snprintf(shape.domain, sizeof shape.domain, "disk:%u", i);
         (void)sim_io_add_member(w.sim, &shape);
@@ -87,8 +87,11 @@ static int start(uint32_t members, uint32_t per_domain)
     return 0;
 }
 
-static int setup_four(void **state) { (void)state; return start(4, 1); }
-static int setup_shelves(void **state) { (void)state; return start(6, 2); }
+static int setup_four(void **state) { (void)state; return start_on(4, 1, SIM_LATENCY_SSD, false); }
+static int setup_three(void **state) { (void)state; return start_on(3, 1, SIM_LATENCY_SSD, false); }
+static int setup_shelves(void **state) { (void)state; return start_on(6, 2, SIM_LATENCY_SSD, false); }
+static int setup_arms(void **state) { (void)state; return start_on(4, 1, SIM_LATENCY_ARMS, true); }
+static int setup_virtual(void **state) { (void)state; return start_on(4, 1, SIM_LATENCY_SSD, true); } /* as kernels say of virtual disks */
 
 static int teardown(void **state)
 {
@@ -221,10 +224,8 @@ static void mail_does_not_try_a_slow_member_again(void **state)
 }
 
 /* From the first evidence on: what is out there goes elsewhere, and what comes goes where it need not wait. */
-static void slow_after(uint64_t seconds)
+static void slow_now(void)
 {
-    w.every_ns = 2 * MS;
-    mail_for(seconds);
     uint64_t t = sim_io_now(w.sim), normal = p99(t - 4 * SECOND, t), worst = 0;
     uint32_t late = 0, late_after = 0;
     const struct segment *open = w.pool->appenders[1].segment;
@@ -244,6 +245,13 @@ static void slow_after(uint64_t seconds)
     assert_int_equal(w.refused, 0);
 }
 
+static void slow_after(uint64_t seconds)
+{
+    w.every_ns = 2 * MS;
+    mail_for(seconds);
+    slow_now();
+}
+
 static void nothing_waits_for_a_slow_member_after_the_first_evidence(void **state)
 {
     (void)state;
@@ -255,6 +263,78 @@ static void nor_for_one_that_gets_slow_soon_after_the_start(void **state)
 {
     (void)state;
     slow_after(5);
+}
+
+/* WAT-5: fifty commits of 10 to 90 ms in a row are waited for on an arm. */
+static void nor_for_a_virtual_disk_that_is_said_to_have_an_arm(void **state)
+{
+    (void)state;
+    w.every_ns = 2 * MS;
+    mail_for(30);
+    uint64_t t = sim_io_now(w.sim);
+    uint8_t slow = w.pool->appenders[1].segment->images[0].member;
+    sim_io_slow(w.sim, slow, 100);
+    mail_for(1);
+    print_message("p99 %.1f ms before, %.1f ms in the first second\n", (double)p99(t - SECOND, t) / 1e6, (double)p99(t, t + SECOND) / 1e6);
+    assert_true(w.pool->members[slow].watch.steered);
+    sim_io_slow(w.sim, slow, 1);
+    mail_for(20);
+    slow_after(10);
+}
+
+static void an_arm_is_given_the_time_of_an_arm(void **state)
+{
+    (void)state;
+    mail_for(120);
+    for (uint32_t i = 0; i < 4; i++)
+        assert_int_equal(w.pool->members[i].watch.steers, 0);
+}
+
+/* It may be the only one that could say so for as long as mail goes to the others. */
+static void a_peer_that_was_late_before_it_was_idle_says_nothing(void **state)
+{
+    (void)state;
+    mail_for(15);
+    const struct segment *s = w.pool->appenders[1].segment, *next = w.pool->appenders[1].next;
+    assert_non_null(s);
+    assert_true(next == NULL || segment_members(next) == segment_members(s));
+    for (uint8_t i = 0; i < 3; i++)
+        if (!segment_on_member(s, i)) {
+            w.pool->members[i].watch.late_row = 1;
+            w.pool->members[i].watch.answered_ns = sim_io_now(w.sim) - 2 * SECOND;
+        }
+    slow_now();
+}
+
+struct probes { uint8_t of; uint32_t count; };
+
+static void probes_take_long(void *owner, const struct io_op *op, uint64_t index, struct sim_fate *fate)
+{
+    (void)index;
+    struct probes *p = owner;
+    if (op->target != p->of || op->kind != IO_WRITE || op->offset != 2 * SUPERBLOCK_BYTES)
+        return;
+    fate->delay_ns = 400 * MS;
+    p->count++;
+}
+
+/* Events tell what changes: that a member is slow while it is known to be is none. */
+static void probes_of_a_slow_member_are_no_news(void **state)
+{
+    (void)state;
+    static struct probes probes;
+    w.every_ns = 2 * MS;
+    mail_for(30);
+    uint8_t slow = probes.of = w.pool->appenders[1].segment->images[0].member;
+    sim_io_slow(w.sim, slow, 100);
+    mail_for(1);
+    assert_true(w.pool->members[slow].watch.steered);
+    uint32_t before = w.flagged;
+    sim_io_on_submit(w.sim, &probes, probes_take_long);
+    mail_for(8);
+    assert_true(probes.count > 5);
+    assert_int_equal(state_of(slow), MEMBER_HEALTHY);
+    assert_int_equal(w.flagged, before);
 }
 
 /* TAB-6: its part of the segment table is late, the table moves, and the members that hold it then are enough. */
@@ -479,6 +559,10 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(mail_does_not_try_a_slow_member_again, setup_four, teardown),
         cmocka_unit_test_setup_teardown(nothing_waits_for_a_slow_member_after_the_first_evidence, setup_four, teardown),
         cmocka_unit_test_setup_teardown(nor_for_one_that_gets_slow_soon_after_the_start, setup_four, teardown),
+        cmocka_unit_test_setup_teardown(nor_for_a_virtual_disk_that_is_said_to_have_an_arm, setup_virtual, teardown),
+        cmocka_unit_test_setup_teardown(an_arm_is_given_the_time_of_an_arm, setup_arms, teardown),
+        cmocka_unit_test_setup_teardown(a_peer_that_was_late_before_it_was_idle_says_nothing, setup_three, teardown),
+        cmocka_unit_test_setup_teardown(probes_of_a_slow_member_are_no_news, setup_four, teardown),
         cmocka_unit_test_setup_teardown(superblocks_that_take_seconds_on_one_member_do_not_hold_the_mail, setup_four, teardown),
         cmocka_unit_test_setup_teardown(the_segment_table_leaves_a_slow_member_as_mail_does, setup_four, teardown),
         cmocka_unit_test_setup_teardown(a_member_that_is_slow_again_and_again_stays_out_until_cleared, setup_four, teardown),
