@@ -160,6 +160,12 @@ uint64_t member_commit_age(const struct member *m)
     return oldest < now ? now - oldest : 0;
 }
 
+/* A steered member is known to be slow, and no mail waits for its probe: that it takes its time is no news, twice a second. */
+static bool member_only_probe_is_late(const struct member *m)
+{
+    return m->watch.steered && m->probing && m->commits.next == &m->heartbeat->out;
+}
+
 bool member_late(const struct member *m)
 {
     return member_commit_age(m) >= COMMIT_DEADLINE_NS;
@@ -238,7 +244,7 @@ void members_watch(struct pool *p)
         if (!member_usable(m) || !member_late(m))
             continue;
         uint64_t age = member_commit_age(m);
-        if (m->state == MEMBER_HEALTHY) {
+        if (m->state == MEMBER_HEALTHY && !member_only_probe_is_late(m)) {
             m->errors_timeout++;
             m->suspect_late = true;
             member_set_state(m, MEMBER_SUSPECT, "a write is out for %llu ms", (unsigned long long)(age / NS_PER_MS));
