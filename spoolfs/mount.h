@@ -22,7 +22,6 @@ enum err sync_read_one(struct io *io, uint16_t target, uint64_t offset, void *bu
 enum err sync_write_one(struct io *io, uint16_t target, uint64_t offset, const void *buffer, uint32_t length) MUST_CHECK;
 enum err sync_write_member(struct io *io, struct member *m, uint64_t offset, const void *buffer, uint32_t length) MUST_CHECK;
 enum err sync_read_member(struct member *m, uint64_t offset, void *buffer, uint32_t length) MUST_CHECK;
-enum err sync_flush_member(struct io *io, struct member *m) MUST_CHECK;
 
 /* reader.c: blocking, one frame after the other, from any image (mount and check only) */
 struct reader {

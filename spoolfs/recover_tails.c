@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: the ends of segments that a crash left open: how far their frames go, made whole on every image. Blocking.
  * Invariants: REC-2: a frame valid on any image is kept and made whole on every present image before anything is done
- * because of it. REC-3: a bad frame followed by a valid one is corruption, not the torn end. REC-6: a segment whose images
- * are all away is not empty: what it holds is unknown (`unread`), and retire.c keeps it until one of them is back. REC-7:
- * what recovery sealed without an image grows by what that image, back again, holds behind the end, but not by copies: they
- * were not acknowledged, and the mail in them has been moved again from where it was, or retired. Where the index knew of
- * more than the images showed (`unread`), all counts. REC-9: a member is said to have lied about a flush (`flush_lied`)
- * only for a frame that another one followed, of a segment that no mount has sealed: by COM-2 it was durable everywhere. */
+ * because of it. The last frame of a segment may be one that nobody was told was durable (COM-2): it may lie in a volatile
+ * cache only, or be what a drive that failed its flush has dropped and still shows, so that another flush would prove nothing
+ * (MEM-4). It is written once more, on every image. REC-3: a bad frame followed by a valid one is corruption, not the torn
+ * end. REC-6: a segment whose images are all away is not empty: what it holds is unknown (`unread`), and retire.c keeps it
+ * until one of them is back. REC-7: what recovery sealed without an image grows by what that image, back again, holds behind
+ * the end, but not by copies: they were not acknowledged, and the mail in them has been moved again from where it was, or
+ * retired. Where the index knew of more than the images showed (`unread`), all counts. REC-9: a member is said to have lied
+ * about a flush (`flush_lied`) only for a frame that another one followed, of a segment that no mount has sealed: by COM-2 it
+ * was durable everywhere. */
 #include "mount.h"
 #include "upkeep_parts.h"
 
 #include <base/planted.h>
+#include <stdlib.h>
+#include <string.h>
 
 /* REC-2: writes the frame to every present image that does not hold it whole. */
 static enum err tail_heal(struct pool *p, struct segment *s, struct reader *r, const struct frame_view *v)
@@ -33,7 +38,7 @@ static enum err tail_heal(struct pool *p, struct segment *s, struct reader *r, c
         }
         if (e != ERR_OK)
             s->images[i].unproved = true;
-        else
+        else if (r->bad_mask & (1u << i))
             m->repaired_blocks += v->blocks;
     }
     return ERR_OK;
@@ -71,82 +76,82 @@ static void tail_accuse(struct pool *p, const struct segment *s, const struct ta
     }
 }
 
+struct tail {
+    struct reader reader;
+    uint64_t offset;
+    struct frame_view last; /* the last frame that counts; its bytes are a copy in `bytes` */
+    uint8_t *bytes;
+    struct tail_lies lies;
+};
+
+/* REC-2: the last frame, on every image, also where it is whole. */
+static enum err tail_keep_last(struct pool *p, struct segment *s, struct tail *t)
+{
+    if (!t->last.bytes || PLANTED(torn_tail_kept) || PLANTED(recovery_unflushed))
+        return ERR_OK;
+    t->reader.good_mask = t->reader.bad_mask = 0;
+    return tail_heal(p, s, &t->reader, &t->last);
+}
+
 /* Frame after frame to the end, which the answer is when it is ERR_NOT_FOUND. */
-static enum err tail_walk(struct pool *p, struct segment *s, struct reader *r, uint64_t *offset, struct tail_lies *lies)
+static enum err tail_walk(struct pool *p, struct segment *s, struct tail *t)
 {
     struct frame_view v;
     uint64_t next;
-    enum err e = reader_frame(r, *offset, &v);
-    if (e == ERR_OK && !tail_takes(s, *offset, &v))
+    enum err e = reader_frame(&t->reader, t->offset, &v);
+    if (e == ERR_OK && !tail_takes(s, t->offset, &v))
         return ERR_NOT_FOUND;
     if (e == ERR_OK) {
-        tail_followed(lies, r->missing_mask);
+        tail_followed(&t->lies, t->reader.missing_mask);
         if (!PLANTED(torn_tail_kept))
-            e = tail_heal(p, s, r, &v);
-        *offset += (uint64_t)v.blocks * BLOCK_BYTES;
+            e = tail_heal(p, s, &t->reader, &v);
+        t->last = v;
+        t->last.bytes = memcpy(t->bytes, v.bytes, (size_t)v.blocks * BLOCK_BYTES);
+        t->offset += (uint64_t)v.blocks * BLOCK_BYTES;
         s->previous = v.digest.lo;
         uint64_t after = v.sequence + v.record_count;
         p->next_sequence = after > p->next_sequence ? after : p->next_sequence;
         p->clock_base_ms = v.stamp_ms > p->clock_base_ms ? v.stamp_ms : p->clock_base_ms;
         return e;
     }
-    if (e == ERR_NO_MEMORY || (e = reader_resync(r, *offset, &next)) != ERR_OK)
+    if (e == ERR_NO_MEMORY || (e = reader_resync(&t->reader, t->offset, &next)) != ERR_OK)
         return e;
-    tail_followed(lies, 0);
+    tail_followed(&t->lies, 0);
     pool_event(p, EVENT_frame_corrupt, NULL, "segment %llu: %llu bytes at %llu have no good copy", /* REC-3 */
-               (unsigned long long)s->id.counter, (unsigned long long)(next - *offset), (unsigned long long)*offset);
-    *offset = next;
+               (unsigned long long)s->id.counter, (unsigned long long)(next - t->offset), (unsigned long long)t->offset);
+    t->offset = next;
     return ERR_OK;
 }
 
 static enum err recover_tail(struct pool *p, struct segment *s)
 {
-    struct reader r;
-    enum err e = reader_open(&r, p, s->id, s->images, s->image_count);
-    if (e != ERR_OK)
+    struct tail t = {.offset = BLOCK_BYTES, .bytes = sync_buffer(FRAME_BYTES_MAX)};
+    enum err e = t.bytes ? reader_open(&t.reader, p, s->id, s->images, s->image_count) : ERR_NO_MEMORY;
+    if (e != ERR_OK) {
+        free(t.bytes);
         return e;
-    uint64_t offset = BLOCK_BYTES, known = s->state == SEGMENT_SEALED ? s->length : BLOCK_BYTES;
-    bool blind = true;
-    struct tail_lies lies = {0};
-    while (e == ERR_OK)
-        e = tail_walk(p, s, &r, &offset, &lies);
-    for (uint32_t i = 0; i < s->image_count; i++) {
-        s->images[i].unproved = s->images[i].unproved || r.dead[i];
-        blind = blind && r.dead[i];
     }
-    reader_close(&r);
+    uint64_t known = s->state == SEGMENT_SEALED ? s->length : BLOCK_BYTES;
+    bool blind = true;
+    while (e == ERR_OK)
+        e = tail_walk(p, s, &t);
+    if (e == ERR_NOT_FOUND && tail_keep_last(p, s, &t) != ERR_OK)
+        e = ERR_NO_MEMORY;
+    for (uint32_t i = 0; i < s->image_count; i++) {
+        s->images[i].unproved = s->images[i].unproved || t.reader.dead[i];
+        blind = blind && t.reader.dead[i];
+    }
+    reader_close(&t.reader);
+    free(t.bytes);
     if (e != ERR_NOT_FOUND)
         return e;
-    tail_accuse(p, s, &lies);
+    tail_accuse(p, s, &t.lies);
     s->unread = s->unread || blind; /* REC-6 */
     s->unfed = s->unfed || blind;
     s->in_doubt = s->in_doubt || blind;
-    s->length = offset > known ? offset : known; /* what was told before is not shorter because it cannot be read now */
+    s->length = t.offset > known ? t.offset : known; /* what was told before is not shorter because it cannot be read now */
     s->state = SEGMENT_SEALED;
     s->by_recovery = true;
-    return ERR_OK;
-}
-
-/* REC-2: a frame that was in flight when the process died may lie in a volatile cache only: what was found counts from
- * here on, so it is made to stay before the table says so. On a member that stays out of service from this mount on, too. */
-static enum err recover_flush(struct pool *p, uint32_t mask)
-{
-    for (uint32_t i = 0; i < MEMBERS_MAX; i++) {
-        struct member *m = &p->members[i];
-        if (!(mask & (1u << i)) || !(member_kept(m) || (m->present && m->watch.stays_out)))
-            continue;
-        enum err e = sync_flush_member(p->io, m);
-        if (e == ERR_NO_MEMORY)
-            return e; /* REC-4 */
-        if (e == ERR_OK)
-            continue;
-        m->errors_flush++;
-        member_leave(m, e == ERR_MEMBER_GONE ? MEMBER_ABSENT : MEMBER_FAILED, "a flush failed at mount");
-        for (uint32_t s = 0; s < p->segment_used; s++)
-            for (uint32_t k = 0; k < p->segments[s].image_count; k++)
-                if (p->segments[s].by_recovery && p->segments[s].images[k].member == i)
-                    p->segments[s].images[k].unproved = true;
-    }
     return ERR_OK;
 }
 
@@ -198,7 +203,6 @@ static enum err recover_prove_final(struct pool *p, struct segment *s)
 enum err recover_tails(struct pool *p)
 {
     enum err e = ERR_OK;
-    uint32_t walked = 0;
     recover_drop_provisional(p);
     for (uint32_t i = 0; i < p->segment_used && e == ERR_OK; i++) {
         struct segment *s = &p->segments[i];
@@ -210,14 +214,9 @@ enum err recover_tails(struct pool *p)
         if (s->state == SEGMENT_SEALED && s->by_recovery && unproved)
             for (uint32_t k = 0; k < s->image_count; k++)
                 s->images[k].unproved = false;
-        if (s->state == SEGMENT_OPEN || (s->state == SEGMENT_SEALED && s->by_recovery && unproved)) {
-            for (uint32_t k = 0; k < s->image_count; k++)
-                walked |= 1u << s->images[k].member;
+        if (s->state == SEGMENT_OPEN || (s->state == SEGMENT_SEALED && s->by_recovery && unproved))
             e = recover_tail(p, s);
-        }
     }
-    if (e == ERR_OK && !p->read_only && !PLANTED(recovery_unflushed))
-        e = recover_flush(p, walked);
     recover_unread(p);
     return e;
 }

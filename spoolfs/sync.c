@@ -73,7 +73,7 @@ static void sync_submit(struct io *io, struct sync_op *s, struct member *m)
     s->slot = UINT32_MAX;
     if (m) {
         m->ops++;
-        if (m->slot_busy && s->op.kind != IO_FLUSH && s->op.offset >= m->slots_offset &&
+        if (m->slot_busy && s->op.offset >= m->slots_offset &&
             (s->op.offset - m->slots_offset) / m->slot_bytes < m->slot_count) {
             s->slot = (uint32_t)((s->op.offset - m->slots_offset) / m->slot_bytes);
             m->slot_busy[s->slot]++;
@@ -142,16 +142,6 @@ enum err sync_read_member(struct member *m, uint64_t offset, void *buffer, uint3
     struct sync_read r = {.member = m, .io = io, .target = m->target, .offset = offset, .length = length, .buffer = buffer};
     sync_read_all(io, &r, 1);
     return r.result;
-}
-
-enum err sync_flush_member(struct io *io, struct member *m)
-{
-    struct sync_op *s = sync_start(io, IO_FLUSH, m->target, 0, 0);
-    if (!s)
-        return ERR_NO_MEMORY;
-    sync_submit(io, s, m);
-    sync_wait(io, &s, 1);
-    return sync_end(s, NULL, 0);
 }
 
 static enum err sync_write(struct io *io, uint16_t target, struct member *m, uint64_t offset, const void *buffer,
