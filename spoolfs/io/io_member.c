@@ -7,6 +7,9 @@
  *         so a second flush would succeed and prove nothing. Every later op ends in ERR_MEMBER_GONE. The kernel tells
  *         a failure to one flush only, so flushes of a buffered member run one at a time: a second one, told nothing,
  *         could otherwise bless a write whose pages the first one lost.
+ *  MBR-4  direct: a drive that fails a flush may drop all that lies in its cache, and answers the next flush as if nothing had
+ *         been. A durable write that was under way when another's flush failed is repeated whole, and a flush ends in ERR_IO.
+ *         A failed write with O_DSYNC counts as a failed flush: without FUA it may be one.
  * Never: starts a transfer, calls done(). Next: io_posix.c, io_uring.c. */
 #include "io_member.h"
 
@@ -149,6 +152,8 @@ static void take_off(struct io_member *m, struct io_op *op)
     p->phase = IO_PHASE_FLYING;
     p->way = (uint8_t)way_of(m, op);
     p->flushing = false;
+    if (p->moved == 0) /* what was moved before is as old as the first attempt */
+        p->flushes_failed = m->flushes_failed;
     p->background = op->class >= IO_CLASS_REPAIR;
     p->moved_now = 0;
     p->flushed = FLUSH_NONE;
@@ -210,6 +215,12 @@ static bool wants_again(int64_t result)
     return result == -EAGAIN || result == -EINTR;
 }
 
+/* MBR-4: what it has made durable another's failed flush may have dropped. */
+static bool doubted(const struct io_member *m, struct io_op *op)
+{
+    return needs_flush(op) && io_private(op)->flushes_failed != m->flushes_failed;
+}
+
 bool io_member_land(struct io_member *m, struct io_op *op)
 {
     struct io_private *p = io_private(op);
@@ -225,8 +236,10 @@ bool io_member_land(struct io_member *m, struct io_op *op)
     }
     bool cut = transfer && p->moved_now > 0 && p->moved < op->length && p->moved % BLOCK_BYTES == 0;
     bool again = wants_again(p->moved_now) || (p->flushed != FLUSH_NONE && wants_again(p->flushed));
-    if (cut || (again && p->attempts++ < ATTEMPTS_MAX)) {
-        if (again && wants_again(p->flushed) && transfer)
+    bool repeat = op->kind == IO_WRITE && doubted(m, op) && !m->failed && p->moved == op->length &&
+                  (p->flushed == 0 || p->flushed == FLUSH_NONE);
+    if (cut || ((again || repeat) && p->attempts++ < ATTEMPTS_MAX)) {
+        if (repeat || (again && wants_again(p->flushed) && transfer))
             p->moved = 0; /* the flush must follow a write again: repeat both */
         io_member_wait_again(m, op);
         return false;
@@ -235,7 +248,12 @@ bool io_member_land(struct io_member *m, struct io_op *op)
     if (op->result == ERR_OK && p->flushed != FLUSH_NONE)
         op->result = classify(m, op, IO_FLUSH, p->flushed);
     ASSERT(op->result != ERR_OK || p->way != IO_WAY_THEN_FLUSH || p->flushed == 0); /* IO-4 */
-    if (op->result == ERR_OK && op->kind != IO_READ && m->failed)
+    if (op->result != ERR_OK && op->result != ERR_CANCELED && needs_flush(op) &&
+        (p->way != IO_WAY_THEN_FLUSH || p->flushed != FLUSH_NONE))
+        m->flushes_failed++;
+    else if (op->result == ERR_OK && op->kind != IO_READ && m->failed)
         op->result = ERR_MEMBER_GONE; /* MBR-3 */
+    else if (op->result == ERR_OK && doubted(m, op))
+        op->result = ERR_IO; /* MBR-4 */
     return true;
 }

@@ -23,6 +23,7 @@ struct io_private {
     uint8_t attempts;   /* EAGAIN answers so far */
     uint8_t background; /* counted in io_member.background */
     uint32_t moved;     /* bytes, over all attempts */
+    uint32_t flushes_failed; /* io_member.flushes_failed when it was started */
     int64_t moved_now;  /* answer to the transfer: bytes or -errno */
     int64_t flushed;    /* answer to the flush of a durable write: 0, -errno, or FLUSH_NONE */
 };
@@ -38,6 +39,7 @@ struct io_member {
     bool flushing;     /* a flush, or a write with one behind it, is under way */
     struct link waiting[IO_CLASS_COUNT];
     uint32_t in_flight, background;
+    uint32_t flushes_failed; /* MBR-4 */
 };
 
 void io_member_init(struct io_member *m, int fd); /* takes the fd */

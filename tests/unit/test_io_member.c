@@ -176,6 +176,39 @@ static void a_failed_flush_fails_only_its_op_where_nothing_is_cached(void **stat
     io_member_close(&m);
 }
 
+/* MBR-4: the drive may have dropped what they had written, and answers their flush as if nothing had been. */
+static void what_was_made_durable_beside_a_failed_flush_is_written_again(void **state)
+{
+    struct io_member m;
+    (void)state;
+    member_of(&m, ".");
+    if (m.target.buffered) {
+        io_member_close(&m);
+        skip();
+    }
+    for (uint32_t way = IO_DURABLE_DSYNC; way <= IO_DURABLE_FLUSH; way++) {
+        int64_t failed = way == IO_DURABLE_FLUSH ? -EIO : FLUSH_NONE, well = way == IO_DURABLE_FLUSH ? 0 : FLUSH_NONE;
+        m.target.durable_by = (enum io_durable_by)way;
+        for (uint32_t i = 0; i < 5; i++) {
+            op_of(i, i == 3 ? IO_FLUSH : IO_WRITE, IO_CLASS_COMMIT, i == 3 ? 0 : BLOCK_BYTES)->durable = i < 3;
+            io_member_wait(&m, &ops[i]);
+            assert_ptr_equal(io_member_next(&m), &ops[i]);
+        }
+        assert_true(land(&m, &ops[0], BLOCK_BYTES, well));
+        assert_true(land(&m, &ops[1], way == IO_DURABLE_FLUSH ? (int64_t)BLOCK_BYTES : -EIO, failed));
+        assert_false(land(&m, &ops[2], BLOCK_BYTES, well));
+        assert_true(land(&m, &ops[3], 0, FLUSH_NONE)); /* nobody knows which writes it was for */
+        assert_true(land(&m, &ops[4], BLOCK_BYTES, FLUSH_NONE));
+        assert_ptr_equal(io_member_next(&m), &ops[2]);
+        assert_int_equal(io_private(&ops[2])->moved, 0);
+        assert_true(land(&m, &ops[2], BLOCK_BYTES, well));
+        static const enum err results[] = {ERR_OK, ERR_IO, ERR_OK, ERR_IO, ERR_OK};
+        for (uint32_t i = 0; i < 5; i++)
+            assert_int_equal(ops[i].result, results[i]);
+    }
+    io_member_close(&m);
+}
+
 static void what_is_no_file_and_no_block_device_is_absent(void **state)
 {
     static const char *const paths[] = {".", "/dev/null"};
@@ -202,6 +235,7 @@ int main(void)
         cmocka_unit_test(a_remainder_goes_on_where_it_was_cut),
         cmocka_unit_test(one_failed_flush_fails_a_buffered_member_for_good),
         cmocka_unit_test(a_failed_flush_fails_only_its_op_where_nothing_is_cached),
+        cmocka_unit_test(what_was_made_durable_beside_a_failed_flush_is_written_again),
         cmocka_unit_test(what_is_no_file_and_no_block_device_is_absent),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -6,7 +6,8 @@
  *  IO-2  transfers are whole or an error; a short transfer is ERR_SHORT or ERR_MEMBER_GONE.
  *  IO-3  a flush covers only writes whose done() ran before the flush was submitted.
  *  IO-4  a write with `durable` set is on stable storage when done(ERR_OK) runs, by the target's own method
- *        (O_DSYNC/FUA or write then flush, whichever io_target.durable_by says).
+ *        (O_DSYNC/FUA or write then flush, whichever io_target.durable_by says). It is not what a drive may have
+ *        dropped because the flush of another op failed meanwhile.
  *  IO-5  whoever submits an op owns it and its buffer until done(); there are no deadlines here: a timer that
  *        fires is an event and changes nothing about the op, its buffer stays pinned.
  *  IO-6  cancel is a wish: done() still comes, with ERR_CANCELED or with the real result.
