@@ -9,7 +9,9 @@
  *         could otherwise bless a write whose pages the first one lost.
  *  MBR-4  direct: a drive that fails a flush may drop all that lies in its cache, and answers the next flush as if nothing had
  *         been. A durable write that was under way when another's flush failed is repeated whole, and a flush ends in ERR_IO.
- *         A failed write with O_DSYNC counts as a failed flush: without FUA it may be one.
+ *         The worlds run the flushes of a member one at a time, so that a failure is known before the next one begins; one
+ *         flush serves all that wait for it. A failed write with O_DSYNC counts as a failed flush: without FUA it may be
+ *         one, and the order of those is the kernel's own.
  * Never: starts a transfer, calls done(). Next: io_posix.c, io_uring.c. */
 #include "io_member.h"
 

@@ -5,6 +5,8 @@
  *  RNG-1  an op has at most one entry with the kernel. Write-then-flush is not linked: the flush is submitted when the
  *         write is back. A link saves one wake-up, but the chain ends where the kernel stops taking entries, and a flush
  *         that ran beside its write would prove nothing. (IO-4)
+ *         One flush of a member runs at a time (MBR-4): what needs one meanwhile waits in `unflushed`, and the next serves
+ *         all of it, in the name of the first; the others have no entry.
  *  RNG-2  the submission queue holds IO_IN_FLIGHT_PER_MEMBER_MAX ops and CANCELS_MAX cancels, the completion queue all
  *         of their answers: neither overflows.
  *  RNG-3  a cancel names its op by address; it is with the kernel before the op can end and be used again, because the
@@ -31,6 +33,8 @@ struct ring {
     struct io_uring uring;
     uint32_t flying; /* entries given or to be given to the kernel whose completion is not taken: ops and cancels */
     uint32_t cancels;
+    struct link unflushed; /* ops whose flush is to begin */
+    struct link flushing;  /* those it is under way for, the first with its entry */
     struct io_workers *discards; /* NULL where the device has none */
 };
 
@@ -53,7 +57,7 @@ static void prepare(struct ring *r, struct io_op *op)
     struct io_private *p = io_private(op);
     struct io_uring_sqe *sqe = entry(r);
     char *buffer = (char *)op->buffer + p->moved;
-    if (op->kind == IO_FLUSH || p->flushing)
+    if (p->flushing)
         io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
     else if (op->kind == IO_READ)
         io_uring_prep_read(sqe, 0, buffer, op->length - p->moved, op->offset + p->moved);
@@ -63,6 +67,21 @@ static void prepare(struct ring *r, struct io_op *op)
         sqe->rw_flags = RWF_DSYNC;
     io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
     io_uring_sqe_set_data(sqe, op);
+}
+
+static void want_flush(struct ring *r, struct io_op *op)
+{
+    io_private(op)->flushing = true;
+    link_push(&r->unflushed, &op->link);
+}
+
+static void start_flush(struct ring *r)
+{
+    if (!link_empty(&r->flushing) || link_empty(&r->unflushed))
+        return;
+    prepare(r, CONTAINER_OF(r->unflushed.next, struct io_op, link));
+    for (struct link *l = link_pop(&r->unflushed); l; l = link_pop(&r->unflushed))
+        link_push(&r->flushing, l);
 }
 
 static void hand_over(struct io_loop *loop, struct ring *r)
@@ -86,9 +105,12 @@ static void uring_push(struct io_loop *loop)
         for (struct io_op *op = io_member_next(&loop->members[i]); op; op = io_member_next(&loop->members[i])) {
             if (op->kind == IO_DISCARD)
                 io_workers_give(r->discards, op);
+            else if (op->kind == IO_FLUSH)
+                want_flush(r, op);
             else
                 prepare(r, op);
         }
+        start_flush(r);
         hand_over(loop, r);
     }
 }
@@ -114,6 +136,17 @@ static void uring_recall(struct io_loop *loop, struct io_member *m, struct io_op
 
 /* --- and back --- */
 
+/* Who was canceled is only the first: the others try again. */
+static void flush_is_back(struct io_loop *loop, struct ring *r, int res)
+{
+    for (struct link *l = link_pop(&r->flushing); l; l = link_pop(&r->flushing)) {
+        struct io_op *op = CONTAINER_OF(l, struct io_op, link);
+        *(op->kind == IO_FLUSH ? &io_private(op)->moved_now : &io_private(op)->flushed) = res;
+        io_loop_landed(loop, op);
+        res = res == -ECANCELED ? -EAGAIN : res;
+    }
+}
+
 static void take(struct io_loop *loop, struct ring *r, const struct io_uring_cqe *cqe)
 {
     struct io_op *op = io_uring_cqe_get_data(cqe);
@@ -125,16 +158,14 @@ static void take(struct io_loop *loop, struct ring *r, const struct io_uring_cqe
     }
     struct io_private *p = io_private(op);
     if (p->flushing) {
-        p->flushed = cqe->res;
-    } else {
-        p->moved_now = cqe->res;
-        if (p->way == IO_WAY_THEN_FLUSH && cqe->res > 0 && (uint32_t)cqe->res == op->length - p->moved) {
-            p->flushing = true; /* RNG-1 */
-            prepare(r, op);
-            return;
-        }
+        flush_is_back(loop, r, cqe->res);
+        return;
     }
-    io_loop_landed(loop, op);
+    p->moved_now = cqe->res;
+    if (p->way == IO_WAY_THEN_FLUSH && cqe->res > 0 && (uint32_t)cqe->res == op->length - p->moved)
+        want_flush(r, op); /* RNG-1 */
+    else
+        io_loop_landed(loop, op);
 }
 
 static void uring_reap(struct io_loop *loop)
@@ -156,6 +187,7 @@ static void uring_reap(struct io_loop *loop)
         }
         if (taken > 0) {
             io_uring_cq_advance(&r->uring, taken);
+            start_flush(r);
             hand_over(loop, r); /* flushes wait for nothing */
         }
     }
@@ -235,6 +267,8 @@ static enum err ring_open(struct io_loop *loop, struct io_member *m, struct ring
     if (*rc_out < 0)
         return ERR_SYSTEM;
     r->open = true;
+    link_init(&r->unflushed);
+    link_init(&r->flushing);
     *rc_out = io_uring_register_files(&r->uring, &m->fd, 1);
     if (*rc_out >= 0)
         *rc_out = io_uring_register_eventfd(&r->uring, loop->wake);

@@ -3,6 +3,8 @@
  *  WRK-1  between io_workers_give and the loop's reap an op belongs to the workers; they write io_private.moved_now and
  *         .flushed, nothing else, and the mutexes order those writes before the loop's reads.
  *  WRK-2  a worker takes by class; with more than one worker, background classes never hold the last one.
+ *  WRK-3  flushes run one at a time, and one that succeeds behind one that failed since its write began says so (MBR-4): the
+ *         failure may not have reached the loop yet.
  * Never: classifies an error, calls done(). */
 #include "io_workers.h"
 
@@ -10,6 +12,7 @@
 #include <errno.h>
 #include <linux/fs.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
@@ -27,6 +30,8 @@ struct io_workers {
     struct link queued[IO_CLASS_COUNT];
     uint32_t background;
     bool stopping;
+    pthread_mutex_t syncing;      /* held during a flush */
+    atomic_uint syncs_failed;     /* written by its holder */
     /* fixed once started */
     uint32_t count;
     pthread_t threads[WORKERS_MAX];
@@ -39,9 +44,17 @@ static int64_t answer(ssize_t rc)
     return rc < 0 ? -errno : rc;
 }
 
-static int64_t call_sync(int fd)
+/* failed_before: w->syncs_failed when what it is for began; `doubted`: the answer when another one has failed since */
+static int64_t call_sync(struct io_workers *w, unsigned failed_before, int64_t doubted)
 {
-    return answer(fdatasync(fd));
+    pthread_mutex_lock(&w->syncing);
+    int64_t rc = answer(fdatasync(w->member->fd));
+    if (rc < 0)
+        atomic_fetch_add(&w->syncs_failed, 1);
+    else if (atomic_load(&w->syncs_failed) != failed_before)
+        rc = doubted; /* WRK-3 */
+    pthread_mutex_unlock(&w->syncing);
+    return rc;
 }
 
 static int64_t call_write_through(int fd, const struct iovec *iov, off_t offset, bool *flush_out)
@@ -53,16 +66,18 @@ static int64_t call_write_through(int fd, const struct iovec *iov, off_t offset,
     return answer(pwritev(fd, iov, 1, offset));
 }
 
-static void call_write(const struct io_member *m, struct io_op *op, struct iovec iov, off_t offset)
+static void call_write(struct io_workers *w, struct io_op *op, struct iovec iov, off_t offset)
 {
     struct io_private *p = io_private(op);
+    const struct io_member *m = w->member;
+    unsigned failed_before = atomic_load(&w->syncs_failed);
     bool flush = p->way == IO_WAY_THEN_FLUSH;
     if (p->way == IO_WAY_THROUGH)
         p->moved_now = call_write_through(m->fd, &iov, offset, &flush);
     else
         p->moved_now = answer(pwritev(m->fd, &iov, 1, offset));
     if (flush && p->moved_now == (int64_t)iov.iov_len)
-        p->flushed = call_sync(m->fd);
+        p->flushed = call_sync(w, failed_before, -EAGAIN); /* doubted: once more, the write too */
 }
 
 static int64_t call_discard(int fd, const struct io_op *op)
@@ -71,9 +86,10 @@ static int64_t call_discard(int fd, const struct io_op *op)
     return answer(ioctl(fd, BLKDISCARD, range));
 }
 
-static void call(const struct io_member *m, struct io_op *op)
+static void call(struct io_workers *w, struct io_op *op)
 {
     struct io_private *p = io_private(op);
+    const struct io_member *m = w->member;
     struct iovec rest = {op->buffer ? (char *)op->buffer + p->moved : NULL, op->length - p->moved};
     off_t offset = (off_t)(op->offset + p->moved);
     switch (op->kind) {
@@ -81,10 +97,10 @@ static void call(const struct io_member *m, struct io_op *op)
         p->moved_now = answer(preadv(m->fd, &rest, 1, offset));
         break;
     case IO_WRITE:
-        call_write(m, op, rest, offset);
+        call_write(w, op, rest, offset);
         break;
     case IO_FLUSH:
-        p->moved_now = call_sync(m->fd);
+        p->moved_now = call_sync(w, atomic_load(&w->syncs_failed), -EIO);
         break;
     case IO_DISCARD:
         p->moved_now = call_discard(m->fd, op);
@@ -163,7 +179,7 @@ static void *worker_main(void *argument)
         if (op) {
             bool background = op->class >= IO_CLASS_REPAIR;
             pthread_mutex_unlock(&w->lock);
-            call(w->member, op);
+            call(w, op);
             land(w->loop, op);
             pthread_mutex_lock(&w->lock);
             w->background -= background;
@@ -210,6 +226,7 @@ enum err io_workers_start(struct io_loop *loop, struct io_member *m, uint32_t th
     for (uint32_t c = 0; c < IO_CLASS_COUNT; c++)
         link_init(&w->queued[c]);
     pthread_mutex_init(&w->lock, NULL);
+    pthread_mutex_init(&w->syncing, NULL);
     pthread_cond_init(&w->work, NULL);
     pthread_mutex_lock(&w->lock); /* none reads w->count before it stands */
     int rc = start_threads(w, threads);
@@ -236,5 +253,6 @@ void io_workers_stop(struct io_workers **at)
         pthread_join(w->threads[i], NULL);
     pthread_cond_destroy(&w->work);
     pthread_mutex_destroy(&w->lock);
+    pthread_mutex_destroy(&w->syncing);
     free(w);
 }

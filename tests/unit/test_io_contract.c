@@ -236,6 +236,32 @@ static void a_canceled_op_still_ends_once_canceled_or_done(void **state)
     }
 }
 
+/* One flush may serve many: who is canceled takes nobody along. */
+static void who_is_canceled_with_a_flush_under_way_takes_nobody_along(void **state)
+{
+    struct world *w = *state;
+    w->io->ops->target_set_durable_by(w->io, 0, IO_DURABLE_FLUSH);
+    for (uint32_t round = 0; round < 20; round++) {
+        for (uint32_t i = 0; i < 40; i++) {
+            bool flush = i % 5 == 4;
+            op_at(i, flush ? IO_FLUSH : IO_WRITE, flush ? 0 : i * BLOCK_BYTES, flush ? 0 : BLOCK_BYTES,
+                  flush ? NULL : block(i))->op.durable = !flush;
+            io_submit(w->io, &t.ops[i].op);
+        }
+        for (uint32_t i = round % 3; i < 40; i += 3) {
+            turn(w, 0);
+            if (t.ops[i].done == 0)
+                io_cancel(w->io, &t.ops[i].op);
+        }
+        finish(w, 40);
+        turn(w, 0);
+        for (uint32_t i = 0; i < 40; i++) {
+            assert_int_equal(t.ops[i].done, 1);
+            assert_true(t.ops[i].op.result == ERR_OK || (i % 3 == round % 3 && t.ops[i].op.result == ERR_CANCELED));
+        }
+    }
+}
+
 static void after_a_cancel_the_same_op_can_be_used_again(void **state)
 {
     struct world *w = *state;
@@ -421,6 +447,7 @@ static const struct CMUnitTest rules[] = {
     cmocka_unit_test(many_durable_writes_and_flushes_at_once_all_end_well),
     cmocka_unit_test(a_timer_that_fires_changes_nothing_about_an_op),
     cmocka_unit_test(a_canceled_op_still_ends_once_canceled_or_done),
+    cmocka_unit_test(who_is_canceled_with_a_flush_under_way_takes_nobody_along),
     cmocka_unit_test(after_a_cancel_the_same_op_can_be_used_again),
     cmocka_unit_test(time_stands_still_within_a_turn_and_goes_on_between),
     cmocka_unit_test(more_ops_than_fly_at_once_all_end_whatever_the_order),
