@@ -151,6 +151,26 @@ static uint32_t named(uint32_t i, const char *recipient)
     return n;
 }
 
+/* Message 5 waits: one image of it is on the member this returns, which is away, and the others are bad. */
+static uint32_t waits_for_an_absent_member(void)
+{
+    send_all(1);
+    uint32_t on = destroy(5, 0), gone = on & -on;
+    destroy(5, ~gone);
+    w.ram.targets[__builtin_ctz(gone)].present = false;
+    rebuilt();
+    pass_seconds(30);
+    assert_int_equal(said_count, 0);
+    return (uint32_t)__builtin_ctz(gone);
+}
+
+static void give_up(uint32_t target)
+{
+    const char name[2] = {(char)('a' + target), 0};
+    struct member_loss loss;
+    assert_int_equal(member_give_up(w.pool, name, false, &loss), ERR_OK);
+}
+
 static void a_rebuild_names_what_no_image_has_and_nothing_else(void **state)
 {
     (void)state;
@@ -172,15 +192,9 @@ static void a_rebuild_names_what_no_image_has_and_nothing_else(void **state)
 static void what_an_absent_member_may_hold_is_not_given_up(void **state)
 {
     (void)state;
-    send_all(1);
-    uint32_t on = destroy(5, 0), gone = on & -on;
-    destroy(5, ~gone);
-    w.ram.targets[__builtin_ctz(gone)].present = false;
-    rebuilt();
-    pass_seconds(30);
-    assert_int_equal(said_count, 0);
+    uint32_t gone = waits_for_an_absent_member();
     assert_int_equal(read_message(5), ERR_MEMBER_GONE);
-    w.ram.targets[__builtin_ctz(gone)].present = true;
+    w.ram.targets[gone].present = true;
     pool_unmount(&w.pool);
     mount();
     pass_seconds(5);
@@ -192,19 +206,11 @@ static void what_an_absent_member_may_hold_is_not_given_up(void **state)
 static void what_waited_for_a_member_is_told_when_it_is_given_up(void **state)
 {
     (void)state;
-    send_all(1);
-    uint32_t on = destroy(5, 0), gone = on & -on;
-    destroy(5, ~gone);
-    w.ram.targets[__builtin_ctz(gone)].present = false;
-    rebuilt();
-    pass_seconds(30);
+    uint32_t gone = waits_for_an_absent_member();
     struct pool_status p;
     pool_status(w.pool, &p);
     assert_true(p.messages_below_copies > 0);
-    assert_int_equal(said_count, 0);
-    const char name[2] = {(char)('a' + __builtin_ctz(gone)), 0};
-    struct member_loss loss;
-    assert_int_equal(member_give_up(w.pool, name, false, &loss), ERR_OK);
+    give_up(gone);
     pass_seconds(30);
     pool_status(w.pool, &p);
     assert_int_equal(named(5, "<recipient0-of-5@test.example>"), 1);
@@ -228,12 +234,7 @@ static void a_hole_on_a_member_that_was_given_up_is_nobodys(void **state)
         w.ram.targets[t].present = t == s->images[1 - image].member;
     pass_seconds(30);
     scrub_note_hole(w.pool, s, image);
-    struct member_loss loss;
-    for (uint32_t t = 0; t < 3; t++) {
-        const char name[2] = {(char)('a' + t), 0};
-        if (t == gone)
-            assert_int_equal(member_give_up(w.pool, name, false, &loss), ERR_OK);
-    }
+    give_up(gone);
     pass_seconds(30);
     struct upkeep_status before, now;
     upkeep_status(w.pool, &before);
