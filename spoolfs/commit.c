@@ -7,6 +7,7 @@
  *                                           +--------------------------------------------------------+
  * Invariants: COM-1, COM-2 (engine.h). Never: chooses members, nor gives a late frame's buffer to another (COM-4). */
 #include "commit.h"
+#include "compact.h"
 #include "upkeep_parts.h"
 
 #include <base/planted.h>

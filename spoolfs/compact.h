@@ -11,6 +11,9 @@
 
 #include "engine.h"
 
+/* What a compaction packed is not packed again at once: it holds only what is needed, until segments it is about die. */
+#define COMPACT_AGAIN_NS (60 * NS_PER_S)
+
 /* retire.c, compact.c, lease.c */
 void retire_step(struct pool *p);
 enum retire_mark { RETIRE_OUT, RETIRE_IN, RETIRE_TAKEN };

@@ -41,11 +41,8 @@
  * relay's 30 s. Whether it is on disk is then open, as RFC 5321 6.1 allows: the sender tries again. */
 #define COMMIT_GIVE_UP_NS (20 * NS_PER_S)
 #define FRAME_SLOTS (APPENDERS_MAX * 2 + 4) /* building and in flight, and some pinned under late writes */
-/* What a compaction packed is not packed again at once: it holds only what is needed, until segments it is about die. */
-#define COMPACT_AGAIN_NS (60 * NS_PER_S)
 #define SLOT_RETIRED UINT32_MAX      /* in member.slot_owner: a place in it stays bad, or it is under trial */
 #define READS_IN_FLIGHT_MAX 16u
-#define REPAIRS_MAX 64u              /* waiting at one time; what is not taken is found again by the next read or scrub */
 #define LATENCY_BUCKETS 64u          /* quarter powers of two from 1 us: 64 reach 65 s */
 
 struct latency { uint64_t count[LATENCY_BUCKETS]; uint64_t total; };
@@ -275,7 +272,7 @@ struct appender {
 
 struct incarnation { uint64_t incarnation, high_water, last_table; };
 
-/* table.c */
+/* table.c; what the table says is in table.h */
 struct table_group {
     struct link link;
     struct spool_group group;
@@ -571,7 +568,7 @@ uint64_t group_bytes(const struct spool_group *g);
 void commit_init(struct pool *p);
 void appender_adopt(struct appender *a, struct segment *s);
 
-/* table.c */
+/* table.c; what the table says is in table.h */
 enum err table_submit(struct pool *p, enum record_type type, struct segment *s,
                       void (*done)(struct table_group *t, enum err e)) MUST_CHECK; /* OPEN, SEAL */
 enum err table_submit_freed(struct pool *p, const struct segment_id *ids, uint32_t count,
@@ -584,13 +581,6 @@ void table_step(struct pool *p);
 bool table_busy(const struct pool *p);
 uint32_t table_behind(const struct pool *p);          /* members whose superblocks do not name the table yet (TAB-6) */
 void table_fini(struct pool *p);
-enum err table_apply(struct pool *p, const struct record_view *r, bool *begun) MUST_CHECK;
-struct incarnation *table_incarnation(struct pool *p, uint64_t incarnation);
-enum err table_note_incarnation(struct pool *p, uint64_t incarnation, uint64_t high_water) MUST_CHECK;
-bool table_says_dead(struct pool *p, struct segment_id id);
-/* TAB-5: all that `table`, or one before it of its incarnation, told is known. */
-bool table_covers(struct pool *p, struct segment_id table);
-enum err table_note_read(struct pool *p, struct segment_id table) MUST_CHECK;
 
 /* replay.c */
 void replay_committed(struct pool *p, struct append_frame *f);

@@ -6,6 +6,8 @@
 
 #include "engine.h"
 
+#define REPAIRS_MAX 64u              /* waiting at one time; what is not taken is found again by the next read or scrub */
+
 /* blockread.c */
 struct block_read {
     struct member *member;

@@ -15,6 +15,7 @@
  * unless what lies there is another's, or nobody's: a half that was known by its image headers has freed without a mark that says so.
  * Never: scans image headers (recover_scan.c does, where the other half's table cannot be read). */
 #include "mount.h"
+#include "table.h"
 
 #include <stdlib.h>
 #include <string.h>

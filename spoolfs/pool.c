@@ -4,6 +4,7 @@
 #include "compact.h"
 #include "images.h"
 #include "mount.h"
+#include "table.h"
 #include "upkeep_parts.h"
 
 #include <stdio.h>

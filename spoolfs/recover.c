@@ -5,6 +5,7 @@
  * Invariants: REC-1: identity decides, never position. REC-4: what could not be read for want of memory fails the mount: only
  * what the members say counts as damage. REC-2, REC-3, REC-6, REC-7: recover_tails.c; REC-5: recover_scan.c. */
 #include "recover.h"
+#include "table.h"
 #include "upkeep_parts.h"
 
 #include <base/planted.h>

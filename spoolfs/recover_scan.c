@@ -6,6 +6,7 @@
  * nobody is away (`table_partial`): the mounts after this one drop no CHUNK without a MESSAGE either. REC-8: a segment of an older table
  * that is not where that says is where image headers say it is; it is dropped only when none knows of it. */
 #include "recover.h"
+#include "table.h"
 
 #include <stdlib.h>
 #include <string.h>

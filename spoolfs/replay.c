@@ -11,6 +11,7 @@
  * another half: what that half said and freed is in its rows, and none of it in this log. It is made anew. */
 #include "images.h"
 #include "mount.h"
+#include "table.h"
 #include "upkeep_parts.h"
 
 #include <stdlib.h>

@@ -10,6 +10,7 @@
 #include <engine.h>
 #include <stdlib.h>
 #include <string.h>
+#include <table.h>
 
 #define OURS UINT64_C(0x1111)
 #define THEIRS UINT64_C(0x2222)
