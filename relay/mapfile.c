@@ -19,7 +19,7 @@ struct reading {
 static enum err refuse(struct reading *r, uint32_t line, const char *why)
 {
     snprintf(r->text, MAPFILE_TEXT_BYTES, "%.200s:%u: %.290s", r->file, line, why);
-    return ERR_CONFIG; /* MAP-1 */
+    return ERR_CONFIG; /* MPF-1 */
 }
 
 static enum err finish_line(struct reading *r)

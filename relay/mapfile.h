@@ -2,7 +2,7 @@
 /* Files of Postfix's table syntax, line by line: '#' begins a comment line, a line that begins with white space goes on
  * the one before it. Knows nothing of what a line means.
  *
- *  MAP-1  every refusal names file and line. */
+ *  MPF-1  every refusal names file and line. */
 #ifndef RELAY_MAPFILE_H
 #define RELAY_MAPFILE_H
 

@@ -74,7 +74,7 @@ static void accept_again(struct loop_timer *t)
         set_accepting(server, true);
 }
 
-static void pause_accepting(struct server *server, int error) /* SRV-1 */
+static void pause_accepting(struct server *server, int error) /* SES-1 */
 {
     server->counters.accept_pauses++;
     log_line("smtpd", "warning: accept: %s; pausing for %u ms", strerror(error), ACCEPT_PAUSE_MS);

@@ -2,10 +2,10 @@
 /* The SMTP server: listeners, sessions, their limits and timeouts. Glue between conn (bytes), smtp_in (the machine),
  * policy (who may relay) and intake (what becomes of a transaction).
  *
- *  SRV-1  every refusal for lack of something (sessions, descriptors, memory) is an answer or a pause, never a crash and
+ *  SES-1  every refusal for lack of something (sessions, descriptors, memory) is an answer or a pause, never a crash and
  *         never at the cost of the sessions that are there.
- *  SRV-2  a session keeps the settings it began with; a reload is for the next ones.
- *  SRV-3  after server_stop no transaction begins; those under way may finish within the grace. */
+ *  SES-2  a session keeps the settings it began with; a reload is for the next ones.
+ *  SES-3  after server_stop no transaction begins; those under way may finish within the grace. */
 #ifndef RELAY_SERVER_H
 #define RELAY_SERVER_H
 

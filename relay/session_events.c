@@ -58,7 +58,7 @@ static enum err on_mail(void *owner, const struct smtp_in_mail *mail)
     uint32_t flags = (mail->smtputf8 ? ENVELOPE_SMTPUTF8 : 0u) | (mail->eightbit ? ENVELOPE_8BITMIME : 0u);
     uint32_t len = complete(s, mail->sender, mail->sender_len, s->sender);
     if (s->server->stopping)
-        return ERR_STOPPING; /* SRV-3 */
+        return ERR_STOPPING; /* SES-3 */
     return intake_begin(s->server->intake, s->settings, &intake_callbacks, s, &client, s->sender, len, mail->size, flags,
                         &s->transaction);
 }

@@ -4,7 +4,7 @@
  *   all segments are looked over, SCAN_AT_ONCE in a step -> the PASS_NEXT_MAX best are kept -> taken one by one, each time
  *   the best as things are then -> looked over again
  *
- * Invariant SCH-1: no step looks over more than SCAN_AT_ONCE segments, however many there are. Changes nothing. */
+ * Invariant CHO-1: no step looks over more than SCAN_AT_ONCE segments, however many there are. Changes nothing. */
 #include "scrub.h"
 
 struct rank { bool seen; uint32_t age; uint64_t turn; };

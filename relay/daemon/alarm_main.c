@@ -360,7 +360,7 @@ static void on_control(struct loop_watch *w, bool readable, bool writable)
             loop_stop(a->loop); /* what waits in the queues is said anew by the next one, if it is still so */
     }
     if (e == ERR_CANCELED)
-        _exit(CHILD_FAILED); /* SUP-2 */
+        _exit(CHILD_FAILED); /* SPV-2 */
 }
 
 static void on_alive(struct loop_timer *t)

@@ -2,8 +2,8 @@
 /* A notice board in shared memory: what a spool process without a mounted pool has to say. Without a pool there is no
  * wire, but the status page and the metrics must answer just then (P9). The spool writes, the relay reads.
  *
- *  BRD-1  a reader gets one whole document or none; it never waits for the writer.
- *  BRD-2  the spool reads nothing from it. */
+ *  BOA-1  a reader gets one whole document or none; it never waits for the writer.
+ *  BOA-2  the spool reads nothing from it. */
 #ifndef DAEMON_BOARD_H
 #define DAEMON_BOARD_H
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: finding a key that a configuration file sets twice. libconfuse lets the last one win; whoever added a line at the end of a long
  * file, or forgot one at its beginning, would never hear of it. Pure; reads a file that libconfuse has already taken (its syntax is
- * right), with the comments blanked. CFG-4: a key stands once in a section; `+=` adds, and sections of other titles are others. */
+ * right), with the comments blanked. CFG-4 (config.h): a key stands once in a section; `+=` adds, and sections of other titles
+ * are others. */
 #include "config_keys.h"
 
 #include <stdio.h>

@@ -258,7 +258,7 @@ static void on_control(struct loop_watch *w, bool readable, bool writable)
             begin_stop(r, m.value);
     }
     if (e == ERR_CANCELED)
-        _exit(CHILD_FAILED); /* SUP-2 */
+        _exit(CHILD_FAILED); /* SPV-2 */
 }
 
 static void on_alive(struct loop_timer *t)

@@ -88,7 +88,7 @@ static enum err drop_capabilities(void)
     return syscall(SYS_capset, &head, none) == 0 ? ERR_OK : ERR_DENIED;
 }
 
-/* The credentials changed: what prctl had set is gone (SUP-2), and a memory dump would carry mail and keys. */
+/* The credentials changed: what prctl had set is gone (SPV-2), and a memory dump would carry mail and keys. */
 static enum err after_identity(pid_t parent)
 {
     struct rlimit core = {0, 0};

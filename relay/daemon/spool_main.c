@@ -260,7 +260,7 @@ static void on_control(struct io_watch *watch, uint32_t events)
             log_line(SERVICE, "warning: log_file: %s: %s", sp->config->log_file, strerror(errno));
     }
     if (e == ERR_CANCELED)
-        _exit(CHILD_FAILED); /* SUP-2; a cut is what the log is made for */
+        _exit(CHILD_FAILED); /* SPV-2; a cut is what the log is made for */
 }
 
 static void say_alive(struct spool_process *sp, enum control_kind kind, const char *text)

@@ -284,7 +284,7 @@ static void reopen_logs(struct supervisor *s)
     }
 }
 
-/* SUP-4 */
+/* SPV-4 */
 static void reload(struct supervisor *s)
 {
     struct config *next = NULL;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: the records that are taken but not yet in the store, and the order in which they get there: sorted by queue
- * id, each id's in order of arrival, one transaction. Invariant CORE-1: they are forgotten only after the commit. */
+ * id, each id's in order of arrival, one transaction. Invariant CORE-1 (core.h): they are forgotten only after the commit. */
 #include "core.h"
 
 #include <base/assert.h>

@@ -3,7 +3,7 @@
  * tombstones of a replay, which find them. A compaction leaves such copies until its victim is freed, and one that it wrote while the
  * RETIRE was on its way; halves that ran apart have moved a message each to a place of its own (docs/design/0014).
  *
- * Invariant IDX-5: a RETIRE names one place, and an index made anew from the log finds whatever copy is left. So the segment in
+ * Invariant IDX-5 (index.h): a RETIRE names one place, and an index made anew from the log finds whatever copy is left. So the segment in
  * which a RETIRE lies depends on all that hold a copy, and a compaction takes the RETIRE along while one of them is there
  * (INDEX_COPIES). Nothing else waits for them: RETIREs can always be moved, so nobody waits in a circle.
  *

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns: what becomes of a message's results when another MARK is seen. Invariant IDX-2: the outcome is the same in
+/* Owns: what becomes of a message's results when another MARK is seen. Invariant IDX-2 (index.h): the outcome is the same in
  * whatever order MARKs come: a final result beats a deferral, and of two equals the one with the higher sequence
  * wins. */
 #include "core.h"

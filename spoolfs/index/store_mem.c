@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns: the store in memory, for the simulator and tests: a skip list whose heights come from the keys, so that equal
- * histories give equal structures. Invariants: MEM-1: level 0 holds every node in order of key. MEM-2: `undo` holds
- * what each change of the running transaction replaced, so that abort restores it, memory or not. MEM-3: a store that keeps
+ * histories give equal structures. Invariants: STM-1: level 0 holds every node in order of key. STM-2: `undo` holds
+ * what each change of the running transaction replaced, so that abort restores it, memory or not. STM-3: a store that keeps
  * (index_kept.h) holds that of all transactions since the last sync as well, so that the newest of them can be taken back.
- * MEM-4: a finger is a node in the list that begins with the letter of the searches that it serves. */
+ * STM-4: a finger is a node in the list that begins with the letter of the searches that it serves. */
 #include "store.h"
 
 #include <base/assert.h>
@@ -29,7 +29,7 @@ struct node {
     struct node *next[]; /* `height` of them */
 };
 
-/* MEM-2; nothing is allocated to restore it. */
+/* STM-2; nothing is allocated to restore it. */
 struct undo {
     uint8_t key_len;
     uint8_t key[STORE_KEY_BYTES_MAX];
@@ -42,11 +42,11 @@ struct store_mem {
     struct store store;
     struct node *heads[LEVELS];
     uint32_t levels;              /* no node is higher */
-    struct node *fingers[FINGERS]; /* MEM-4 */
+    struct node *fingers[FINGERS]; /* STM-4 */
     struct node *cursor;
     struct undo *undo;
     uint32_t undo_count, undo_capacity;
-    uint32_t *ends;               /* MEM-3: undo_count behind each transaction since the last sync */
+    uint32_t *ends;               /* STM-3: undo_count behind each transaction since the last sync */
     uint32_t end_count, end_capacity;
     bool in_txn, writing, keeps;
 };
@@ -113,7 +113,7 @@ static struct node **mem_finger(struct store_mem *m, struct bytes key)
     return &m->fingers[*(const uint8_t *)key.at % FINGERS];
 }
 
-/* MEM-4: from where the last search for such a row ended, or from the top. */
+/* STM-4: from where the last search for such a row ended, or from the top. */
 static struct node *mem_find(struct store_mem *m, struct bytes key)
 {
     struct order o;
@@ -248,7 +248,7 @@ static void mem_forget_undo(struct store_mem *m)
     m->undo_count = m->end_count = 0;
 }
 
-/* MEM-2 */
+/* STM-2 */
 static void mem_take_back(struct store_mem *m, uint32_t down_to)
 {
     m->cursor = NULL;
@@ -272,7 +272,7 @@ static void mem_take_back(struct store_mem *m, uint32_t down_to)
 
 static uint32_t mem_last_end(const struct store_mem *m) { return m->end_count ? m->ends[m->end_count - 1] : 0; }
 
-/* MEM-3; without memory for it the transaction counts as synced, and all before it. */
+/* STM-3; without memory for it the transaction counts as synced, and all before it. */
 static void mem_keep(struct store_mem *m)
 {
     if (m->end_count == m->end_capacity) {

@@ -48,6 +48,8 @@ IO_REAL_MAY = ("spoolfs/io/", "relay/daemon/", "tools/", "tests/", "bench/")
 # Words of DESIGN section 3 have no synonyms; marks of unfinished work do not stay.
 SYNONYMS = re.compile(r"\b(replicas?|resilver\w*|resync\w*|bad[- ]sector remap)\b", re.I)
 MARKS = re.compile(r"\b(TO" r"DO|FIX" r"ME|X" r"XX|HA" r"CK|place" r"holder)\b")
+# A list's line, or a sentence; a sentence that begins with a file's name points there.
+DEFINED = re.compile(r"^ \* +([A-Z]{2,7}-[0-9]+)  |\b([A-Z]{2,7}-[0-9]+):\s(?!\s*\*?\s*[a-z_]+\.[ch]\b)", re.M)
 STANDARD_ROOTS = {"bin", "boot", "dev", "etc", "home", "lib", "mnt", "opt", "proc", "root", "run", "sbin", "srv", "sys",
                   "tmp", "usr", "var"}
 ABSOLUTE_PATH = re.compile(r"""(?:(?<=^)|(?<=[\s"'=(`:]))/([a-z0-9_.-]+)/[A-Za-z0-9_]""")
@@ -183,6 +185,20 @@ def paths_are_of_every_machine():
 def is_machine_path(found, line):
     """An absolute path whose first directory is here and now, on this machine, and nowhere in the standard."""
     return os.path.isdir("/" + found.group(1)) and line[found.start():].startswith("/")
+
+
+def an_invariant_is_defined_in_one_file():
+    """At the head of a file: "NAME-1: what holds", or "NAME-1  what holds" in a list. "NAME-1 (file.h)" and "NAME-1: file.c" point."""
+    defined = {}
+    for n in PRODUCT:
+        head = re.split(r"^#", read(n), maxsplit=1, flags=re.M)[0]
+        for found in DEFINED.finditer(head):
+            defined.setdefault(found.group(1) or found.group(2), set()).add(n)
+    if len(defined) < 300:
+        yield "heads of files are not read any more: this check would see nothing"
+    for name, files in defined.items():
+        if len(files) > 1:
+            yield f"{name} is defined in {' and '.join(sorted(files))}: two invariants need two names"
 
 
 def table(name, macro):
