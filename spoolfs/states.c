@@ -49,6 +49,12 @@ const char *member_state_text(enum member_state s)
     return member_states[s].text;
 }
 
+const char *member_state_action(enum member_state s)
+{
+    ASSERT((unsigned)s < MEMBER_STATE_COUNT);
+    return member_states[s].action;
+}
+
 const char *io_class_word(enum io_class c)
 {
     static const char *const words[IO_CLASS_COUNT] = {"commit", "delivery", "repair", "rebuild",

@@ -80,7 +80,8 @@ static void diagnose_member(const struct doc *m, struct doc *findings)
              *serial ? ", serial " : "", serial, word, member_state_text(state));
     snprintf(page, sizeof page, "docs/runbooks/member-%s.md", word);
     snprintf(next, sizeof next, "see %s", page);
-    finding(findings, what, *evidence ? evidence : "no more is known", next, page);
+    const char *action = member_state_action(state);
+    finding(findings, what, *evidence ? evidence : "no more is known", *action ? action : next, page);
 }
 
 static void diagnose_queue(const struct doc *s, struct doc *findings)

@@ -101,6 +101,7 @@ class Daemon(unittest.TestCase):
             members = {m["name"]: m for m in relay.status()["members"]}
             self.assertEqual(members["b"]["state"], "absent")
             self.assertIn("locked", members["b"]["evidence"])
+            self.assertIn("joins by itself", relay.tool("diagnose")[1])
             relay.send("s@test.example", "d@test.example", message("meanwhile"))
 
         def serves():

@@ -34,6 +34,7 @@ const char *pool_state_text(enum pool_state s);
 const char *pool_state_action(enum pool_state s);
 const char *member_state_word(enum member_state s);
 const char *member_state_text(enum member_state s);
+const char *member_state_action(enum member_state s);
 const char *io_class_word(enum io_class c);
 const char *event_name(enum event_kind e);
 const char *event_severity(enum event_kind e); /* "info", "warning", "critical" */
