@@ -10,9 +10,10 @@
  * Invariants: EXC-1: until the record is durable the victims hold everything and the new segment nothing (`provisional`): a
  * crash before it costs no slot and a crash after it frees them; recovery forgets what is provisional. EXC-2: on no member are
  * fewer slots free afterwards: each of the new segment's members gives back one of the first victim. EXC-3: the last slot of a
- * member stays the segment table's. EXC-4: the slots of the victims are given back when the index knows the new places. EXC-5: while
- * results find no slot, leased messages are moved, too: none of their results is on its way then and none is taken until the index knows
- * the new places; from then on the lease is there, and what a relay says about the place of before goes where the lease is. */
+ * member stays the segment table's, but where the table lies on that member alone and will not be full before the exchange is
+ * over. EXC-4: the slots of the victims are given back when the index knows the new places. EXC-5: while results find no slot,
+ * leased messages are moved, too: none of their results is on its way then and none is taken until the index knows the new
+ * places; from then on the lease is there, and what a relay says about the place of before goes where the lease is. */
 #include "compact.h"
 
 #include <stdlib.h>
@@ -92,13 +93,22 @@ bool exchange_holds(const struct pool *p, const struct segment *s)
 
 /* --- victims --- */
 
+/* EXC-3. A table with another member might need its next place because of that one. */
+static bool exchange_has_slot(const struct pool *p, const struct member *m)
+{
+    const struct segment *t = p->table_segment;
+    bool alone = t && t->state == SEGMENT_OPEN && t->image_count == 1 && segment_on_member(t, m->number) &&
+                 t->length < p->slot_bytes / 2 && !p->table_renew && !p->table_rewriting;
+    return m->slots_free > (alone ? 0 : 1);
+}
+
 /* EXC-2, EXC-3 */
 static uint32_t exchange_members(struct pool *p, const struct segment *s, uint8_t members_out[COPIES_MAX])
 {
     uint32_t count = 0, want = placement_want(p);
     for (uint32_t i = 0; i < s->image_count && count < want; i++) {
         const struct member *m = &p->members[s->images[i].member];
-        bool fits = member_usable(m) && m->slots_free > 1;
+        bool fits = member_usable(m) && exchange_has_slot(p, m);
         for (uint32_t k = 0; fits && k < count; k++)
             fits = !members_share_domain(m, &p->members[members_out[k]]);
         if (fits)

@@ -103,10 +103,9 @@ static void fill_to(uint32_t slots)
     assert_true(exchange_idle(w.pool));
 }
 
-static int setup_indexed(void **state)
+static int setup_indexed_members(uint32_t members)
 {
-    (void)state;
-    setup_members(2);
+    setup_members(members);
     pool_unmount(&w.pool);
     w.config.index.open = open_index;
     mount();
@@ -114,6 +113,18 @@ static int setup_indexed(void **state)
         turn();
     memset(lives, 0, sizeof lives);
     return 0;
+}
+
+static int setup_indexed(void **state)
+{
+    (void)state;
+    return setup_indexed_members(2);
+}
+
+static int setup_one_member(void **state)
+{
+    (void)state;
+    return setup_indexed_members(1);
 }
 
 /* A relay in which the results of those are ready that `ready` says: each is tried until it is taken. Returns how many wait still. */
@@ -204,6 +215,25 @@ static void results_that_wait_for_a_slot_get_one(void **state)
         if (slots < 5)
             teardown(state);
     }
+}
+
+/* EXC-3: a pool of one member, or of the only one that is left, gets on with its last slot. With two it is the segment table's, which
+ * would have to leave a member that fails. */
+static void the_last_slot_serves_where_the_table_is_on_that_member_alone(void **state)
+{
+    uint32_t exchanges = 0;
+    fill_to(1);
+    assert_int_equal(w.pool->table_segment->image_count, 1);
+    assert_int_equal(relay_for(300, all_are_ready, &exchanges), 0);
+    assert_true(exchanges > 0);
+    assert_int_equal(append(BODY), ERR_OK);
+    pass_seconds(5);
+    teardown(state);
+    setup_indexed(state);
+    fill_to(1);
+    exchanges = 0;
+    assert_true(relay_for(30, all_are_ready, &exchanges) > 0);
+    assert_int_equal(exchanges, 0);
 }
 
 static void with_a_slot_for_results_nothing_leased_is_moved(void **state)
@@ -328,6 +358,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(results_that_wait_for_a_slot_get_one, setup_indexed, teardown),
+        cmocka_unit_test_setup_teardown(the_last_slot_serves_where_the_table_is_on_that_member_alone, setup_one_member, teardown),
         cmocka_unit_test_setup_teardown(with_a_slot_for_results_nothing_leased_is_moved, setup_indexed, teardown),
         cmocka_unit_test_setup_teardown(what_is_leased_is_moved_and_its_results_go_there, setup_indexed, teardown),
         cmocka_unit_test_setup_teardown(nothing_is_said_of_what_is_being_moved, setup_indexed, teardown),
