@@ -14,6 +14,7 @@
  *         be free: then they come back, as if nothing had happened.
  *  GVN-6  they die of a pool that is whole on its media: what a flush lied about before, no scrub could know of and no redundancy pays for
  *         beside dead members (ATL-1). It is on the medium by then; where a flush failed on what is still readable, no power goes.
+ *  GVN-7  what is left is whole again by itself where there is room for it: slots, in enough failure domains.
  *  GVN-4  some disks come back at the end; they are refused and nothing of theirs is seen again. */
 #include "world.h"
 
@@ -327,10 +328,15 @@ static void given_read(struct giving *g)
                        (unsigned long long)w->model.messages[i].qid.counter);
 }
 
-/* As many failure domains as `copies` are left. */
+/* GVN-7. Whichever domain has what is left of a segment. A full pool takes nothing, and that is told (pool_full). */
 static bool given_can_restore(const struct giving *g)
 {
+    static struct pool_status s;
     uint32_t domains = 0, left = g->serving & ~g->dying;
+    pool_status(g->w->pool, &s);
+    for (uint32_t i = 0; i < s.member_count; i++)
+        if (!shelf_fits(&s, s.members[i].domain))
+            return false;
     for (uint16_t t = 0; t < g->w->config.member_count; t++)
         domains += ((left >> t) & 1) && shelf_first(g->w, left, t);
     return domains >= g->w->plan.copies;

@@ -80,12 +80,11 @@ static uint64_t shelf_slots_of_domain(const struct pool_status *s, uint32_t i)
     return slots;
 }
 
-/* SHF-3. Each segment that is short takes up to copies - 1 slots beside the shelf, one in a domain. */
-static bool shelf_fits(const struct pool_status *s)
+bool shelf_fits(const struct pool_status *s, const char *beside)
 {
     uint64_t room = 0, short_of = s->segments_degraded;
     for (uint32_t i = 0; i < s->member_count; i++) {
-        uint64_t slots = strcmp(s->members[i].domain, SHELF_NAME) ? shelf_slots_of_domain(s, i) : 0;
+        uint64_t slots = strcmp(s->members[i].domain, beside) ? shelf_slots_of_domain(s, i) : 0;
         room += slots < short_of ? slots : short_of;
     }
     return room >= short_of * (s->copies - 1);
@@ -101,7 +100,7 @@ static bool shelf_named(struct world *w, bool whole)
         if (whole ? s.messages_below_copies != n.below : s.messages_below_copies < n.below)
             world_fail(w, "a failure domain is named: %llu messages are below copies, says the pool, and %llu are",
                        (unsigned long long)s.messages_below_copies, (unsigned long long)n.below);
-        n.fits = shelf_fits(&s);
+        n.fits = shelf_fits(&s, SHELF_NAME); /* SHF-3 */
         w->counts.domains_named++;
         w->counts.moved_from_domain += n.fits ? n.below : 0;
         world_say(w, "a failure domain is named: %llu messages are below copies%s", (unsigned long long)n.below,

@@ -209,6 +209,8 @@ void losses_leave(struct world *w);       /* and unmounted */
 /* --- shelf.c: a failure domain that is named later --- */
 void shelf_run(struct world *w);          /* nothing is mounted, before and after */
 bool shelf_first(const struct world *w, uint32_t among, uint16_t target); /* of `among` none before it is in its failure domain */
+/* Each segment that is short takes up to copies - 1 slots, one in a domain, and none in the domain `beside`: there are as many. */
+bool shelf_fits(const struct pool_status *s, const char *beside);
 
 /* --- given_up.c: members that die together and are given up by name --- */
 void given_up_run(struct world *w);       /* the same */
