@@ -148,6 +148,8 @@ void scrub_look_over(struct look *l)
                 s->look_again_ns = io_now_ns(c->pool->io) + (missed ? LOOK_AGAIN_NS : NS_PER_S);
                 continue;
             }
+            if (s->images[k].verified != scrub_mark(c))
+                c->idle_since_ns = c->settle_since_ns = 0;
             s->images[k].verified = scrub_mark(c);
             c->unsaved = true;
             if (c->in_pass)
@@ -348,7 +350,8 @@ static void pass_step(struct scrub *c)
     if (none)
         c->choose_ns = io_now_ns(c->pool->io) + CHOOSE_PAUSE_NS;
     if (s) {
-        c->idle_since_ns = c->settle_since_ns = 0;
+        if (!s->missed_members) /* that one is asked again shows nothing: it counts when it answers */
+            c->idle_since_ns = c->settle_since_ns = 0;
         c->pass_look.pace = pass_pace(c);
         look_begin(&c->pass_look, s, 0, s->length);
     } else if (none && pass_waited_long_enough(c)) {

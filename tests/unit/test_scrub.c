@@ -182,6 +182,41 @@ static void a_pass_says_which_images_it_could_not_see_and_is_not_complete(void *
     assert_int_equal(upkeep().scrub.last_completed_ms, completed);
 }
 
+/* They are looked at again and again, for the other images may come back; the pass does not wait for that. */
+static void a_pass_ends_where_what_is_bad_here_may_be_good_on_a_member_that_is_away(void **state)
+{
+    (void)state;
+    uint32_t hurt = 0;
+    fill_and_keep_still(100, 16, 9000);
+    pool_unmount(&w.pool);
+    mount();
+    turns(200);
+    rebuild_pause(w.pool, true);
+    w.ram.targets[HURT].present = false;
+    pass_seconds(2);
+    for (uint32_t i = 0; i < w.pool->segment_used; i++) {
+        const struct segment *s = &w.pool->segments[i];
+        if (s->state != SEGMENT_SEALED || s->kind != SEGMENT_MAIL || s->length <= BLOCK_BYTES || !segment_on_member(s, HURT))
+            continue;
+        const struct image *left = &s->images[s->images[0].member == HURT];
+        w.ram.bytes[left->member][segment_image_offset(w.pool, left) + BLOCK_BYTES + 99] ^= 1;
+        hurt++;
+    }
+    assert_true(hurt >= 4);
+    one_pass();
+    assert_false(scrub_report(w.pool, true)->complete);
+    assert_int_equal(seen[EVENT_record_lost], 0);
+    rebuild_pause(w.pool, false);
+    w.ram.targets[HURT].present = true;
+    pool_unmount(&w.pool);
+    mount();
+    pass_seconds(60);
+    one_pass();
+    assert_true(scrub_report(w.pool, true)->complete);
+    assert_int_equal(scrub_report(w.pool, true)->places_left, 0);
+    all_readable();
+}
+
 static void evidence_is_not_forgotten_while_an_image_cannot_be_read(void **state)
 {
     (void)state;
@@ -209,6 +244,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_superblock_copy_that_is_valid_and_old_is_found, setup, teardown),
         cmocka_unit_test_setup_teardown(an_image_that_was_missed_is_looked_at_again_in_the_same_pass, setup, teardown),
         cmocka_unit_test_setup_teardown(a_pass_says_which_images_it_could_not_see_and_is_not_complete, setup_counted, teardown),
+        cmocka_unit_test_setup_teardown(a_pass_ends_where_what_is_bad_here_may_be_good_on_a_member_that_is_away, setup_counted, teardown),
         cmocka_unit_test_setup_teardown(evidence_is_not_forgotten_while_an_image_cannot_be_read, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
