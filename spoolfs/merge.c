@@ -240,13 +240,14 @@ static void merge_keep_table(struct half *h)
     }
 }
 
-/* Does it know of anything that we do not? A member that only was away holds an older state of ours. */
+/* Does it know of anything that we do not? A member that only was away holds an older state of ours, and so does one that is the only one
+ * to tell of a mount which died before it opened a segment: what that lists and we do not we have freed. */
 static bool half_has_news(const struct half *h)
 {
     struct pool *p = h->pool, *v = h->view;
     for (uint32_t i = 0; i < v->incarnation_count; i++) {
         const struct incarnation *ours = table_incarnation(p, v->incarnations[i].incarnation);
-        if (!ours || ours->high_water < v->incarnations[i].high_water)
+        if ((ours ? ours->high_water : 0) < v->incarnations[i].high_water)
             return true;
     }
     for (uint32_t n = 0; n < v->segment_used; n++) {
