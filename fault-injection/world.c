@@ -84,7 +84,7 @@ static void on_event(void *owner, const struct event *e)
 {
     struct world *w = owner;
     w->counts.events[e->kind]++;
-    bool called_up = e->kind == EVENT_member_state && strncmp(e->evidence, "spare -> healthy: takes", 23) == 0;
+    bool called_up = e->kind == EVENT_member_state && strncmp(e->evidence, "spare -> healthy: ", 18) == 0;
     w->counts.spares += called_up;
     w->called_up_ns = called_up ? sim_io_now(w->sim) : w->called_up_ns;
     sim_io_note(w->sim, 1000u + e->kind);
