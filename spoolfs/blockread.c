@@ -101,15 +101,24 @@ static void block_read_on_witness(struct member_op *mo)
         block_read_judged(r, false);
 }
 
-/* The image's header, or the other end of the slot when that is what was asked for. Outside of slots, where the canary is, no
- * other block is ours to read: the first one of the range. */
+/* Beside the header of the image in the slot that begins at `slot`, a block that no commit writes just now: of its first frame, once that
+ * is durable; else the last one of the slot. */
+static uint64_t block_read_beside_header(const struct member *m, uint64_t slot)
+{
+    uint32_t owner = m->slot_owner[(slot - m->slots_offset) / m->slot_bytes];
+    bool grown = owner && owner != SLOT_RETIRED && m->pool->segments[owner - 1].length > BLOCK_BYTES;
+    return slot + (grown ? BLOCK_BYTES : m->slot_bytes - BLOCK_BYTES);
+}
+
+/* The image's header, or a block beside it when that is what was asked for. Outside of slots, where the canary is, no other block is
+ * ours to read: the first one of the range. */
 static void block_read_witness(struct block_read *r)
 {
     const struct member *m = r->member;
     uint64_t asked = r->offset + r->length - BLOCK_BYTES, other = r->offset;
     if (r->offset >= m->slots_offset) {
         uint64_t slot = r->offset - (r->offset - m->slots_offset) % m->slot_bytes;
-        other = r->offset > slot ? slot : slot + m->slot_bytes - BLOCK_BYTES;
+        other = asked > slot ? slot : block_read_beside_header(m, slot);
     }
     if (other == asked)
         block_read_judged(r, false);

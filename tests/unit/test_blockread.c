@@ -106,6 +106,28 @@ static void a_last_block_that_is_refused_while_the_member_answers_is_bad(void **
     assert_int_equal(ask(slot_at(5), BLOCK_BYTES), ERR_MEDIA);
 }
 
+/* There a frame may be on its way. */
+static void the_end_of_a_segment_that_grows_is_no_witness(void **state)
+{
+    (void)state;
+    const struct segment *s = NULL;
+    for (uint32_t i = 0; i < 10 && !(s && segment_on_member(s, 0)); i++) {
+        fill(1, 9000);
+        s = segment_find(w.pool, w.sent[w.count - 1].record.place.segment);
+        assert_non_null(s);
+        for (uint32_t k = 0; k < w.pool->segment_used; k++)
+            w.pool->segments[k].close_soon = !segment_on_member(s, 0);
+        turns(50);
+    }
+    assert_true(segment_on_member(s, 0));
+    const struct image *image = &s->images[s->images[0].member != 0];
+    uint64_t slot = segment_image_offset(w.pool, image), refused = w.pool->members[0].refused_since_ns;
+    ram_io_make_bad(&w.ram, 0, slot, true);
+    ram_io_make_bad(&w.ram, 0, slot + SEGMENT - BLOCK_BYTES, true);
+    assert_int_equal(ask(slot, BLOCK_BYTES), ERR_MEDIA);
+    assert_int_equal(w.pool->members[0].refused_since_ns, refused);
+}
+
 /* BRD-3: however long it takes until it answers again, nothing is called bad. */
 static void a_last_block_that_is_refused_for_a_moment_is_not_bad(void **state)
 {
@@ -151,6 +173,7 @@ int main(void)
         TEST(one_bad_sector_costs_one_block_and_some_twenty_reads),
         TEST(a_last_block_that_is_refused_while_the_member_answers_is_bad),
         TEST(a_last_block_that_is_refused_for_a_moment_is_not_bad),
+        TEST(the_end_of_a_segment_that_grows_is_no_witness),
         TEST(a_member_that_refuses_everything_says_nothing_of_its_medium),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
