@@ -167,7 +167,7 @@ struct member_op {
 struct image {
     uint8_t member;
     bool bad;                     /* a place of it stayed bad after a repair: made again elsewhere, the slot is retired */
-    bool unproved;                /* absent when recovery sealed the segment: may be shorter, or longer */
+    bool unproved;                /* absent when recovery sealed the segment, or not healed: may be shorter, or, not `holed`, longer */
     bool holed;                   /* places of it are known to be bad that another one has, or may have (EVI-2) */
     uint16_t verified;            /* low 16 bits of the pass in which the scrub last read all of it; 0: never */
     uint32_t slot;

@@ -7,7 +7,9 @@
  * end. REC-6: a segment whose images are all away is not empty: what it holds is unknown (`unread`), and retire.c keeps it
  * until one of them is back. REC-7: what recovery sealed without an image grows by what that image, back again, holds behind
  * the end, but not by copies: they were not acknowledged, and the mail in them has been moved again from where it was, or
- * retired. Where the index knew of more than the images showed (`unread`), all counts. REC-9: a member is said to have lied
+ * retired. Nor by what is behind the end on an image that was here, was read, and could not be healed (`unproved` and
+ * `holed`): the end was found with it, and what followed from that end - CHUNKs without a MESSAGE are dropped - stays true.
+ * Where the index knew of more than the images showed (`unread`), all counts. REC-9: a member is said to have lied
  * about a flush (`flush_lied`) only for a frame that another one followed, of a segment that no mount has sealed: by COM-2 it
  * was durable everywhere. */
 #include "mount.h"
@@ -38,20 +40,32 @@ static enum err tail_heal(struct pool *p, struct segment *s, struct reader *r, c
         }
         if (e != ERR_OK)
             s->images[i].unproved = true;
-        else if (r->bad_mask & (1u << i))
+        if (e != ERR_OK && e != ERR_TIMEOUT && e != ERR_MEMBER_GONE)
+            s->images[i].holed = true; /* and it is read to its end all the same (REC-7) */
+        if (e == ERR_OK && (r->bad_mask & (1u << i)))
             m->repaired_blocks += v->blocks;
     }
     return ERR_OK;
 }
 
-/* REC-7 */
-static bool tail_takes(const struct segment *s, uint64_t offset, const struct frame_view *v)
-{
-    return s->state == SEGMENT_OPEN || s->unread || offset < s->length || segment_id_is_none(v->moved_from);
-}
-
 /* What images lack of frames that were acknowledged. */
 struct tail_lies { uint32_t last_mask; uint32_t frames[COPIES_MAX]; }; /* last_mask: they lack the frame before this place */
+
+struct tail {
+    struct reader reader;
+    uint64_t offset;
+    struct frame_view last; /* the last frame that counts; its bytes are a copy in `bytes` */
+    uint8_t *bytes;
+    struct tail_lies lies;
+    uint32_t away; /* mask of images that were, when recovery sealed it (REC-7) */
+};
+
+/* REC-7 */
+static bool tail_takes(const struct segment *s, const struct tail *t, const struct frame_view *v)
+{
+    bool new = t->reader.good_mask & t->away;
+    return s->state == SEGMENT_OPEN || s->unread || t->offset < s->length || (new && segment_id_is_none(v->moved_from));
+}
 
 static void tail_followed(struct tail_lies *lies, uint32_t missing_mask)
 {
@@ -76,14 +90,6 @@ static void tail_accuse(struct pool *p, const struct segment *s, const struct ta
     }
 }
 
-struct tail {
-    struct reader reader;
-    uint64_t offset;
-    struct frame_view last; /* the last frame that counts; its bytes are a copy in `bytes` */
-    uint8_t *bytes;
-    struct tail_lies lies;
-};
-
 /* REC-2: the last frame, on every image, also where it is whole. */
 static enum err tail_keep_last(struct pool *p, struct segment *s, struct tail *t)
 {
@@ -99,7 +105,7 @@ static enum err tail_walk(struct pool *p, struct segment *s, struct tail *t)
     struct frame_view v;
     uint64_t next;
     enum err e = reader_frame(&t->reader, t->offset, &v);
-    if (e == ERR_OK && !tail_takes(s, t->offset, &v))
+    if (e == ERR_OK && !tail_takes(s, t, &v))
         return ERR_NOT_FOUND;
     if (e == ERR_OK) {
         tail_followed(&t->lies, t->reader.missing_mask);
@@ -123,9 +129,9 @@ static enum err tail_walk(struct pool *p, struct segment *s, struct tail *t)
     return ERR_OK;
 }
 
-static enum err recover_tail(struct pool *p, struct segment *s)
+static enum err recover_tail(struct pool *p, struct segment *s, uint32_t away)
 {
-    struct tail t = {.offset = BLOCK_BYTES, .bytes = sync_buffer(FRAME_BYTES_MAX)};
+    struct tail t = {.offset = BLOCK_BYTES, .bytes = sync_buffer(FRAME_BYTES_MAX), .away = away};
     enum err e = t.bytes ? reader_open(&t.reader, p, s->id, s->images, s->image_count) : ERR_NO_MEMORY;
     if (e != ERR_OK) {
         free(t.bytes);
@@ -206,16 +212,19 @@ enum err recover_tails(struct pool *p)
     recover_drop_provisional(p);
     for (uint32_t i = 0; i < p->segment_used && e == ERR_OK; i++) {
         struct segment *s = &p->segments[i];
-        bool unproved = false; /* an image that was away when recovery sealed it is here now */
-        for (uint32_t k = 0; k < s->image_count; k++)
+        bool unproved = false; /* an image that was away when recovery sealed it is here now, or one that could not be healed */
+        uint32_t away = 0;
+        for (uint32_t k = 0; k < s->image_count; k++) {
             unproved = unproved || (s->images[k].unproved && p->members[s->images[k].member].present);
+            away |= s->images[k].unproved && !s->images[k].holed ? 1u << k : 0;
+        }
         if (s->state == SEGMENT_SEALED && !s->by_recovery && unproved)
             e = recover_prove_final(p, s);
         if (s->state == SEGMENT_SEALED && s->by_recovery && unproved)
             for (uint32_t k = 0; k < s->image_count; k++)
                 s->images[k].unproved = false;
         if (s->state == SEGMENT_OPEN || (s->state == SEGMENT_SEALED && s->by_recovery && unproved))
-            e = recover_tail(p, s);
+            e = recover_tail(p, s, away);
     }
     recover_unread(p);
     return e;

@@ -82,7 +82,7 @@ void evidence_judge(struct look *l)
         struct image *image = &s->images[now];
         mends = mends || ((l->mended & (1u << i)) && !image->bad);
         bool given_up = c->pool->members[image->member].removed; /* nobody reads there any more */
-        if (!image->holed || (!given_up && (((l->mended | l->missed) & (1u << i)) || s->suspicious)))
+        if (!image->holed || (!given_up && (image->unproved || ((l->mended | l->missed) & (1u << i)) || s->suspicious)))
             continue;
         image->holed = false;
         c->holes_unsaved = c->holes_unsaved || c->holes_told;
