@@ -330,7 +330,7 @@ static void world_look_for_era(struct world *w)
     if (halves_calm(w) || w->atlas.locked || w->atlas.out || w->atlas.aside || !audit_run(w))
         return;
     pool_status(w->pool, &s);
-    bool well = s.messages_below_copies == 0;
+    bool well = s.messages_below_copies == 0 && s.segments_degraded == 0; /* results need their images as mail does */
     for (uint32_t i = 0; i < s.member_count; i++)
         well = well && (s.members[i].state == MEMBER_HEALTHY || s.members[i].state == MEMBER_SPARE ||
                         s.members[i].state == MEMBER_REMOVED);
