@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define TURN_NS UINT64_C(20000000)               /* the spool process's longest sleep */
+#define SLOTS_FOR_BAD_PLACES 2u /* of a member: the measure leaves them out, too */
 #define RESTORE_NS (UINT64_C(7200) * 1000000000) /* redundancy is whole again, by itself, after the faults stopped */
 #define RESTORE_QUIET_NS (UINT64_C(15) * 1000000000)
 #define RESTORE_PASSES_MAX 6u
@@ -371,6 +372,16 @@ uint64_t world_scrub(struct world *w, uint64_t until)
     return found;
 }
 
+/* Bad places have taken more slots of the victim than the two that a plan leaves for them, and whichever domain has what is left of a
+ * segment, the others have no slot for it: a smaller disk than was put in, which is full. The pool says so (slot_retired, pool_full). */
+static bool world_is_cramped(const struct world *w, const struct pool_status *s)
+{
+    bool fits = true;
+    for (uint32_t i = 0; i < s->member_count; i++)
+        fits = fits && shelf_fits(s, s->members[i].domain);
+    return !fits && w->counts.events[EVENT_slot_retired] > SLOTS_FOR_BAD_PLACES;
+}
+
 void world_restored(struct world *w, uint64_t until)
 {
     static struct pool_status s;
@@ -379,6 +390,11 @@ void world_restored(struct world *w, uint64_t until)
             return;
         world_turn(w);
         pool_status(w->pool, &s);
+        w->cramped = io_now_ns(w->io) > until && world_is_cramped(w, &s);
+        if (w->cramped) {
+            w->counts.cramped++;
+            return;
+        }
         if (io_now_ns(w->io) > until)
             world_fail(w, "redundancy is not restored in %u s: %llu messages and %u segments below copies",
                        (uint32_t)(RESTORE_NS / 1000000000), (unsigned long long)s.messages_below_copies, s.segments_degraded);
@@ -396,6 +412,8 @@ static void world_restores(struct world *w)
     for (uint32_t n = 0; n < RESTORE_PASSES_MAX && found > 0 && !world_failed(w); n++) {
         found = world_scrub(w, until) + (n == 0);
         world_restored(w, until);
+        if (w->cramped)
+            return;
         world_say(w, "pass %u found %llu errors", n + 1, (unsigned long long)found - (n == 0));
     }
     if (found > 0)
@@ -410,7 +428,7 @@ static void world_end_whole(struct world *w)
     if (w->plan.level == PLAN_BEYOND || w->plan.level == PLAN_NONE || !changes_can_restore(w))
         return;
     world_restores(w);
-    if (world_failed(w))
+    if (world_failed(w) || w->cramped)
         return;
     sim_io_kill(w->sim); /* no power cut: what a lying flush left in a cache no scrub can know of */
     world_after_crash(w);

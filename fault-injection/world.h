@@ -22,7 +22,7 @@
 struct world_counts {
     uint64_t appends, acked, refused[ERR_COUNT], visits, reads, read_bytes, retires, marks, states, bounces, large;
     uint64_t crashes, crashes_in_mount, lost_by_id, salvaged, mounts, unmounts, audits, messages_audited, eras, lost_said;
-    uint64_t scheduled, halves_refused, slots_used, slots_reused, given_up, short_of_measure;
+    uint64_t scheduled, halves_refused, cramped, slots_used, slots_reused, given_up, short_of_measure;
 #define X(counter, text) uint64_t counter;
 #include "measure.def"
 #undef X
@@ -95,6 +95,7 @@ struct world {
     uint32_t measure_next;
     uint64_t called_up_ns;    /* when a spare took another's place; 0: never */
     uint64_t resume_ns;       /* no new action before this */
+    bool cramped;             /* at the end there was no room to be whole (world_is_cramped) */
     uint64_t full_ns;         /* when something was refused for want of room; 0: never */
     bool paused, mounting, faults_off;
     bool losing;              /* losses.c, given_up.c: what is doomed is to be reported lost, and nothing else */
