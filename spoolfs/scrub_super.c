@@ -85,7 +85,8 @@ static void super_on_read(struct member_op *mo)
         c->super.copy = SUPERBLOCK_COPIES;
     } /* an update began meanwhile: this copy is read once more */
     super_read_free(r);
-    superblock_read_back(p, m);
+    if (!scrub_reads_superblock(p, m)) /* a late one of an earlier tour may be out */
+        superblock_read_back(p, m);
 }
 
 static void super_submit(struct scrub *c)
