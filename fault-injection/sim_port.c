@@ -226,6 +226,8 @@ static void result_keep(struct result *r)
     world_say(r->port->w, "the scheduler's %s %llu waits for a slot", r->retires ? "retire" : "mark",
               (unsigned long long)r->held->msg->qid.counter);
     judge_refusal(r->port->w, ERR_FULL, "a result");
+    if (r->bounced)
+        witness_refused(r->bounced);
     r->out = false;
     r->again_ns = io_now_ns(r->port->w->io) + FULL_AGAIN_NS;
 }

@@ -79,6 +79,12 @@ static uint32_t members_that_must(struct world *w)
     return count - (called_up && count > 0);
 }
 
+void witness_refused(struct model_message *msg)
+{
+    msg->written_in = (struct segment_id){0};
+    msg->written_to = 0;
+}
+
 void witness_acknowledged(struct world *w, const struct model_message *msg, struct segment_id segment)
 {
     uint32_t others = members_that_must(w), need = w->plan.copies < others ? w->plan.copies : others;

@@ -197,6 +197,7 @@ void rested_run(struct world *w, uint64_t until); /* damage at rest on one membe
 /* --- witness.c: what members have said about a MESSAGE when it is acknowledged --- */
 void witness_write(struct world *w, const struct io_op *op);
 void witness_acknowledged(struct world *w, const struct model_message *msg, struct segment_id segment);
+void witness_refused(struct model_message *msg); /* what was written of it is over: said again, it may go to an older segment */
 
 /* --- losses.c: blocks bad on every image, and what the pool then says --- */
 void losses_chunk(struct model_message *msg, struct place place, uint32_t bytes); /* where it lies */
