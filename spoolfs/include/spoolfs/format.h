@@ -177,7 +177,7 @@ struct table_segment_disk {
     uint8_t kind;
     uint8_t state;              /* enum table_state */
     uint8_t image_count;
-    uint8_t unproved;           /* bit i: image i was absent when recovery sealed the segment */
+    uint8_t unproved;           /* bit i: image i was absent when recovery sealed the segment; with `holed`: here, and not healed */
     uint8_t unread;             /* enum table_unread: some bytes were bad on every image that was present */
     uint8_t chunks_only;        /* 1: a half of the pool that ran apart has freed it: its MESSAGEs do not count */
     uint8_t provisional;        /* 1: holds nothing; what was copied into it counts from a SEAL without this on */
