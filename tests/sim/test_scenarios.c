@@ -10,10 +10,18 @@
 #include "story.h"
 
 #include <base/assert.h>
+#include <engine.h>
 #include <spoolfs/upkeep.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+static void turns(struct world *w, uint64_t seconds)
+{
+    uint64_t until = io_now_ns(w->io) + seconds * UINT64_C(1000000000);
+    while (!world_failed(w) && !world_crashed(w) && io_now_ns(w->io) < until)
+        world_turn(w);
+}
 
 static uint64_t operations_of_a_mount(uint32_t members)
 {
@@ -49,6 +57,76 @@ static void two_mounts_with_one_epoch_number_lose_nothing(void **state)
             if (!world_failed(w) && world_mount(w))
                 audit_run(w);
             story_close(w, "cut at operation of the first mount", at);
+        }
+}
+
+/* The segments that a mount lists. */
+struct listed { struct segment_id ids[256]; uint32_t count; };
+
+static void list_segments(const struct world *w, struct listed *l)
+{
+    l->count = 0;
+    for (uint32_t i = 0; w->pool && i < w->pool->segment_used; i++)
+        if (w->pool->segments[i].state != SEGMENT_UNUSED && l->count < 256)
+            l->ids[l->count++] = w->pool->segments[i].id;
+}
+
+static bool lists(const struct listed *l, struct segment_id id)
+{
+    for (uint32_t i = 0; i < l->count; i++)
+        if (segment_id_equal(l->ids[i], id))
+            return true;
+    return false;
+}
+
+static void deliver_all_and_fill(struct world *w, uint32_t times)
+{
+    for (uint32_t n = 0; n < times && !world_failed(w); n++) {
+        for (uint32_t i = 0; i < w->model.count && !world_failed(w); i++)
+            if (model_must_be_there(&w->model.messages[i]))
+                senders_visit(w, &w->model.messages[i], VISIT_RETIRE);
+        if (!world_failed(w))
+            world_settle(w);
+        turns(w, 5);
+        story_append(w, 40, 30000);
+    }
+}
+
+/* A mount dies before it opens a segment, and one member only may have been told of it. That one is away while the others deliver all
+ * mail and write over it; then it is here, and another one is not: it brings no segment back (MRG-1). */
+static void a_mount_that_died_young_brings_nothing_back(void **state)
+{
+    (void)state;
+    static struct listed before, now;
+    uint64_t ops = operations_of_a_mount(3);
+    for (uint64_t at = 0; at < ops; at += 2)
+        for (uint16_t away = 0; away < 3; away++) {
+            struct world *w = story_open(31, 3, IO_DURABLE_DSYNC);
+            if (world_create_pool(w) && world_mount(w))
+                story_append(w, 40, 30000);
+            story_cut(w, SIM_SURVIVE_ALL);
+            w->scripted_cut = sim_io_counts(w->sim)->ops + at;
+            bool mounted = !world_failed(w) && world_mount(w);
+            w->scripted_cut = UINT64_MAX;
+            if (mounted)
+                story_cut(w, SIM_SURVIVE_RANDOM);
+            else if (world_crashed(w))
+                world_after_crash(w);
+            sim_io_vanish(w->sim, away);
+            if (!world_failed(w) && world_mount(w))
+                deliver_all_and_fill(w, 4);
+            list_segments(w, &before);
+            story_cut(w, SIM_SURVIVE_ALL);
+            sim_io_return(w->sim, away);
+            sim_io_vanish(w->sim, (uint16_t)((away + 1) % 3));
+            if (!world_failed(w) && world_mount(w)) {
+                audit_run(w);
+                list_segments(w, &now);
+                for (uint32_t i = 0; i < now.count; i++)
+                    if (now.ids[i].incarnation != w->pool->incarnation && !lists(&before, now.ids[i]))
+                        world_fail(w, "a segment that was freed is back");
+            }
+            story_close(w, "a mount that died at operation", at);
         }
 }
 
@@ -140,13 +218,6 @@ static struct world *compaction_under_way(uint64_t seed)
     return w;
 }
 
-static void turns(struct world *w, uint64_t seconds)
-{
-    uint64_t until = io_now_ns(w->io) + seconds * UINT64_C(1000000000);
-    while (!world_failed(w) && !world_crashed(w) && io_now_ns(w->io) < until)
-        world_turn(w);
-}
-
 /* A crash leaves a frame of copies on one member only; the other goes on alone, moves the same mail again and retires it. What the
  * first one brings back was never acknowledged, and nothing in the index speaks of it any more (REC-7). */
 static void copies_of_a_member_that_was_away_bring_nothing_back(void **state)
@@ -218,6 +289,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_mounts_with_one_epoch_number_lose_nothing),
+        cmocka_unit_test(a_mount_that_died_young_brings_nothing_back),
         cmocka_unit_test(what_recovery_showed_survives_the_next_power_cut),
         cmocka_unit_test(a_write_that_a_mount_gave_up_on_is_left_alone),
         cmocka_unit_test(copies_of_a_member_that_was_away_bring_nothing_back),
