@@ -335,7 +335,7 @@ static bool given_can_restore(const struct giving *g)
     uint32_t domains = 0, left = g->serving & ~g->dying;
     pool_status(g->w->pool, &s);
     for (uint32_t i = 0; i < s.member_count; i++)
-        if (!shelf_fits(&s, s.members[i].domain))
+        if (!room_for_images(&s, s.members[i].domain))
             return false;
     for (uint16_t t = 0; t < g->w->config.member_count; t++)
         domains += ((left >> t) & 1) && shelf_first(g->w, left, t);

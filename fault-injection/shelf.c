@@ -15,7 +15,6 @@
 
 #define RESTORE_NS (UINT64_C(7200) * 1000000000)
 #define SHELF_NAME "shelf:1"
-#define SLOTS_KEPT 8u /* new mail leaves as many on a small member; a rebuild leaves two fewer, which are for what a mount opens */
 
 struct naming { struct world *w; uint64_t below; bool fits; };
 
@@ -64,32 +63,6 @@ static void shelf_on_record(void *owner, struct model_message *msg, bool message
     n->below += message && domains < n->w->plan.copies;
 }
 
-/* Slots of the domain that member `i` is in, if none before it is. */
-static uint64_t shelf_slots_of_domain(const struct pool_status *s, uint32_t i)
-{
-    uint64_t slots = 0;
-    for (uint32_t j = 0; j < s->member_count; j++) {
-        const struct pool_member_status *m = &s->members[j];
-        uint64_t left = (m->bytes_total - m->bytes_used) / s->segment_bytes;
-        if (strcmp(m->domain, s->members[i].domain) != 0)
-            continue;
-        if (j < i)
-            return 0;
-        slots += m->state == MEMBER_HEALTHY && left > SLOTS_KEPT ? left - SLOTS_KEPT : 0;
-    }
-    return slots;
-}
-
-bool shelf_fits(const struct pool_status *s, const char *beside)
-{
-    uint64_t room = 0, short_of = s->segments_degraded;
-    for (uint32_t i = 0; i < s->member_count; i++) {
-        uint64_t slots = strcmp(s->members[i].domain, beside) ? shelf_slots_of_domain(s, i) : 0;
-        room += slots < short_of ? slots : short_of;
-    }
-    return room >= short_of * (s->copies - 1);
-}
-
 static bool shelf_named(struct world *w, bool whole)
 {
     static struct pool_status s;
@@ -100,7 +73,7 @@ static bool shelf_named(struct world *w, bool whole)
         if (whole ? s.messages_below_copies != n.below : s.messages_below_copies < n.below)
             world_fail(w, "a failure domain is named: %llu messages are below copies, says the pool, and %llu are",
                        (unsigned long long)s.messages_below_copies, (unsigned long long)n.below);
-        n.fits = shelf_fits(&s, SHELF_NAME); /* SHF-3 */
+        n.fits = room_for_images(&s, SHELF_NAME); /* SHF-3 */
         w->counts.domains_named++;
         w->counts.moved_from_domain += n.fits ? n.below : 0;
         world_say(w, "a failure domain is named: %llu messages are below copies%s", (unsigned long long)n.below,

@@ -2,7 +2,8 @@
 /* The relay's real scheduler (relay/schedule.h, with its lanes, marks and bounces) before a simulated pool. In front of it stand a port
  * that speaks to spool.h instead of the wire, attempts that draw their outcome, and a loop in virtual time.
  *
- *  SRL-1  every message that is handed to the scheduler comes back within WORLD_LIVENESS_NS: with a mark that retires or releases it.
+ *  SRL-1  every message that is handed to the scheduler comes back within WORLD_LIVENESS_NS: with a mark that retires or releases it,
+ *         unless bad places have taken the slots that its result needs (room_is_worn_out).
  *  SRL-2  an attempt reads every byte first; each is compared with what was handed over.
  *  SRL-3  draws from a stream of its own. */
 #ifndef SIM_RELAY_H

@@ -202,8 +202,8 @@ static void print_counts(const struct totals *t)
     printf("members put in %llu, replaced %llu, taken out %llu, spares called up %llu\n", N(c->joined), N(c->replaced),
            N(c->taken_out), N(c->spares));
     printf("results of the real scheduler %llu\n", N(c->scheduled));
-    printf("halves without room to be mounted alone %llu; pools that bad places left no room to be whole %llu\n", N(c->halves_refused),
-           N(c->cramped));
+    printf("halves without room to be mounted alone %llu; pools that bad places left no room to be whole %llu, nor for results %llu\n",
+           N(c->halves_refused), N(c->cramped), N(c->worn_out));
     printf("blocks spoilt on every image: messages reported lost by id %llu; on one image here and another there: records read "
            "all the same %llu\n", N(c->lost_by_id), N(c->salvaged));
     printf("met:");

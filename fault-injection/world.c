@@ -15,7 +15,6 @@
 #include <string.h>
 
 #define TURN_NS UINT64_C(20000000)               /* the spool process's longest sleep */
-#define SLOTS_FOR_BAD_PLACES 2u /* of a member: the measure leaves them out, too */
 #define RESTORE_NS (UINT64_C(7200) * 1000000000) /* redundancy is whole again, by itself, after the faults stopped */
 #define RESTORE_QUIET_NS (UINT64_C(15) * 1000000000)
 #define RESTORE_PASSES_MAX 6u
@@ -372,16 +371,6 @@ uint64_t world_scrub(struct world *w, uint64_t until)
     return found;
 }
 
-/* Bad places have taken more slots of the victim than the two that a plan leaves for them, and whichever domain has what is left of a
- * segment, the others have no slot for it: a smaller disk than was put in, which is full. The pool says so (slot_retired, pool_full). */
-static bool world_is_cramped(const struct world *w, const struct pool_status *s)
-{
-    bool fits = true;
-    for (uint32_t i = 0; i < s->member_count; i++)
-        fits = fits && shelf_fits(s, s->members[i].domain);
-    return !fits && w->counts.events[EVENT_slot_retired] > SLOTS_FOR_BAD_PLACES;
-}
-
 void world_restored(struct world *w, uint64_t until)
 {
     static struct pool_status s;
@@ -390,7 +379,7 @@ void world_restored(struct world *w, uint64_t until)
             return;
         world_turn(w);
         pool_status(w->pool, &s);
-        w->cramped = io_now_ns(w->io) > until && world_is_cramped(w, &s);
+        w->cramped = io_now_ns(w->io) > until && room_is_cramped(w, &s);
         if (w->cramped) {
             w->counts.cramped++;
             return;

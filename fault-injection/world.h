@@ -22,7 +22,7 @@
 struct world_counts {
     uint64_t appends, acked, refused[ERR_COUNT], visits, reads, read_bytes, retires, marks, states, bounces, large;
     uint64_t crashes, crashes_in_mount, lost_by_id, salvaged, mounts, unmounts, audits, messages_audited, eras, lost_said;
-    uint64_t scheduled, halves_refused, cramped, slots_used, slots_reused, given_up, short_of_measure;
+    uint64_t scheduled, halves_refused, cramped, worn_out, slots_used, slots_reused, given_up, short_of_measure;
 #define X(counter, text) uint64_t counter;
 #include "measure.def"
 #undef X
@@ -95,7 +95,7 @@ struct world {
     uint32_t measure_next;
     uint64_t called_up_ns;    /* when a spare took another's place; 0: never */
     uint64_t resume_ns;       /* no new action before this */
-    bool cramped;             /* at the end there was no room to be whole (world_is_cramped) */
+    bool cramped;             /* at the end there was no room to be whole (room_is_cramped) */
     uint64_t full_ns;         /* when something was refused for want of room; 0: never */
     bool paused, mounting, faults_off;
     bool losing;              /* losses.c, given_up.c: what is doomed is to be reported lost, and nothing else */
@@ -211,8 +211,12 @@ void losses_leave(struct world *w);       /* and unmounted */
 /* --- shelf.c: a failure domain that is named later --- */
 void shelf_run(struct world *w);          /* nothing is mounted, before and after */
 bool shelf_first(const struct world *w, uint32_t among, uint16_t target); /* of `among` none before it is in its failure domain */
+
+/* --- room.c: what a pool has room for --- */
 /* Each segment that is short takes up to copies - 1 slots, one in a domain, and none in the domain `beside`: there are as many. */
-bool shelf_fits(const struct pool_status *s, const char *beside);
+bool room_for_images(const struct pool_status *s, const char *beside);
+bool room_is_cramped(const struct world *w, const struct pool_status *s); /* bad places left none for what is short */
+bool room_is_worn_out(struct world *w);   /* nor any for results */
 
 /* --- given_up.c: members that die together and are given up by name --- */
 void given_up_run(struct world *w);       /* the same */
