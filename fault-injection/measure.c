@@ -245,6 +245,15 @@ static bool measure_reached(struct world *w)
     return reuses >= MEASURE_REUSES;
 }
 
+static uint64_t measure_epoch(struct world *w)
+{
+    static struct pool_status s;
+    if (!w->pool)
+        return 0;
+    pool_status(w->pool, &s);
+    return s.epoch;
+}
+
 bool measure_goes_on(struct world *w)
 {
     if (w->begun < w->plan.ops || !w->plan.measured)
@@ -254,6 +263,8 @@ bool measure_goes_on(struct world *w)
         w->enough = measure_reached(w) || w->enough;
         if (!w->enough && w->begun >= 2 * MEASURE_ACTIONS_MAX)
             measure_short(w, "there were too few appends or crashes");
+        if (!w->enough && measure_epoch(w) >= MEASURE_EPOCHS_MAX)
+            measure_short(w, "the pool was mounted as often as it remembers");
     }
     return !w->enough;
 }

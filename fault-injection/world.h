@@ -229,6 +229,7 @@ void given_up_run(struct world *w);       /* the same */
 #define MEASURE_VICTIM 3u          /* times plan.ops, then the member that is hurt does not count: it may be out for good */
 #define MEASURE_EVERY 50u          /* actions */
 #define MEASURE_ACTIONS_MAX 100000u /* a plan that has not met it all by then is a bad plan */
+#define MEASURE_EPOCHS_MAX (INCARNATIONS_MAX - 64u) /* an image whose mount is forgotten counts as mail again (table_entries.c) */
 void measure_slot(struct world *w, const struct io_op *op);
 void measure_exchange(struct world *w, const struct io_op *op, bool over);
 void measure_swap(struct world *w, uint16_t a, uint16_t b);

@@ -105,6 +105,31 @@ static void a_table_of_another_length_is_corrupt(void **state)
     pool_gone(p);
 }
 
+/* At the limit all are known; one more, and the oldest without a live segment is forgotten, but for our own. */
+static void the_oldest_incarnation_without_a_segment_is_forgotten_at_the_limit(void **state)
+{
+    (void)state;
+    struct pool *p = pool_of();
+    struct segment live = {.state = SEGMENT_SEALED, .id = {2, 1}};
+    p->segments = &live;
+    p->segment_used = 1;
+    p->incarnation = 1;
+    for (uint64_t i = 1; i <= INCARNATIONS_MAX; i++)
+        assert_int_equal(table_note_incarnation(p, i, 9), ERR_OK);
+    assert_int_equal(p->incarnation_count, INCARNATIONS_MAX);
+    assert_non_null(table_incarnation(p, 3));
+    assert_int_equal(table_note_incarnation(p, INCARNATIONS_MAX + 1, 9), ERR_OK);
+    assert_int_equal(p->incarnation_count, INCARNATIONS_MAX);
+    assert_non_null(table_incarnation(p, 1));
+    assert_non_null(table_incarnation(p, 2));
+    assert_null(table_incarnation(p, 3));
+    assert_non_null(table_incarnation(p, 4));
+    assert_non_null(table_incarnation(p, INCARNATIONS_MAX + 1));
+    p->segments = NULL;
+    p->segment_used = 0;
+    pool_gone(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -112,6 +137,7 @@ int main(void)
         cmocka_unit_test(a_table_made_from_headers_says_so),
         cmocka_unit_test(a_table_of_the_older_format_is_read),
         cmocka_unit_test(a_table_of_another_length_is_corrupt),
+        cmocka_unit_test(the_oldest_incarnation_without_a_segment_is_forgotten_at_the_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
