@@ -14,7 +14,10 @@
  *         be free: then they come back, as if nothing had happened.
  *  GVN-6  they die of a pool that is whole on its media: what a flush lied about before, no scrub could know of and no redundancy pays for
  *         beside dead members (ATL-1). It is on the medium by then; where a flush failed on what is still readable, no power goes.
- *  GVN-7  what is left is whole again by itself where there is room for it: slots, in enough failure domains.
+ *  GVN-7  what is left is whole again by itself where there is room for it: slots, in enough failure domains; bounces are taken while
+ *         there is room for results.
+ *  GVN-8  while another member is away, CHUNKs that dead members held may belong to mail that it has: their segment stays until it is
+ *         back, and the check says that its frames are lost.
  *  GVN-4  some disks come back at the end; they are refused and nothing of theirs is seen again. */
 #include "world.h"
 
@@ -317,10 +320,16 @@ static void given_read(struct giving *g)
                 senders_visit(w, msg, msg->doomed ? VISIT_BOUNCE : VISIT_NOTHING);
         }
         world_turn(w);
-        if (io_now_ns(w->io) > until && left)
-            world_fail(w, "liveness: visits of what dead members held do not end: %s queue id %llu, segment %llu",
-                       last && last->doomed ? "lost" : "good", (unsigned long long)(last ? last->qid.counter : 0),
-                       (unsigned long long)(last ? last->segment.counter : 0));
+        if (io_now_ns(w->io) <= until || !left)
+            continue;
+        if (room_is_worn_out(w)) { /* GVN-7 */
+            w->counts.worn_out++;
+            w->unbounced = true;
+            return;
+        }
+        world_fail(w, "liveness: visits of what dead members held do not end: %s queue id %llu, segment %llu",
+                   last && last->doomed ? "lost" : "good", (unsigned long long)(last ? last->qid.counter : 0),
+                   (unsigned long long)(last ? last->segment.counter : 0));
     }
     for (uint32_t i = 0; i < count && !world_failed(w); i++)
         if (w->model.messages[i].doomed && !w->model.messages[i].lost_said)

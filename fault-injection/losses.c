@@ -311,7 +311,8 @@ static void losses_check(struct losses *l, bool before)
     struct pool_check_totals totals;
     l->before = before;
     enum err e = pool_check(w->pool, l, on_finding, &totals);
-    if (before && e == ERR_LOST && w->plan.level != PLAN_BEYOND)
+    bool waits = w->counts.members_given_up > 0 && l->away_count > 0; /* GVN-8 */
+    if (before && e == ERR_LOST && !waits && w->plan.level != PLAN_BEYOND)
         world_fail(w, "pool check says %llu lost", (unsigned long long)totals.lost);
     for (uint32_t i = 0; i < l->count && !before; i++)
         if (!l->frames[i].found)

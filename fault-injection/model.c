@@ -187,6 +187,7 @@ void model_divide(struct model *m)
     for (uint32_t i = 0; i < m->count; i++) {
         struct model_message *msg = &m->messages[i];
         msg->apart = true;
+        msg->parted = msg->parted || msg->appended == MODEL_ASKED || msg->appended == MODEL_MAYBE;
         msg->divided = facts_of(msg);
         facts_blur(&msg->divided, &msg->divided);
         msg->joined = msg->divided;
@@ -197,8 +198,6 @@ void model_depart(struct model *m)
 {
     model_divide(m);
     m->parting = true;
-    for (uint32_t i = 0; i < m->count; i++)
-        m->messages[i].parted = m->messages[i].parted || m->messages[i].appended == MODEL_ASKED;
 }
 
 void model_half_begin(struct model *m, uint8_t half)

@@ -11,9 +11,9 @@
  *         or in one, and what was said of it before, or by the other, may be unknown. Put together, all mail is there;
  *         what was retired in the meantime may come once more, and so may a recipient whose result was known.
  *         From then on MOD-1 to MOD-5 hold for all of it.
- *  MOD-7  an append that was never acknowledged, and was under way when a member left the running pool or was handed to that pool
- *         later in the same mount, may lie with one half only, in a segment that both had. Where that half alone has shown it,
- *         it may be gone when both are put together; seen then, it stays.
+ *  MOD-7  an append that was never acknowledged, and had been handed over when the pool was cut in two or a member left it running, or was
+ *         handed to that pool later in the same mount, may lie with one half only, in a segment that both had. Where that half alone has
+ *         shown it, it may be gone when both are put together; seen then, it stays.
  *  MOD-8  mail handed to the running pool after members left it may lie in a segment of before, and those may have taken the segment
  *         table along. A half that its next mount knew by image headers has no mark that says what it freed of these (REC-5):
  *         what it retired of such mail may come once more when all are put together. Never of mail handed over in a later mount. */
@@ -60,7 +60,7 @@ struct model_message {
     uint8_t born;                /* in this half; 0: with all members here */
     bool apart;                  /* MOD-6: of before the cut, while there are halves */
     bool elsewhere;              /* handed to the half that is not here */
-    bool parted;                 /* MOD-7: under way when a member left, or soon after, and never acknowledged */
+    bool parted;                 /* MOD-7: of before the cut or of the mount in which a member left, and not acknowledged */
     uint8_t shown;               /* mask of the halves whose audits saw it since */
     bool adrift, by_header;      /* MOD-8: handed to a running pool that members had left; its segment is known by headers */
     struct model_facts divided, joined; /* at the cut; what both halves make of it */

@@ -446,7 +446,7 @@ static void world_end(struct world *w)
     world_end_whole(w);
     if (w->pool && !world_failed(w))
         world_unmount(w);
-    if (!world_failed(w))
+    if (!world_failed(w) && !w->unbounced)
         losses_run(w);
 }
 

@@ -100,6 +100,7 @@ struct world {
     bool paused, mounting, faults_off;
     bool losing;              /* losses.c, given_up.c: what is doomed is to be reported lost, and nothing else */
     bool giving_up;           /* given_up.c: and bounced */
+    bool unbounced;           /* for want of room it was not: the run is over */
     bool table_lost;          /* a mount found no segment table */
     bool given_up;            /* PLAN_BEYOND: more is broken than the pool can bear; the run ends, nothing wrong was shown */
     bool era_due;             /* all is well: the next stop may change the victim */
