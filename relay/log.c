@@ -86,6 +86,14 @@ static void retry_fired(struct loop_timer *t)
     log_flush();
 }
 
+/* The manager sets it for every child, and hands it on: only the file it names is the journal. */
+static bool is_journal(const struct stat *st)
+{
+    unsigned long long device, inode;
+    const char *stream = getenv("JOURNAL_STREAM");
+    return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 && device == st->st_dev && inode == st->st_ino;
+}
+
 enum err log_open(struct loop *loop, const char *syslog_name, const char *path)
 {
     int fd = STDERR_FILENO;
@@ -101,8 +109,9 @@ enum err log_open(struct loop *loop, const char *syslog_name, const char *path)
     struct stat st;
     g_log.fd = fd;
     g_log.buffer = buffer;
-    g_log.may_block = fstat(fd, &st) == 0 && !S_ISREG(st.st_mode);
-    g_log.journal = !path && getenv("JOURNAL_STREAM");
+    bool known = fstat(fd, &st) == 0;
+    g_log.may_block = known && !S_ISREG(st.st_mode);
+    g_log.journal = !path && known && is_journal(&st);
     g_log.stamped = !g_log.journal;
     snprintf(g_log.name, sizeof g_log.name, "%s", syslog_name);
     if (gethostname(g_log.host, sizeof g_log.host - 1) != 0)

@@ -13,7 +13,7 @@
 #define LOG_BUFFER_BYTES (256u * 1024) /* about 1,500 lines: what 50 senders log in 25 ms */
 #define LOG_LINE_BYTES 2048u           /* longer lines are cut, as syslog(3) users expect */
 
-/* path NULL: stderr, with "Mon dd hh:mm:ss host " in front, or, when it is the journal (JOURNAL_STREAM), with "<4>" for a
+/* path NULL: stderr, with "Mon dd hh:mm:ss host " in front, or, when it is the journal (JOURNAL_STREAM names it), with "<4>" for a
  * line that begins with "warning:", "<3>" for "error:", "<2>" for "critical:" and "fatal:", "<6>" for all others. Before log_open
  * and after log_close lines go to stderr at once. */
 enum err log_open(struct loop *loop, const char *syslog_name, const char *path) MUST_CHECK;

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char *g_text;
@@ -49,6 +50,16 @@ static int teardown(void **state)
     return dup2(g_stderr, 2) == 2 && close(g_stderr) == 0 ? 0 : -1;
 }
 
+/* Stderr is the journal, or, with `beside`, another file than that. */
+static void journal_is(ino_t beside)
+{
+    struct stat st;
+    char stream[64];
+    assert_int_equal(fstat(2, &st), 0);
+    snprintf(stream, sizeof stream, "%llu:%llu", (unsigned long long)st.st_dev, (unsigned long long)(st.st_ino + beside));
+    setenv("JOURNAL_STREAM", stream, 1);
+}
+
 static void say(const char *path)
 {
     struct loop *loop = NULL;
@@ -69,13 +80,26 @@ static void the_journal_gets_priorities_and_no_time(void **state)
     char expected[512];
     int pid = (int)getpid();
     (void)state;
-    setenv("JOURNAL_STREAM", "8:1", 1);
+    journal_is(0);
     say(NULL);
     snprintf(expected, sizeof expected,
              "<6>ironspool/smtpd[%d]: connect from h[127.0.0.1]\n<4>ironspool/spool[%d]: warning: event member_state: absent\n"
              "<3>ironspool/alarm[%d]: error: e\n<2>ironspool/spool[%d]: critical: event record_lost: x\n"
              "<2>ironspool/spool[%d]: fatal: f\\x0Awith two lines\n", pid, pid, pid, pid, pid);
     assert_string_equal(g_text, expected);
+}
+
+/* A service whose output goes to a file, or a program that it starts. */
+static void another_file_is_not_the_journal(void **state)
+{
+    (void)state;
+    journal_is(1);
+    say(NULL);
+    assert_null(strstr(g_text, "<4>"));
+    assert_int_equal(g_text[9], ':');
+    setenv("JOURNAL_STREAM", "journal", 1);
+    say(NULL);
+    assert_null(strstr(g_text, "<4>"));
 }
 
 static void anybody_else_gets_a_time_and_no_priority(void **state)
@@ -90,7 +114,7 @@ static void anybody_else_gets_a_time_and_no_priority(void **state)
 static void a_file_is_not_the_journal_whatever_stderr_is(void **state)
 {
     (void)state;
-    setenv("JOURNAL_STREAM", "8:1", 1);
+    journal_is(0);
     say(g_path);
     assert_null(strstr(g_text, "<4>"));
     assert_non_null(strstr(g_text, "warning: event member_state"));
@@ -100,6 +124,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_journal_gets_priorities_and_no_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(another_file_is_not_the_journal, setup, teardown),
         cmocka_unit_test_setup_teardown(anybody_else_gets_a_time_and_no_priority, setup, teardown),
         cmocka_unit_test_setup_teardown(a_file_is_not_the_journal_whatever_stderr_is, setup, teardown),
     };
