@@ -18,7 +18,7 @@
 #define SWEEP_MS 5000u
 
 const char *const server_refusal_words[SERVER_REFUSED_COUNT] = {
-    "relay", "transient", "full", "too-large", "syntax", "limit",
+    "relay", "transient", "full", "too_large", "syntax", "limit",
 };
 
 /* --- settings and counters --- */

@@ -180,6 +180,7 @@ class Contract(unittest.TestCase):
         with relay.raw() as c:
             c.ask(b"EHLO client.test.example")
             self.assertEqual(c.ask(b"MAIL FROM:<s@test.example> SIZE=999999")[0:2], (552, "5.3.4 Message size exceeds fixed limit"))
+            harness.wait_for("it to be counted", lambda: 'accept_refused_total{reason="too_large"} 1\n' in relay.tool("metrics")[1])
             c.ask(b"MAIL FROM:<s@test.example>")
             self.assertRegex(" ".join(map(str, c.ask(b"RCPT TO:<r@theirs.example>"))), r"^554 5\.7\.1 .*Relay access denied")
             self.assertEqual(c.ask(b"RCPT TO:<r@ours.example>")[0], 250)
