@@ -104,14 +104,26 @@ static bool refuse_missing(const struct format *f, uint32_t i, enum err e)
     return true;
 }
 
+/* Files are made on any disk, and whoever names both their failure domains has said that they fail apart. It is told all the same. */
+static bool named_apart(const struct format *f, uint32_t i, uint32_t k)
+{
+    const struct pool_member_config *a = &f->pool.members[i], *b = &f->pool.members[k];
+    return !f->probes[i].is_block && !f->probes[k].is_block && a->domain[0] && b->domain[0] && strcmp(a->domain, b->domain) != 0;
+}
+
 static bool refuse_shared(const struct format *f, uint32_t i)
 {
     for (uint32_t k = 0; k < f->pool.member_count && !f->pool.share_disk && !forced(f, i); k++) {
         if (k == i || (wanted(f, k) && k > i) || !f->probes[i].domain[0] || strcmp(f->probes[i].domain, f->probes[k].domain) != 0)
             continue;
+        if (named_apart(f, i, k)) {
+            tool_say(0, "warning: members \"%s\" and \"%s\" lie on one disk (%s), whatever their failure domains are called: its death "
+                     "takes both images of a message", f->pool.members[k].name, f->pool.members[i].name, f->probes[i].domain);
+            continue;
+        }
         tool_say(0, "members \"%s\" and \"%s\" lie on one disk (%s): its death would take both images of a message; use "
-                 "another disk; for a demonstration say share_disk = yes in pool { }; if the failure domains you configured "
-                 "are the truth: --force=%s",
+                 "another disk; for a demonstration give each a failure_domain of its own, or say share_disk = yes in pool { }; if they "
+                 "may lie there: --force=%s",
                  f->pool.members[k].name, f->pool.members[i].name, f->probes[i].domain, f->pool.members[i].name);
         return true;
     }

@@ -121,6 +121,7 @@ class Members(unittest.TestCase):
             self.assertTrue(f.read().startswith(b"somebody's file"))
         os.unlink(relay.paths["d"])
         relay.change_config("share_disk = yes", "share_disk = no")
+        relay.change_config('failure_domain = "shelf-d"', '')
         self.assertIn("lie on one disk", self.tool(1, "member", "add", "d", "--size", "64M"))
         relay.write_config()
         with open(relay.paths["a"], "rb") as a, open(relay.paths["d"], "wb") as d:

@@ -54,13 +54,20 @@ class Create(unittest.TestCase):
         self.assertIn("nothing was written", out)
         self.assertEqual(contents(self.relay.paths["a"]), before)
 
-    def test_members_on_one_disk_are_refused_unless_it_is_said(self):
+    def test_members_on_one_disk_are_refused_unless_they_are_named_apart(self):
         self.relay.change_config("share_disk = yes", "share_disk = no")
         for path in self.relay.paths.values():
             os.unlink(path)
         code, _, err = self.create()
+        self.assertEqual(code, 0)  # each has a failure domain of its own, by name
+        self.assertIn('warning: members "a" and "b" lie on one disk', err)
+        for path in self.relay.paths.values():
+            os.unlink(path)
+        self.relay.change_config('failure_domain = "shelf-b"', '')
+        code, _, err = self.create()
         self.assertEqual(code, 1)
-        self.assertIn("lie on one disk", err)
+        self.assertIn('members "a" and "b" lie on one disk', err)
+        self.assertIn("--force=b", err)
         self.assertFalse(os.path.exists(self.relay.paths["a"]))
 
     def test_a_size_that_is_too_small_leaves_no_file_behind(self):
