@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The daemon's main: the command line, nothing else. supervisor.c goes on. */
+#include "maildirs.h"
 #include "sandbox.h"
 #include "supervisor.h"
 
@@ -57,6 +58,7 @@ int main(int argc, char **argv)
         config_free(&config);
         return 1;
     }
+    maildirs_warn(config, &identity);
     printf("%s: good\n", config->file);
     config_free(&config);
     return 0;

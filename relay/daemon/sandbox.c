@@ -7,6 +7,7 @@
  * The filters deny what is dangerous and never needed, instead of listing what is allowed: OpenSSL, libunbound and libc
  * change what they call from one security update to the next, and a relay that dies of an update is no safer. */
 #include "sandbox.h"
+#include "maildirs.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -71,9 +72,9 @@ static enum err drop_identity(const struct identity *id)
 {
     if (!id->drops)
         return ERR_OK;
-    for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-        if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) != 0)
-            return ERR_DENIED;
+    for (int cap = 0, has; (has = prctl(PR_CAPBSET_READ, cap, 0, 0, 0)) >= 0; cap++)
+        if (has && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) != 0)
+            return ERR_DENIED; /* without CAP_SETPCAP */
     if (setgroups(1, &id->gid) != 0 || setresgid(id->gid, id->gid, id->gid) != 0 ||
         setresuid(id->uid, id->uid, id->uid) != 0)
         return ERR_DENIED;
@@ -127,28 +128,13 @@ static void allow(struct landlock *l, const char *path, uint64_t access)
 }
 
 /* A directory that is still to be made is made in the nearest one that exists. */
-static void allow_maildir(struct landlock *l, const char *path, size_t len)
+static void allow_maildir(void *owner, const char *path)
 {
     char at[512];
-    if (len == 0 || len >= sizeof at || path[0] != '/')
-        return;
-    snprintf(at, sizeof at, "%.*s", (int)len, path);
+    snprintf(at, sizeof at, "%s", path);
     for (char *slash = at; access(at, F_OK) != 0 && (slash = strrchr(at, '/')) && slash != at;)
         *slash = '\0';
-    allow(l, at, FS_MAILDIR);
-}
-
-static void allow_maildirs_in_map(struct landlock *l, const char *map)
-{
-    char line[4096];
-    FILE *f = fopen(map, "re");
-    while (f && fgets(line, sizeof line, f)) {
-        const char *at = strstr(line, "maildir:/");
-        if (at)
-            allow_maildir(l, at + 8, strcspn(at + 8, " \t\r\n#"));
-    }
-    if (f)
-        fclose(f);
+    allow(owner, at, FS_MAILDIR);
 }
 
 static enum err lock_files(const struct config *c, bool mail, char *report, size_t room)
@@ -174,10 +160,8 @@ static enum err lock_files(const struct config *c, bool mail, char *report, size
         allow(&l, "/proc", FS_READ);
     if (c->settings.smtp_tls_ca_file[0])
         allow(&l, c->settings.smtp_tls_ca_file, LANDLOCK_ACCESS_FS_READ_FILE);
-    if (mail && strncmp(c->settings.default_transport, "maildir:", 8) == 0)
-        allow_maildir(&l, c->settings.default_transport + 8, strlen(c->settings.default_transport + 8));
-    for (uint32_t i = 0; mail && i < c->transport_maps.count; i++)
-        allow_maildirs_in_map(&l, c->transport_maps.files[i]);
+    if (mail)
+        maildirs_each(c, &l, allow_maildir);
     long failed = syscall(SYS_landlock_restrict_self, l.ruleset, 0);
     close(l.ruleset);
     snprintf(report, room, failed ? "files not restricted (Landlock refused)" : "files restricted (Landlock ABI %ld)", abi);

@@ -5,6 +5,7 @@
 
 #include "board.h"
 #include "child.h"
+#include "maildirs.h"
 #include "notify.h"
 #include "sandbox.h"
 
@@ -478,6 +479,8 @@ static enum err begin(struct supervisor *s, char text[256])
         return ERR_SYSTEM;
     }
     enum err e = identity_find(s->config, &s->identity, text);
+    if (e == ERR_OK)
+        maildirs_warn(s->config, &s->identity);
     if (e == ERR_OK)
         e = take_lock(s, text);
     if (e == ERR_OK)

@@ -88,6 +88,7 @@ class Ironspool:
         self.settings.update(changes)
         self.config = os.path.join(self.dir, "ironspool.conf")
         self.process = None
+        self.through = []  # a command that starts the daemon
         self.write_config()
         code, out, err = self.tool("pool", "create", "--size", str(self.settings.pop("size", MEMBER_BYTES)))
         if code != 0:
@@ -107,7 +108,7 @@ class Ironspool:
 
     def start(self, wait=True):
         with open(os.path.join(self.dir, "stderr"), "ab") as err:
-            self.process = subprocess.Popen([os.path.join(BIN, "ironspoold"), "-c", self.config], stdout=err, stderr=err,
+            self.process = subprocess.Popen(self.through + [os.path.join(BIN, "ironspoold"), "-c", self.config], stdout=err, stderr=err,
                                             start_new_session=True)
         if wait:
             self.wait_ready()

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """What is installed is whole: programs, unit, user, sample and manual agree with each other."""
-import os, re, subprocess, tempfile, unittest
+import os, pwd, re, shutil, subprocess, tempfile, unittest
+
+import harness
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.dirname(os.environ.get("IRONSPOOL_BIN", f"{TOP}/build/dev/bin"))
@@ -33,6 +35,40 @@ class Install(unittest.TestCase):
         for program in programs:
             self.assertTrue(os.access(self.root + program, os.X_OK), program)
         self.assertIn("/etc/ironspool/ironspool.conf", unit)
+
+    @unittest.skipUnless(os.getuid() == 0 and shutil.which("setpriv"), "starts as root, with what the unit leaves of it")
+    def test_what_the_unit_leaves_of_root_is_enough(self):
+        unit = self.text("/usr/lib/systemd/system/ironspool.service")
+        kept = re.search(r"(?m)^CapabilityBoundingSet=(.*)$", unit).group(1).lower().split()
+        relay = harness.Ironspool()
+        self.addCleanup(relay.close)
+        relay.change_config('user = "root"', 'user = "nobody"')
+        os.chown(relay.dir + "/mail", pwd.getpwnam("nobody").pw_uid, -1)
+        relay.through = ["setpriv", "--bounding-set", ",".join(["-all"] + ["+" + c.removeprefix("cap_") for c in kept]), "--no-new-privs"]
+        relay.start()
+        relay.send("s@test.example", "r@test.example", harness.message("kept"))
+        harness.wait_for("the mail", lambda: relay.delivered("r@test.example"))
+        with open("/proc/%d/status" % relay.pid("relay")) as f:
+            told = f.read()
+        self.assertRegex(told, r"(?m)^CapBnd:\s0+$")
+        self.assertRegex(told, r"(?m)^CapEff:\s0+$")
+        self.assertEqual(relay.stop(), 0)
+
+    @unittest.skipUnless(os.getuid() == 0, "the relay becomes another user")
+    def test_a_maildir_that_the_relays_user_may_not_write_in_is_told(self):
+        relay = harness.Ironspool()
+        self.addCleanup(relay.close)
+        relay.change_config('user = "root"', 'user = "nobody"')
+        check = [os.path.join(harness.BIN, "ironspoold"), "-n", "-c", relay.config]
+        told = run(*check)
+        self.assertEqual(told.returncode, 0, told.stderr)
+        self.assertIn('warning: maildir:%s/mail: user "nobody" may not write in' % relay.dir, told.stderr)
+        self.assertIn("chown nobody", told.stderr)
+        os.rmdir(relay.dir + "/mail")
+        self.assertIn("may not write in " + relay.dir, run(*check).stderr)  # where it would be made
+        os.mkdir(relay.dir + "/mail")
+        os.chown(relay.dir + "/mail", pwd.getpwnam("nobody").pw_uid, -1)
+        self.assertNotIn("warning", run(*check).stderr)
 
     def test_the_relays_user_is_the_default_of_the_configuration(self):
         self.assertRegex(self.text("/usr/lib/sysusers.d/ironspool.conf"), r"(?m)^u ironspool ")
