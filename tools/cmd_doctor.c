@@ -46,7 +46,10 @@ static void look_at_member(struct doctor *d, const struct pool_member_config *m)
     enum err e = probe_path(m->path, &p);
     if (e != ERR_OK) {
         snprintf(found, sizeof found, "%s: %s", m->path, err_text(e));
-        look(d, TOOL_FAILED, subject, found, e == ERR_DENIED ? "run as root" : "check the disk and the path");
+        if (e == ERR_DENIED)
+            look(d, TOOL_DENIED, subject, found, "run as root");
+        else
+            look(d, TOOL_FAILED, subject, found, "check the disk and the path");
         return;
     }
     snprintf(found, sizeof found, "%s, %s%s%s on %s", m->path, out_bytes(p.bytes, size), p.serial[0] ? ", serial " : "",

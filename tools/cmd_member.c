@@ -252,8 +252,8 @@ static int add_run(struct format *f, const char *name, const char *old)
     int code = add_prepare(f, (uint32_t)i, old, &candidate);
     if (code != TOOL_DONE)
         return code;
-    if (!format_look(f))
-        return TOOL_FAILED;
+    if ((code = format_look(f)) != TOOL_DONE)
+        return code;
     if (f->dry_run) {
         printf("%s: nothing was written: without --dry-run %s is formatted and put into the pool\n", name,
                f->pool.members[i].path);

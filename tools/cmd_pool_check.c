@@ -108,6 +108,7 @@ static enum err check_open_index(void *owner, struct uuid pool, bool discard, co
 static int check_open_members(struct check *c)
 {
     int code = TOOL_DONE;
+    bool denied = false;
     members_open(&c->pool, &c->opened);
     for (uint32_t i = 0; i < c->pool.member_count; i++) {
         const struct pool_member_config *m = &c->pool.members[i];
@@ -117,8 +118,12 @@ static int check_open_members(struct check *c)
                             "(spooltool status); for this check stop it: systemctl stop ironspool", m->name);
         else if (c->opened.members[i].fd < 0)
             tool_say(0, "member \"%s\": %s: %s", m->name, m->path, c->opened.why[i]);
+        denied |= c->opened.denied[i];
     }
-    if (code == TOOL_DONE && c->members_here == 0)
+    /* for root it is a disk that has become read-only: then the others are checked all the same */
+    if (code == TOOL_DONE && denied && (c->members_here == 0 || geteuid() != 0))
+        code = tool_say(TOOL_DENIED, "a member may not be opened by this user; run as root");
+    else if (code == TOOL_DONE && c->members_here == 0)
         code = tool_say(TOOL_FAILED, "no member is there; check the paths in %s, or make a pool: spooltool pool create",
                         c->tool->config_path);
     return code;

@@ -104,13 +104,11 @@ int cmd_pool_create(struct tool *t, int argc, char **argv)
                          : tool_usage(t, "a size is a number with K, M, G or T");
     } else if (c->pool.member_count == 0) {
         tool_say(0, "%s configures no member: pool { member \"a\" { path = \"...\" } ... }", t->config_path);
-    } else if (format_look(c)) {
+    } else if ((code = format_look(c)) == TOOL_DONE) {
         if (!c->dry_run)
             code = create_run(c);
-        else {
+        else
             (t->json ? tell_json : tell_text)(c, NULL);
-            code = TOOL_DONE;
-        }
     }
 out:
     free(c);

@@ -84,7 +84,7 @@ static bool refuse_contents(const struct format *f, uint32_t i)
     return true;
 }
 
-static bool refuse_missing(const struct format *f, uint32_t i, enum err e)
+static bool refuse_missing(struct format *f, uint32_t i, enum err e)
 {
     const struct pool_member_config *m = &f->pool.members[i];
     const struct probe *p = &f->probes[i];
@@ -101,6 +101,7 @@ static bool refuse_missing(const struct format *f, uint32_t i, enum err e)
         tool_say(0, "member \"%s\": %s: %s", m->name, m->path, err_text(e));
     else
         return false;
+    f->denied |= e == ERR_DENIED;
     return true;
 }
 
@@ -150,7 +151,7 @@ static bool refuse_small(const struct format *f, uint32_t i)
     return true;
 }
 
-bool format_look(struct format *f)
+int format_look(struct format *f)
 {
     bool refused = false;
     for (uint32_t i = 0; i < f->pool.member_count; i++)
@@ -179,7 +180,7 @@ bool format_look(struct format *f)
             refused = true;
         }
     }
-    return !refused;
+    return !refused ? TOOL_DONE : f->denied ? TOOL_DENIED : TOOL_FAILED;
 }
 
 /* --- touch --- */

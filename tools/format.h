@@ -19,6 +19,7 @@ struct format {
     enum io_engine engine;
     uint64_t size, segment_bytes;
     bool size_given, dry_run, bad_option;
+    bool denied;                 /* format_look met what this user may not open */
     bool segment_of_pool;        /* segment_bytes is what the pool has, not a choice */
     const char *force[MEMBERS_MAX];
     uint32_t force_count;
@@ -36,8 +37,8 @@ void format_set_force(void *owner, const char *value);
 void format_set_dry_run(void *owner, const char *value);
 
 uint64_t format_member_bytes(const struct format *f, uint32_t i);
-/* Says everything that is wrong, not only the first. False: nothing may be touched. */
-bool format_look(struct format *f);
+/* Says everything that is wrong, not only the first. TOOL_DONE, or the exit code: nothing may be touched. */
+int format_look(struct format *f) MUST_CHECK;
 /* Opens, locks and, where they are files, makes the wanted members; measures how they flush best. The io's target i is
  * the configuration's member i. What was made is gone again after a failure, which has been said. */
 enum err format_open(struct format *f, struct io **io_out) MUST_CHECK;

@@ -113,8 +113,11 @@ const struct config *tool_config(struct tool *t)
         enum err e = config_load(t->config_path, &t->config, text);
         if (e == ERR_NOT_FOUND)
             tool_say(0, "%s; name the configuration with -c FILE or %s", text, CONFIG_PATH_VARIABLE);
+        else if (e == ERR_DENIED)
+            tool_say(0, "%s; run as root, or as a user who may read it", text);
         else if (e != ERR_OK)
             tool_say(0, "%s", text);
+        t->config_denied = e == ERR_DENIED;
         if (e != ERR_OK)
             return NULL;
     }
@@ -277,6 +280,8 @@ int main(int argc, char **argv)
     }
     if (code < 0)
         code = command_unknown(argc - at, argv + at);
+    if (t.config_denied && code == TOOL_FAILED)
+        code = TOOL_DENIED;
     config_free(&t.config);
     if (fflush(stdout) != 0 || ferror(stdout))
         return tool_say(TOOL_FAILED, "could not write the answer: %s", strerror(errno));

@@ -25,6 +25,7 @@ struct tool {
     const char *config_path;
     bool json;
     struct config *config;  /* read when first asked for; tool_config */
+    bool config_denied;     /* it is there, and this user may not read it: whatever came of that is TOOL_DENIED */
     const char *usage;      /* of the command that runs */
 };
 

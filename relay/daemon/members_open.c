@@ -22,8 +22,8 @@ static uint64_t now_ms(void)
 }
 
 /* O_EXCL refuses a block device that is mounted or held by md, dm and the like - and one that a killed spool still holds
- * while the kernel tears its rings down: *busy_out. */
-static int open_one(const char *path, char why[160], bool *busy_out)
+ * while the kernel tears its rings down: EBUSY. *errno_out is 0 for what is no member's kind of file. */
+static int open_one(const char *path, char why[160], int *errno_out)
 {
     struct stat st;
     int flags = O_RDWR | O_CLOEXEC;
@@ -32,9 +32,10 @@ static int open_one(const char *path, char why[160], bool *busy_out)
     int fd = open(path, flags);
     if (fd >= 0 && fstat(fd, &st) == 0 && (S_ISBLK(st.st_mode) || S_ISREG(st.st_mode)))
         return fd;
-    *busy_out = fd < 0 && errno == EBUSY;
+    *errno_out = fd < 0 ? errno : 0;
     snprintf(why, 160, "%s", fd >= 0 ? "neither a file nor a block device"
-                             : *busy_out ? "in use by another (mounted, or part of another volume)" : strerror(errno));
+                             : *errno_out == EBUSY ? "in use by another (mounted, or part of another volume)"
+                                                   : strerror(*errno_out));
     if (fd >= 0)
         close(fd);
     return -1;
@@ -59,11 +60,12 @@ enum asked { ASKED_OVER, ASKED_BUSY, ASKED_UNLOCKED, ASKED_LOCKED };
 
 static enum asked open_member(const struct pool_config *pool, struct members_open *m, uint32_t i)
 {
-    bool busy = false;
+    int number = 0;
     m->members[i].path = pool->members[i].path;
-    m->members[i].fd = open_one(pool->members[i].path, m->why[i], &busy);
+    m->members[i].fd = open_one(pool->members[i].path, m->why[i], &number);
+    m->denied[i] = m->members[i].fd < 0 && (number == EACCES || number == EPERM);
     if (m->members[i].fd < 0)
-        return busy ? ASKED_BUSY : ASKED_OVER;
+        return number == EBUSY ? ASKED_BUSY : ASKED_OVER;
     if (!is_blank(m->members[i].fd))
         return ASKED_UNLOCKED;
     snprintf(m->why[i], sizeof m->why[i], "no superblock is there: spooltool member add %s; member replace %s if it was in "
@@ -107,8 +109,7 @@ void members_open(const struct pool_config *pool, struct members_open *m)
 bool members_could_open(const struct pool_member_config *member)
 {
     char why[160];
-    bool busy = false;
-    int fd = open_one(member->path, why, &busy);
+    int number = 0, fd = open_one(member->path, why, &number);
     if (fd < 0)
         return false;
     bool free_now = !is_blank(fd) && flock(fd, LOCK_EX | LOCK_NB) == 0;

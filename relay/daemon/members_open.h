@@ -13,6 +13,7 @@
 struct members_open {
     struct io_real_member members[MEMBERS_MAX]; /* fd -1: not opened */
     bool locked_elsewhere[MEMBERS_MAX];
+    bool denied[MEMBERS_MAX];                   /* this user may not open it */
     char why[MEMBERS_MAX][160];
     uint32_t count;
 };
