@@ -110,7 +110,7 @@ const struct config *tool_config(struct tool *t)
 {
     char text[CONFIG_TEXT_BYTES];
     if (!t->config) {
-        enum err e = config_load(t->config_path, &t->config, text);
+        enum err e = config_load_to_look(t->config_path, &t->config, text);
         if (e == ERR_NOT_FOUND)
             tool_say(0, "%s; name the configuration with -c FILE or %s", text, CONFIG_PATH_VARIABLE);
         else if (e == ERR_DENIED)

@@ -361,17 +361,21 @@ static enum err parse_text(struct config *c, char *bytes, uint32_t len)
     return e;
 }
 
-enum err config_parse(const char *name, const char *bytes, uint32_t len, struct config **config_out,
-                      char text[CONFIG_TEXT_BYTES])
+struct source { const char *name, *bytes; uint32_t len; bool look_only; };
+
+static enum err parse_source(const struct source *from, struct config **config_out, char text[CONFIG_TEXT_BYTES])
 {
     enum err e = ERR_NO_MEMORY;
+    const char *name = from->name;
+    uint32_t len = from->len;
     struct config *c = calloc(1, sizeof *c);
     char *copy = malloc((size_t)len + 2);
     text[0] = '\0';
     if (c && copy) {
-        memcpy(copy, bytes, len);
+        memcpy(copy, from->bytes, len);
         copy[len] = '\n'; /* so that a comment may end the file */
         snprintf(c->file, sizeof c->file, "%s", name);
+        c->look_only = from->look_only;
         struct parse p = {.config = c, .name = name, .text = text};
         g_parse = &p;
         e = parse_text(c, copy, len + 1);
@@ -388,7 +392,13 @@ enum err config_parse(const char *name, const char *bytes, uint32_t len, struct 
     return e;
 }
 
-enum err config_load(const char *path, struct config **config_out, char text[CONFIG_TEXT_BYTES])
+enum err config_parse(const char *name, const char *bytes, uint32_t len, struct config **config_out,
+                      char text[CONFIG_TEXT_BYTES])
+{
+    return parse_source(&(struct source){.name = name, .bytes = bytes, .len = len}, config_out, text);
+}
+
+static enum err load(const char *path, bool look_only, struct config **config_out, char text[CONFIG_TEXT_BYTES])
 {
     FILE *file = fopen(path, "re");
     if (!file) {
@@ -402,7 +412,7 @@ enum err config_load(const char *path, struct config **config_out, char text[CON
         size_t len = fread(bytes, 1, CONFIG_FILE_BYTES_MAX, file);
         e = ferror(file) ? ERR_SYSTEM : len == CONFIG_FILE_BYTES_MAX ? ERR_TOO_LARGE : ERR_OK;
         if (e == ERR_OK)
-            e = config_parse(path, bytes, (uint32_t)len, config_out, text);
+            e = parse_source(&(struct source){path, bytes, (uint32_t)len, look_only}, config_out, text);
         else
             snprintf(text, CONFIG_TEXT_BYTES, "%s: %s", path, e == ERR_SYSTEM ? strerror(errno) : err_text(e));
     } else {
@@ -411,6 +421,16 @@ enum err config_load(const char *path, struct config **config_out, char text[CON
     free(bytes);
     fclose(file);
     return e;
+}
+
+enum err config_load(const char *path, struct config **config_out, char text[CONFIG_TEXT_BYTES])
+{
+    return load(path, false, config_out, text);
+}
+
+enum err config_load_to_look(const char *path, struct config **config_out, char text[CONFIG_TEXT_BYTES])
+{
+    return load(path, true, config_out, text);
 }
 
 void config_free(struct config **config)

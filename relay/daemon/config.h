@@ -4,7 +4,8 @@
  *  CFG-1  a file that is wrong anywhere yields no config at all, and a text that names file, line and key.
  *  CFG-2  every key has a default; what the file does not say is what docs/CONFIG.md says.
  *  CFG-3  a config is read-only once made; a reload makes a new one.
- *  CFG-4  a key that is set twice in one section is wrong: which one counts is not guessed. */
+ *  CFG-4  a key that is set twice in one section is wrong: which one counts is not guessed.
+ *  CFG-5  who only asks the daemon need not be able to read what the daemon reads: keys, tables, programs. */
 #ifndef DAEMON_CONFIG_H
 #define DAEMON_CONFIG_H
 
@@ -57,11 +58,14 @@ struct config {
     uint64_t shutdown_grace_ms;
     bool fault_injection;
     bool sandbox;
+    bool look_only;            /* read beside the daemon: CFG-5 */
 };
 
 /* On failure text says "file:line: what", ready to be shown. ERR_CONFIG, ERR_NOT_FOUND (no such file), ERR_NO_MEMORY. */
 enum err config_load(const char *path, struct config **config_out, char text[CONFIG_TEXT_BYTES]) MUST_CHECK;
-/* The same from memory; `name` stands for the file in messages. Files it names are looked at. */
+/* For spooltool: files that it names and this user may not read or run are taken for good. Their absence is an error here, too. */
+enum err config_load_to_look(const char *path, struct config **config_out, char text[CONFIG_TEXT_BYTES]) MUST_CHECK;
+/* As config_load from memory; `name` stands for the file in messages. Files it names are looked at. */
 enum err config_parse(const char *name, const char *bytes, uint32_t len, struct config **config_out,
                       char text[CONFIG_TEXT_BYTES]) MUST_CHECK;
 /* Reads transport_maps, relayhost and default_transport into settings.transports, alias_maps and virtual_alias_maps into

@@ -116,7 +116,13 @@ static struct config_maps *maps_of(struct config *c, const struct config_key *ke
            : strcmp(key->name, "virtual_alias_maps") == 0 ? &c->virtual_alias_maps : &c->transport_maps;
 }
 
-static enum err add_map(struct config_maps *maps, const char *text, char why[256])
+/* CFG-5. errno tells why not. */
+static bool may_use(const struct config *c, const char *path, int mode)
+{
+    return access(path, mode) == 0 || (c->look_only && (errno == EACCES || errno == EPERM));
+}
+
+static enum err add_map(const struct config *c, struct config_maps *maps, const char *text, char why[256])
 {
     static const char *const types[] = {"texthash:", "hash:", "lmdb:", "file:", "btree:", "cdb:"};
     const char *path = text;
@@ -130,7 +136,7 @@ static enum err add_map(struct config_maps *maps, const char *text, char why[256
         snprintf(why, 256, "\"%.100s\" is not an absolute path", text);
         return ERR_CONFIG;
     }
-    if (access(path, R_OK) != 0) {
+    if (!may_use(c, path, R_OK)) {
         snprintf(why, 256, "%.160s: %s", path, strerror(errno));
         return ERR_CONFIG;
     }
@@ -150,7 +156,7 @@ static enum err add_word(struct config *c, const struct config_key *key, const c
     struct domains d;
     if (strcmp(key->name, "mynetworks") == 0)
         return add_network(c, word, why);
-    return domains_of(c, key, &d) ? add_domain(&d, word, why) : add_map(maps_of(c, key), word, why);
+    return domains_of(c, key, &d) ? add_domain(&d, word, why) : add_map(c, maps_of(c, key), word, why);
 }
 
 enum err config_add(struct config *c, const struct config_key *key, const char *value, char why[256])
@@ -250,24 +256,25 @@ static enum err check_listens(const struct config *c, char why[512])
     return c->http.port ? check_address("http", &c->http, why) : ERR_OK;
 }
 
-static enum err check_file(const char *key, const char *path, char why[512])
+static enum err check_file(const struct config *c, const char *key, const char *path, char why[512])
 {
-    if (!path[0] || access(path, R_OK) == 0)
+    if (!path[0] || may_use(c, path, R_OK))
         return ERR_OK;
     snprintf(why, 512, "%s: %.256s: %s", key, path, strerror(errno));
     return ERR_CONFIG;
 }
 
-static enum err check_tls(const struct settings *s, char why[512])
+static enum err check_tls(const struct config *c, char why[512])
 {
+    const struct settings *s = &c->settings;
     if (strcmp(s->smtpd_tls_security_level, "none") != 0 && !s->smtpd_tls_cert_file[0]) {
         snprintf(why, 512, "smtpd_tls_security_level = \"%s\" needs smtpd_tls_cert_file", s->smtpd_tls_security_level);
         return ERR_CONFIG;
     }
-    enum err e = check_file("smtpd_tls_cert_file", s->smtpd_tls_cert_file, why);
+    enum err e = check_file(c, "smtpd_tls_cert_file", s->smtpd_tls_cert_file, why);
     if (e == ERR_OK)
-        e = check_file("smtpd_tls_key_file", s->smtpd_tls_key_file, why);
-    return e == ERR_OK ? check_file("smtp_tls_ca_file", s->smtp_tls_ca_file, why) : e;
+        e = check_file(c, "smtpd_tls_key_file", s->smtpd_tls_key_file, why);
+    return e == ERR_OK ? check_file(c, "smtp_tls_ca_file", s->smtp_tls_ca_file, why) : e;
 }
 
 static enum err check_url(const char *key, const char *text, char why[512])
@@ -280,21 +287,22 @@ static enum err check_url(const char *key, const char *text, char why[512])
     return ERR_CONFIG;
 }
 
-static enum err check_alarm(const struct config_alarm *a, char why[512])
+static enum err check_alarm(const struct config *c, char why[512])
 {
+    const struct config_alarm *a = &c->alarm;
     struct stat st;
-    if (a->hook_program[0] && (stat(a->hook_program, &st) != 0 || access(a->hook_program, X_OK) != 0)) {
+    if (a->hook_program[0] && !may_use(c, a->hook_program, X_OK)) {
         snprintf(why, 512, "hook_program: %.256s: %s", a->hook_program, strerror(errno));
         return ERR_CONFIG;
     }
-    if (a->hook_program[0] && !S_ISREG(st.st_mode)) {
+    if (a->hook_program[0] && stat(a->hook_program, &st) == 0 && !S_ISREG(st.st_mode)) {
         snprintf(why, 512, "hook_program: %.256s: not a program", a->hook_program);
         return ERR_CONFIG;
     }
     enum err e = check_url("webhook", a->webhook, why);
     if (e == ERR_OK)
         e = check_url("heartbeat_url", a->heartbeat_url, why);
-    return e == ERR_OK ? check_file("webhook_ca_file", a->webhook_ca_file, why) : e;
+    return e == ERR_OK ? check_file(c, "webhook_ca_file", a->webhook_ca_file, why) : e;
 }
 
 static enum err check_transport(const char *key, const char *transport, char why[512])
@@ -307,8 +315,9 @@ static enum err check_transport(const char *key, const char *transport, char why
     return e;
 }
 
-static enum err check_settings(const struct settings *s, char why[512])
+static enum err check_settings(const struct config *c, char why[512])
 {
+    const struct settings *s = &c->settings;
     if (!s->hostname[0] || strspn(s->hostname, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") !=
                                strlen(s->hostname)) {
         snprintf(why, 512, "hostname: \"%.128s\" is not a host name", s->hostname);
@@ -324,7 +333,7 @@ static enum err check_settings(const struct settings *s, char why[512])
     }
     char relayhost[sizeof s->relayhost + 8];
     snprintf(relayhost, sizeof relayhost, "smtp:%s", s->relayhost);
-    enum err e = check_tls(s, why);
+    enum err e = check_tls(c, why);
     if (e == ERR_OK)
         e = check_transport("default_transport", s->default_transport, why);
     return e == ERR_OK ? check_transport("relayhost", relayhost, why) : e;
@@ -338,8 +347,8 @@ enum err config_check(struct config *c, char why[512])
     if (e == ERR_OK)
         e = check_listens(c, why);
     if (e == ERR_OK)
-        e = check_alarm(&c->alarm, why);
-    return e == ERR_OK ? check_settings(&c->settings, why) : e;
+        e = check_alarm(c, why);
+    return e == ERR_OK ? check_settings(c, why) : e;
 }
 
 enum err config_open_tables(struct config *c, char text[CONFIG_TEXT_BYTES])

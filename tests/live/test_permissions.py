@@ -70,6 +70,38 @@ class Permissions(unittest.TestCase):
             self.assertEqual(code, 3, words)
             self.assertIn(self.relay.config + ": Permission denied; run as root", err)
 
+    def test_who_only_asks_need_not_read_what_the_daemon_reads(self):
+        secret = self.relay.dir + "/secret"
+        os.mkdir(secret)
+        for name in ("cert.pem", "key.pem", "ca.pem", "routes", "aliases", "hook"):
+            with open(secret + "/" + name, "w", encoding="ascii"):
+                pass
+        os.chmod(secret + "/hook", 0o700)
+        keys = ('smtpd_tls_cert_file = "%s/cert.pem"\nsmtpd_tls_key_file = "%s/key.pem"\nsmtp_tls_ca_file = "%s/ca.pem"\n'
+                'webhook_ca_file = "%s/ca.pem"\ntransport_maps = { "%s/routes" }\nvirtual_alias_maps = { "%s/aliases" }\n'
+                'hook_program = "%s/hook"\n')
+        self.relay.write_config(extra=keys.replace("%s", secret))
+        os.chmod(secret, 0o700)
+        self.assertEqual(self.as_nobody("status")[0], 4)  # nobody answers
+        os.unlink(secret + "/key.pem")
+        code, _, err = self.relay.tool("status")  # by whom it would be seen, a file that is missing is told
+        self.assertEqual(code, 1)
+        self.assertRegex(err, r":\d+: smtpd_tls_key_file: .*key.pem: No such file")
+        os.chmod(secret, 0o755)
+        code, _, err = self.as_nobody("status")
+        self.assertEqual(code, 1)
+        self.assertRegex(err, r":\d+: smtpd_tls_key_file: .*key.pem: No such file")
+
+    def test_the_daemon_and_its_check_look_whether_they_can_read(self):
+        key = self.relay.dir + "/key.pem"
+        with open(key, "w", encoding="ascii"):
+            os.chmod(key, 0o600)
+        self.relay.write_config(extra='smtpd_tls_cert_file = "%s"\nsmtpd_tls_key_file = "%s"\n' % (self.relay.config, key))
+        self.program = shutil.copy(harness.BIN + "/ironspoold", self.relay.dir)
+        code, _, err = self.as_nobody("-n")
+        self.assertEqual(code, 1)
+        self.assertRegex(err, r":\d+: smtpd_tls_key_file: .*key.pem: Permission denied")
+
 
 if __name__ == "__main__":
     harness.main()
