@@ -7,11 +7,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 struct export {
     struct tool *tool;
-    const char *since, *out;
+    const char *since, *out;    /* out: NULL for standard output */
     FILE *list;                 /* lines of queue-list; a file, because ten million do not fit memory */
     struct archive archive;
     uint64_t listed, done;
@@ -56,10 +57,10 @@ static int export_list(struct export *x)
     return code;
 }
 
-static bool add_text(struct export *x, const char *name, const char *text)
+static bool add_text(struct export *x, const char *name, const char *text, uint64_t mtime_s)
 {
     FILE *bytes = fmemopen((void *)(uintptr_t)text, strlen(text), "r");
-    bool ok = bytes && archive_add(&x->archive, name, bytes, strlen(text));
+    bool ok = bytes && archive_add(&x->archive, name, bytes, strlen(text), mtime_s);
     if (bytes)
         fclose(bytes);
     return ok;
@@ -85,16 +86,17 @@ static int export_one(struct export *x, const char *line)
 {
     struct doc *d;
     char qid[64], name[ARCHIVE_NAME_BYTES];
-    uint64_t length = 0;
+    uint64_t length = 0, arrival_s;
     if (doc_parse(line, strlen(line), &d) != ERR_OK)
         return TOOL_FAILED;
     snprintf(qid, sizeof qid, "%s", doc_text(d, "queue_id"));
+    arrival_s = doc_count(d, "arrival_time");
     doc_free(&d);
     FILE *body = tmpfile();
     int code = body ? fetch_body(x, qid, body, &length) : tool_say(TOOL_FAILED, "no temporary file can be made");
     if (code == TOOL_DONE) {
-        bool ok = snprintf(name, sizeof name, "%s.json", qid) > 0 && add_text(x, name, line) &&
-                  snprintf(name, sizeof name, "%s.eml", qid) > 0 && archive_add(&x->archive, name, body, length);
+        bool ok = snprintf(name, sizeof name, "%s.json", qid) > 0 && add_text(x, name, line, arrival_s) &&
+                  snprintf(name, sizeof name, "%s.eml", qid) > 0 && archive_add(&x->archive, name, body, length, arrival_s);
         if (!ok)
             code = tool_say(TOOL_FAILED, "the archive could not be written; is there room?");
         x->done++;
@@ -134,17 +136,22 @@ static int export_end(struct export *x)
     doc_set(d, "lost", x->missing);
     x->missing = NULL;
     char *text = doc_line(d);
-    bool ok = add_text(x, "export.json", text);
+    FILE *to = stderr;
+    bool ok = add_text(x, "export.json", text, (uint64_t)time(NULL));
     free(text);
-    ok = archive_close(&x->archive) && ok;
+    if (ok)
+        ok = archive_finish(&x->archive);
+    else
+        archive_abandon(&x->archive);
     if (ok && x->tool->json)
-        doc_print(d, stderr); /* stdout may be the archive */
+        doc_print(d, to);
     else if (ok)
-        fprintf(stderr, "%llu messages exported, %zu without a good copy; next time: --since %s\n",
+        fprintf(to, "%llu messages exported, %zu without a good copy; next time: --since %s\n",
                 (unsigned long long)x->done, lost, *x->cursor ? x->cursor : "(nothing was there)");
     doc_free(&d);
     if (!ok)
-        return tool_say(TOOL_FAILED, "the archive could not be written to its end");
+        return tool_say(TOOL_FAILED, "the archive could not be written to its end%s%s", x->out ? ", and was not kept: " : "",
+                        x->out ? x->out : "");
     return lost ? TOOL_LOSS : TOOL_DONE;
 }
 
@@ -168,6 +175,8 @@ int cmd_export(struct tool *t, int argc, char **argv)
     int words = tool_options(t, argc, argv, export_options, &x);
     if (words != 0)
         return words < 0 ? TOOL_USAGE : tool_usage(t, "\"%s\" is not expected here", argv[0]);
+    if (archive_is_standard(x.out))
+        x.out = NULL;
     if (!x.out && isatty(STDOUT_FILENO))
         return tool_usage(t, "an archive is not for a terminal: --out FILE");
     x.missing = doc_array();
@@ -182,8 +191,10 @@ int cmd_export(struct tool *t, int argc, char **argv)
         code = export_all(&x);
         if (code == TOOL_DONE)
             code = export_end(&x);
-        else if (!archive_close(&x.archive) || x.out)
-            tool_say(0, "the archive is not whole%s%s", x.out ? ": " : "", x.out ? x.out : "");
+        else {
+            archive_abandon(&x.archive);
+            tool_say(0, "the archive is not whole%s%s", x.out ? ", and was not kept: " : "", x.out ? x.out : "");
+        }
     }
     if (x.list)
         fclose(x.list);

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """The contract of spooltool: what is refused and why, exit codes, the status document, the queue commands."""
+import io
 import json
 import os
 import re
+import signal
 import subprocess
+import tarfile
 import unittest
 import urllib.request
 
@@ -313,7 +316,6 @@ class Export(unittest.TestCase):
             wait_for("an empty queue", new.drained)
             for person in ("one@x.example", "two@x.example"):
                 self.assertEqual({subject_of(m): body_of(m) for m in new.delivered(person)}, sent)
-            self.assertNotEqual(old.tool("export", "--out", archive)[0], 0, "an archive was overwritten")
             last = names[-2].split(".")[0]
             code, _, err = old.tool("export", "--since", last, "--out", old.dir + "/nothing.tar.zst")
             self.assertEqual(code, 0, err)
@@ -331,6 +333,69 @@ class Export(unittest.TestCase):
                 with open(archive, "wb") as f:
                     f.write(bad)
                 self.assertEqual(relay.tool("import", "--from", archive)[0], 1)
+
+    def holding(self):
+        relay = harness.Ironspool(transport="hold")
+        self.addCleanup(relay.close)
+        relay.start()
+        for i in range(2):
+            relay.send("s@test.example", "r@x.example", message("kept-%d" % i, size=5000))
+        return relay
+
+    def test_an_archive_takes_its_name_when_it_is_whole(self):
+        relay = self.holding()
+        os.mkdir(relay.dir + "/out")
+        archive = relay.dir + "/out/export.tar.zst"
+        with open(archive, "wb") as f:
+            f.write(b"yesterday's")
+        os.symlink(archive, relay.dir + "/out/link")
+        code, _, err = relay.tool("export", "--out", relay.dir + "/out/link")
+        self.assertEqual(code, 0, err)
+        self.assertTrue(os.path.islink(relay.dir + "/out/link"))
+        self.assertEqual(sorted(os.listdir(relay.dir + "/out")), ["export.tar.zst", "link"])
+        tar = subprocess.run(["zstd", "-dc", archive], capture_output=True, timeout=60, check=True).stdout
+        self.assertEqual(tar[-1024:], bytes(1024))
+        with tarfile.open(fileobj=io.BytesIO(tar)) as members:
+            ages = {m.name: m.mtime for m in members}
+        self.assertEqual(len(ages), 5)
+        for line in relay.tool("queue", "list", "--json")[1].splitlines():
+            m = json.loads(line)
+            self.assertEqual(ages[m["queue_id"] + ".eml"], m["arrival_time"])
+
+    def test_a_failed_export_leaves_what_was_there(self):
+        relay = self.holding()
+        archive, programs = relay.dir + "/out/export.tar.zst", relay.dir + "/programs"
+        os.mkdir(relay.dir + "/out")
+        os.mkdir(programs)
+        with open(archive, "wb") as f:
+            f.write(b"yesterday's")
+        command = [harness.BIN + "/spooltool", "-c", relay.config, "export", "--out", archive]
+        environment = {**os.environ, "PATH": programs + ":" + os.environ["PATH"]}
+        with open(programs + "/zstd", "w", encoding="ascii") as f:
+            f.write("#!/bin/sh\nhead -c 100\nexit 1\n")
+        os.chmod(programs + "/zstd", 0o755)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("was not kept", done.stderr)
+        with open(programs + "/zstd", "w", encoding="ascii") as f:
+            f.write("#!/bin/sh\necho $$ > %s/pid\nexec sleep 600\n" % programs)
+        running = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        pid = wait_for("zstd", lambda: os.path.exists(programs + "/pid") and contents(programs + "/pid").strip())
+        self.addCleanup(os.kill, int(pid), signal.SIGKILL)
+        self.assertEqual(len(os.listdir(relay.dir + "/out")), 2)
+        running.terminate()
+        self.assertEqual(running.wait(60), -signal.SIGTERM)
+        self.assertEqual(os.listdir(relay.dir + "/out"), ["export.tar.zst"])
+        self.assertEqual(contents(archive), b"yesterday's")
+
+    def test_an_export_goes_through_a_pipe(self):
+        with harness.Ironspool() as new:
+            new.start()
+            old = self.holding()
+            tool = harness.BIN + "/spooltool"
+            subprocess.run("'%s' -c '%s' export --out - | '%s' -c '%s' import --from -" % (tool, old.config, tool, new.config),
+                           shell=True, timeout=300, check=True)
+            wait_for("the mail", lambda: len(new.delivered("r@x.example")) == 2)
 
 
 class Deferred(unittest.TestCase):
