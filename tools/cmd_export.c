@@ -136,7 +136,7 @@ static int export_end(struct export *x)
     doc_set(d, "lost", x->missing);
     x->missing = NULL;
     char *text = doc_line(d);
-    FILE *to = stderr;
+    FILE *to = x->out ? stdout : stderr; /* stdout is the archive */
     bool ok = add_text(x, "export.json", text, (uint64_t)time(NULL));
     free(text);
     if (ok)

@@ -239,13 +239,19 @@ class Contract(unittest.TestCase):
         relay = self.relay(transport="hold").start()
         for i in range(3):
             relay.send("s@test.example", "r@test.example", message("export-%d" % i))
-        code, _, err = relay.tool("export", "--out", relay.dir + "/one", "--json")
+        code, out, err = relay.tool("export", "--out", relay.dir + "/one", "--json")
         self.assertEqual(code, 0, err)
-        cursor = json.loads(err[err.index("{"):])["cursor"]
+        cursor = json.loads(out)["cursor"]
         self.assertTrue(cursor)
-        code, _, err = relay.tool("export", "--since", cursor, "--out", relay.dir + "/two", "--json")
+        code, out, err = relay.tool("export", "--since", cursor, "--out", relay.dir + "/two", "--json")
         self.assertEqual(code, 0, err)
-        self.assertGreaterEqual(int(json.loads(err[err.index("{"):])["cursor"]), int(cursor))
+        self.assertGreaterEqual(int(json.loads(out)["cursor"]), int(cursor))
+        self.assertIn("next time: --since ", relay.tool("export", "--out", relay.dir + "/two")[1])
+        with open(relay.dir + "/three", "wb") as archive:  # stdout is the archive: the words go elsewhere
+            done = subprocess.run([harness.BIN + "/spooltool", "-c", relay.config, "export", "--json"], stdout=archive,
+                                  stderr=subprocess.PIPE, text=True, timeout=300, check=True)
+        self.assertIn('"cursor"', done.stderr)
+        subprocess.run(["zstd", "-qt", relay.dir + "/three"], timeout=60, check=True)
         self.assertEqual(relay.tool("export", "--since", "yesterday", "--out", relay.dir + "/three")[0], 2)
 
 
