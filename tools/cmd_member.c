@@ -241,6 +241,24 @@ static int add_join(struct tool *t, const char *name, const char *old)
     return TOOL_DONE;
 }
 
+static void add_told_dry(const struct format *f, uint32_t i, const char *old)
+{
+    const struct pool_member_config *m = &f->pool.members[i];
+    if (!f->tool->json) {
+        printf("%s: nothing was written: without --dry-run %s is formatted and put into the pool\n", m->name, m->path);
+        return;
+    }
+    struct doc *d = doc_object();
+    doc_set_bool(d, "dry_run", true);
+    doc_set_text(d, "name", m->name);
+    doc_set_text(d, "replaces", old ? old : "");
+    doc_set_text(d, "path", m->path);
+    doc_set_count(d, "bytes", format_member_bytes(f, i));
+    doc_set_text(d, "failure_domain", m->domain[0] ? m->domain : f->probes[i].domain);
+    doc_print(d, stdout);
+    doc_free(&d);
+}
+
 static int add_run(struct format *f, const char *name, const char *old)
 {
     struct pool_candidate candidate;
@@ -255,14 +273,12 @@ static int add_run(struct format *f, const char *name, const char *old)
     if ((code = format_look(f)) != TOOL_DONE)
         return code;
     if (f->dry_run) {
-        printf("%s: nothing was written: without --dry-run %s is formatted and put into the pool\n", name,
-               f->pool.members[i].path);
+        add_told_dry(f, (uint32_t)i, old);
         return TOOL_DONE;
     }
     code = add_format(f, (uint32_t)i, &candidate);
     return code == TOOL_DONE ? add_join(f->tool, name, old) : code;
 }
-
 static int add(struct tool *t, int argc, char **argv, bool replace)
 {
     struct format *f = calloc(1, sizeof *f);

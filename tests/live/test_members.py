@@ -83,6 +83,9 @@ class Members(unittest.TestCase):
         relay = self.filled()
         self.configure("d")
         self.tool(0, "member", "add", "d", "--dry-run")
+        dry = json.loads(relay.tool("member", "add", "d", "--dry-run", "--json")[1])
+        self.assertEqual((dry["dry_run"], dry["name"], dry["path"], dry["replaces"]), (True, "d", relay.paths["d"], ""))
+        self.assertGreater(dry["bytes"], 0)
         self.assertFalse(os.path.exists(relay.paths["d"]))
         epoch = relay.status()["pool"]["epoch"]
         self.assertIn("in the pool", self.tool(0, "member", "add", "d"))
