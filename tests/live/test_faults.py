@@ -142,6 +142,29 @@ class Demonstration(unittest.TestCase):
             self.assertIn("the pool is healthy", out)
             wait_for("600 messages", lambda: len(relay.delivered("demo@example.org")) == 600)
 
+    def pulled(self, relay):
+        relay.start()
+        code, out, err = relay.tool("demo", "--pull-disk", "b", "--json")
+        self.assertEqual(code, 0, out + err)
+        told = json.loads(out)
+        self.assertEqual((told["pulled"], told["done"], [s["accepted"] for s in told["sent"]]), ("b", True, [200] * 3))
+        self.assertIn("the disk is back", err)
+        wait_for("600 messages", lambda: len(relay.delivered("demo@example.org")) == 600)
+
+    def test_it_is_whole_with_as_many_disks_as_copies(self):
+        with harness.Ironspool(extra=ALLOW, size="128M") as relay:
+            del relay.paths["c"]
+            relay.write_config()
+            self.assertEqual(relay.tool("pool", "create", "--size", "128M", "--force=a", "--force=b")[0], 0)
+            self.pulled(relay)
+
+    def test_it_is_whole_with_a_spare(self):
+        with harness.Ironspool(extra=ALLOW, size="128M", absent_wait="10m") as relay:
+            relay.member_keys["c"] = "  spare = yes"
+            relay.write_config()
+            self.assertEqual(relay.tool("pool", "create", "--size", "128M", "--force=a", "--force=b", "--force=c")[0], 0)
+            self.pulled(relay)
+
     def test_a_member_that_is_not_there_is_refused_before_anything_is_sent(self):
         with harness.Ironspool(extra=ALLOW) as relay:
             relay.start()
