@@ -81,6 +81,17 @@ class Install(unittest.TestCase):
         self.assertNotEqual(made.returncode, 0)
         self.assertIn("/dev/disk/by-id/ata-EXAMPLE1", made.stdout + made.stderr)
 
+    def test_a_configuration_that_somebody_has_written_stays(self):
+        with tempfile.TemporaryDirectory(prefix="ironspool-install-") as root:
+            os.makedirs(f"{root}/etc/ironspool")
+            with open(f"{root}/etc/ironspool/ironspool.conf", "w") as f:
+                f.write("mine")
+            run("cmake", "--install", BUILD, "--prefix", "/usr", check=True, env={**os.environ, "DESTDIR": root})
+            with open(f"{root}/etc/ironspool/ironspool.conf") as f:
+                self.assertEqual(f.read(), "mine")
+            with open(f"{root}/etc/ironspool/ironspool.conf.sample") as f:
+                self.assertEqual(f.read(), self.text("/etc/ironspool/ironspool.conf"))
+
     def test_every_document_that_is_named_is_there(self):
         self.assertIn("/usr/share/doc/ironspool/CONFIG.md", self.text("/etc/ironspool/ironspool.conf"))
         for name in ("CONFIG.md", "METRICS.md", "runbooks/README.md", "prometheus/ironspool.rules.yml", "LICENSE"):
