@@ -39,10 +39,41 @@ static int refused(struct smtp_send *s, const char *what, int code)
     return tool_say(TOOL_FAILED, "%s: %s", what, code ? s->reply : "the relay closed the connection");
 }
 
+/* The relay takes us for a stranger: which line of its configuration would change that. */
+static int refused_as_stranger(struct smtp_send *s, const char *what)
+{
+    struct sockaddr_storage from;
+    socklen_t len = sizeof from;
+    char host[64];
+    if (getsockname(fileno(s->in), (struct sockaddr *)&from, &len) != 0 ||
+        getnameinfo((struct sockaddr *)&from, len, host, sizeof host, NULL, 0, NI_NUMERICHOST) != 0)
+        return refused(s, what, 554);
+    bool six = from.ss_family == AF_INET6;
+    return tool_say(TOOL_FAILED, "%s: %s; mail of this host comes from %s, which is not in mynetworks: mynetworks += { \"%s%s%s\" }, then "
+                    "systemctl reload ironspool", what, s->reply, host, six ? "[" : "", host, six ? "]/128" : "/32");
+}
+
 static int ask(struct smtp_send *s, int wanted, const char *what)
 {
     int code = fflush(s->out) == 0 ? reply(s) : 0;
-    return code == wanted ? TOOL_DONE : refused(s, what, code);
+    if (code == wanted)
+        return TOOL_DONE;
+    return code == 554 && strncmp(s->reply, "554 5.7.1", 9) == 0 ? refused_as_stranger(s, what) : refused(s, what, code);
+}
+
+/* Where the relay sees this host come from 127.0.0.1 or ::1, which mynetworks has. */
+static const struct config_listen *listener_for_us(const struct config *config)
+{
+    static const char *const addresses[] = {"0.0.0.0", "::", "::1"};
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        const struct config_listen *l = &config->listens[i];
+        if (strncmp(l->address, "127.", 4) == 0)
+            return l;
+        for (size_t k = 0; k < sizeof addresses / sizeof addresses[0]; k++)
+            if (strcmp(l->address, addresses[k]) == 0)
+                return l;
+    }
+    return &config->listens[0];
 }
 
 static int connect_to(const struct config_listen *l)
@@ -75,11 +106,12 @@ int smtp_send_open(struct tool *t, struct smtp_send **send_out)
         free(s);
         return config ? tool_say(TOOL_FAILED, "%s has no listen section to send to", t->config_path) : TOOL_FAILED;
     }
-    int fd = connect_to(&config->listens[0]);
+    const struct config_listen *to = listener_for_us(config);
+    int fd = connect_to(to);
     if (fd < 0) {
         free(s);
         return tool_say(TOOL_UNREACHABLE, "the relay does not answer on %s port %u (%s); is it running?  "
-                        "systemctl status ironspool", config->listens[0].address, config->listens[0].port, strerror(errno));
+                        "systemctl status ironspool", to->address, to->port, strerror(errno));
     }
     s->in = fdopen(fd, "r");
     s->out = fdopen(dup(fd), "w");

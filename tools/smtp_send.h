@@ -7,7 +7,8 @@
 
 struct smtp_send;
 
-/* To the first listener of the configuration. Return an exit code of tool.h after having said what is wrong. */
+/* To a listener that takes connections of this host by its loopback address, or the first of the configuration. Return an exit code of
+ * tool.h after having said what is wrong. */
 struct tool;
 int smtp_send_open(struct tool *t, struct smtp_send **send_out) MUST_CHECK;
 /* envelope: "sender" and "recipients": [{"address"}]. `length` bytes of `body`, read from its place. */

@@ -397,6 +397,24 @@ class Export(unittest.TestCase):
                            shell=True, timeout=300, check=True)
             wait_for("the mail", lambda: len(new.delivered("r@x.example")) == 2)
 
+    def test_an_import_comes_from_where_the_relay_trusts_it(self):
+        old = self.holding()
+        archive = old.dir + "/export.tar.zst"
+        self.assertEqual(old.tool("export", "--out", archive)[0], 0)
+        with harness.Ironspool() as new:
+            new.change_config('listen "test"', 'listen "far" { address = "192.0.2.1"  port = 25 }\nlisten "test"')
+            with open(new.config, encoding="ascii") as f:
+                far = f.read()
+            new.write_config()  # it listens on one address only; spooltool is told of both
+            new.change_config('"127.0.0.0/8"', '"192.0.2.0/24"')
+            new.start()
+            with open(new.dir + "/far.conf", "w", encoding="ascii") as f:
+                f.write(far)
+            done = subprocess.run([harness.BIN + "/spooltool", "-c", new.dir + "/far.conf", "import", "--from", archive],
+                                  capture_output=True, text=True, timeout=300, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertRegex(done.stderr, r"r@x\.example: 554 5\.7\.1 .*Relay access denied; .*mynetworks \+= \{ \"127\.0\.0\.1/32\" \}")
+
 
 class Deferred(unittest.TestCase):
     def test_hold_release_and_retry(self):
