@@ -55,10 +55,13 @@ static enum err on_mail(void *owner, const struct smtp_in_mail *mail)
 {
     struct session *s = owner;
     struct intake_client client = client_of(s);
-    uint32_t flags = (mail->smtputf8 ? ENVELOPE_SMTPUTF8 : 0u) | (mail->eightbit ? ENVELOPE_8BITMIME : 0u);
+    uint32_t flags = (mail->smtputf8 ? ENVELOPE_SMTPUTF8 : 0u) | (mail->eightbit ? ENVELOPE_8BITMIME : 0u) |
+                     (mail->hold ? ENVELOPE_HOLD : 0u);
     uint32_t len = complete(s, mail->sender, mail->sender_len, s->sender);
     if (s->server->stopping)
         return ERR_STOPPING; /* SES-3 */
+    if (mail->hold && !s->trusted)
+        return ERR_DENIED; /* a stranger's mail would stay here for ever */
     return intake_begin(s->server->intake, s->settings, &intake_callbacks, s, &client, s->sender, len, mail->size, flags,
                         &s->transaction);
 }

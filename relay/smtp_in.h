@@ -34,6 +34,7 @@ struct smtp_in_mail {
     uint32_t sender_len;
     uint64_t size;      /* 0: not given */
     bool smtputf8, eightbit;
+    bool hold;          /* to arrive in the hold queue; the session decides who may ask for that */
 };
 
 /* Refusals go by class (ERR_CLASS_FULL 452 4.3.1, TRANSIENT and DEGRADED 451 4.3.0) and by name: DENIED 554 5.7.1,

@@ -68,7 +68,7 @@ static void do_mail(struct smtp_in *m, struct smtp_text argument)
     }
     if (utf8_missing(m, &path, p.smtputf8))
         return;
-    struct smtp_in_mail mail = {path.at, path.len, p.size, p.smtputf8, p.eightbit};
+    struct smtp_in_mail mail = {path.at, path.len, p.size, p.smtputf8, p.eightbit, p.hold};
     e = m->cb->mail(m->owner, &mail);
     if (e) {
         smtp_in_refuse_error(m, e);

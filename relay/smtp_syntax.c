@@ -286,6 +286,9 @@ enum err smtp_parse_mail_parameters(struct smtp_text rest, struct smtp_mail_para
         } else if (word_is(keyword.at, keyword.len, "SMTPUTF8")) {
             e = value.len > 0 || p.smtputf8 ? ERR_INVALID : ERR_OK;
             p.smtputf8 = true;
+        } else if (word_is(keyword.at, keyword.len, "XHOLD")) {
+            e = value.len > 0 || p.hold ? ERR_INVALID : ERR_OK;
+            p.hold = true;
         }
         if (e)
             return e;

@@ -54,8 +54,9 @@ enum err smtp_parse_path(struct smtp_text argument, const char *keyword, struct 
 struct smtp_mail_parameters {
     uint64_t size;       /* 0: not given */
     bool smtputf8, eightbit;
+    bool hold;           /* XHOLD: our own, not announced, for spooltool import */
 };
-/* ERR_INVALID: malformed or given twice (501 5.5.4); ERR_NOT_FOUND: not announced by us (555 5.5.4);
+/* ERR_INVALID: malformed or given twice (501 5.5.4); ERR_NOT_FOUND: not ours (555 5.5.4);
  * ERR_TOO_LARGE: SIZE beyond any number (552 5.3.4). */
 enum err smtp_parse_mail_parameters(struct smtp_text rest, struct smtp_mail_parameters *p_out) MUST_CHECK;
 enum err smtp_parse_rcpt_parameters(struct smtp_text rest) MUST_CHECK; /* we announce none */

@@ -66,7 +66,7 @@ static int demo_send(struct demo *d, const char *when)
     for (unsigned i = 0; i < DEMO_MESSAGES && code == TOOL_DONE; i++) {
         FILE *body = fmemopen((void *)(uintptr_t)text, sizeof text - 1, "r");
         double started = now_s();
-        code = body ? smtp_send_message(s, envelope, body, sizeof text - 1) : TOOL_FAILED;
+        code = body ? smtp_send_message(s, envelope, false, body, sizeof text - 1) : TOOL_FAILED;
         double took = now_s() - started;
         slowest = took > slowest ? took : slowest;
         if (body)

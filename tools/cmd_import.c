@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* spooltool import: the mail of an export, handed to the running relay by SMTP while it serves: each message gets its own
- * 250 and a new queue id. What was imported before a failure stays; the line that failed says where to go on. */
+/* spooltool import: the mail of an export, handed to the running relay by SMTP while it serves: each message gets its own 250 and a
+ * new queue id, and what was on hold arrives on hold. What was imported before a failure stays; the line that failed says where to go
+ * on. */
 #include "archive.h"
 #include "out.h"
 #include "smtp_send.h"
@@ -17,12 +18,18 @@ struct import {
     struct archive archive;
     struct smtp_send *smtp;
     struct doc *envelope;      /* of the .eml that comes next */
-    uint64_t done;
+    bool release;              /* mail that was on hold is delivered, too */
+    uint64_t done, held;
     bool whole;                /* export.json was there */
 };
 
 static void set_from(void *owner, const char *value) { ((struct import *)owner)->from = value; }
-static const struct tool_option import_options[] = {{"from", true, set_from}, {NULL, false, NULL}};
+static void set_release(void *owner, const char *value)
+{
+    (void)value;
+    ((struct import *)owner)->release = true;
+}
+static const struct tool_option import_options[] = {{"from", true, set_from}, {"release", false, set_release}, {NULL, false, NULL}};
 
 static int import_text(struct import *m, uint64_t length, struct doc **doc_out)
 {
@@ -41,16 +48,19 @@ static int import_body(struct import *m, const char *name, uint64_t length)
 {
     FILE *body = tmpfile();
     int code = TOOL_DONE;
+    bool hold = !m->release && strcmp(doc_text(m->envelope, "queue_name"), "hold") == 0;
     if (!body || !m->envelope || !archive_read(&m->archive, body, length))
         code = tool_say(TOOL_FAILED, "the archive is damaged at %s", name);
     if (code == TOOL_DONE) {
         rewind(body);
-        code = smtp_send_message(m->smtp, m->envelope, body, length);
+        code = smtp_send_message(m->smtp, m->envelope, hold, body, length);
     }
     if (code != TOOL_DONE)
         tool_say(0, "%s was not imported, nor what follows it; %llu messages were", name, (unsigned long long)m->done);
-    else
+    else {
         m->done++;
+        m->held += hold;
+    }
     if (body)
         fclose(body);
     doc_free(&m->envelope);
@@ -97,8 +107,11 @@ int cmd_import(struct tool *t, int argc, char **argv)
         if (!archive_close(&m.archive) && code == TOOL_DONE)
             code = tool_say(TOOL_FAILED, "zstd found the archive damaged; %llu messages were imported", (unsigned long long)m.done);
     }
-    if (code == TOOL_DONE)
-        printf(t->json ? "{\"messages\": %llu}\n" : "%llu messages imported\n", (unsigned long long)m.done);
+    if (code == TOOL_DONE && t->json)
+        printf("{\"messages\": %llu, \"hold\": %llu}\n", (unsigned long long)m.done, (unsigned long long)m.held);
+    else if (code == TOOL_DONE)
+        printf(m.held ? "%llu messages imported, %llu of them on hold, as they were: spooltool queue list --queue hold\n"
+                      : "%llu messages imported\n", (unsigned long long)m.done, (unsigned long long)m.held);
     doc_free(&m.envelope);
     smtp_send_close(&m.smtp);
     return code;

@@ -141,7 +141,7 @@ static bool ascii(const char *text)
     return true;
 }
 
-static int send_envelope(struct smtp_send *s, const struct doc *envelope)
+static int send_envelope(struct smtp_send *s, const struct doc *envelope, bool hold)
 {
     const char *sender = doc_text(envelope, "sender");
     bool utf8 = !ascii(sender);
@@ -149,7 +149,7 @@ static int send_envelope(struct smtp_send *s, const struct doc *envelope)
         utf8 |= !ascii(doc_text(doc_item(envelope, "recipients", i), "address"));
     if (!address_is_safe(sender))
         return tool_say(TOOL_FAILED, "a sender of the archive is no address");
-    fprintf(s->out, "MAIL FROM:<%s> BODY=8BITMIME%s\r\n", sender, utf8 ? " SMTPUTF8" : "");
+    fprintf(s->out, "MAIL FROM:<%s> BODY=8BITMIME%s%s\r\n", sender, utf8 ? " SMTPUTF8" : "", hold ? " XHOLD" : "");
     int code = ask(s, 250, "MAIL");
     for (size_t i = 0; i < doc_length(envelope, "recipients") && code == TOOL_DONE; i++) {
         const char *address = doc_text(doc_item(envelope, "recipients", i), "address");
@@ -161,10 +161,10 @@ static int send_envelope(struct smtp_send *s, const struct doc *envelope)
     return code;
 }
 
-int smtp_send_message(struct smtp_send *s, const struct doc *envelope, FILE *body, uint64_t length)
+int smtp_send_message(struct smtp_send *s, const struct doc *envelope, bool hold, FILE *body, uint64_t length)
 {
     static char piece[PIECE_BYTES];
-    int code = send_envelope(s, envelope);
+    int code = send_envelope(s, envelope, hold);
     uint64_t left = length;
     while (code == TOOL_DONE) {
         size_t n = left < sizeof piece ? (size_t)left : sizeof piece;

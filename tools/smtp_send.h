@@ -11,8 +11,9 @@ struct smtp_send;
  * tool.h after having said what is wrong. */
 struct tool;
 int smtp_send_open(struct tool *t, struct smtp_send **send_out) MUST_CHECK;
-/* envelope: "sender" and "recipients": [{"address"}]. `length` bytes of `body`, read from its place. */
-int smtp_send_message(struct smtp_send *s, const struct doc *envelope, FILE *body, uint64_t length) MUST_CHECK;
+/* envelope: "sender" and "recipients": [{"address"}]. `length` bytes of `body`, read from its place. `hold`: it arrives in the hold
+ * queue, so that nothing can deliver it before. */
+int smtp_send_message(struct smtp_send *s, const struct doc *envelope, bool hold, FILE *body, uint64_t length) MUST_CHECK;
 void smtp_send_close(struct smtp_send **s);
 
 #endif

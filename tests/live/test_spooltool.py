@@ -311,7 +311,7 @@ class Export(unittest.TestCase):
             self.assertEqual(len(names), 11)
             self.assertEqual(names[-1], "export.json")
             new.start()
-            code, out, err = new.tool("import", "--from", archive)
+            code, out, err = new.tool("import", "--from", archive, "--release")
             self.assertEqual(code, 0, out + err)
             wait_for("an empty queue", new.drained)
             for person in ("one@x.example", "two@x.example"):
@@ -319,7 +319,8 @@ class Export(unittest.TestCase):
             last = names[-2].split(".")[0]
             code, _, err = old.tool("export", "--since", last, "--out", old.dir + "/nothing.tar.zst")
             self.assertEqual(code, 0, err)
-            self.assertEqual(new.tool("import", "--from", old.dir + "/nothing.tar.zst", "--json")[1], '{"messages": 0}\n')
+            told = json.loads(new.tool("import", "--from", old.dir + "/nothing.tar.zst", "--json")[1])
+            self.assertEqual(told, {"messages": 0, "hold": 0})
 
     def test_an_archive_that_is_cut_or_no_archive_is_said_to_be(self):
         with harness.Ironspool(transport="hold") as relay:
@@ -393,9 +394,37 @@ class Export(unittest.TestCase):
             new.start()
             old = self.holding()
             tool = harness.BIN + "/spooltool"
-            subprocess.run("'%s' -c '%s' export --out - | '%s' -c '%s' import --from -" % (tool, old.config, tool, new.config),
+            subprocess.run("'%s' -c '%s' export --out - | '%s' -c '%s' import --release --from -" % (tool, old.config, tool, new.config),
                            shell=True, timeout=300, check=True)
             wait_for("the mail", lambda: len(new.delivered("r@x.example")) == 2)
+
+    def test_what_was_on_hold_is_imported_on_hold(self):
+        old = self.holding()
+        with harness.Ironspool() as new:
+            new.start()
+            archive = old.dir + "/export.tar.zst"
+            self.assertEqual(old.tool("export", "--out", archive)[0], 0)
+            code, out, err = new.tool("import", "--from", archive)
+            self.assertEqual(code, 0, out + err)
+            self.assertIn("2 messages imported, 2 of them on hold", out)
+            new.kill("relay")  # whoever comes next does not know how they came
+            new.wait_ready()
+            qid = new.send("s@test.example", "r@x.example", message("passing"))
+            wait_for("what passes", lambda: "%s: removed" % qid in new.log())
+            status = new.status()["queue"]
+            self.assertEqual((status["hold"], status["messages"]), (2, 2))
+            self.assertEqual(len(new.delivered("r@x.example")), 1)
+            self.assertEqual(new.tool("queue", "release", "--all")[0], 0)
+            wait_for("the mail", lambda: len(new.delivered("r@x.example")) == 3)
+
+    def test_a_stranger_puts_nothing_on_hold(self):
+        with harness.Ironspool() as relay:
+            relay.change_config('mynetworks = { "127.0.0.0/8" }', 'mynetworks = { "192.0.2.0/24" }\nrelay_domains = { "x.example" }')
+            relay.start()
+            with relay.raw() as c:
+                c.ask(b"EHLO client.test.example")
+                self.assertEqual(c.ask(b"MAIL FROM:<s@test.example> XHOLD")[0], 554)
+                self.assertEqual(c.ask(b"MAIL FROM:<s@test.example>")[0], 250)
 
     def test_an_import_comes_from_where_the_relay_trusts_it(self):
         old = self.holding()
@@ -413,7 +442,7 @@ class Export(unittest.TestCase):
             done = subprocess.run([harness.BIN + "/spooltool", "-c", new.dir + "/far.conf", "import", "--from", archive],
                                   capture_output=True, text=True, timeout=300, check=False)
             self.assertEqual(done.returncode, 1)
-            self.assertRegex(done.stderr, r"r@x\.example: 554 5\.7\.1 .*Relay access denied; .*mynetworks \+= \{ \"127\.0\.0\.1/32\" \}")
+            self.assertRegex(done.stderr, r"MAIL: 554 5\.7\.1 .*Relay access denied; .*mynetworks \+= \{ \"127\.0\.0\.1/32\" \}")
 
 
 class Deferred(unittest.TestCase):

@@ -114,12 +114,15 @@ static void mail_parameters_are_what_we_announce_and_nothing_else(void **state)
     struct smtp_mail_parameters p;
     assert_int_equal(mail_parameters("", &p), ERR_OK);
     assert_int_equal(mail_parameters(" size=18446744073709551615  BODY=8bitmime SMTPUTF8", &p), ERR_OK);
-    assert_true(p.size == UINT64_MAX && p.eightbit && p.smtputf8);
+    assert_true(p.size == UINT64_MAX && p.eightbit && p.smtputf8 && !p.hold);
+    assert_int_equal(mail_parameters("SIZE=1 xhold", &p), ERR_OK);
+    assert_true(p.hold);
     assert_int_equal(mail_parameters("BODY=7BIT", &p), ERR_OK);
     assert_false(p.eightbit);
     assert_int_equal(mail_parameters("SIZE=18446744073709551616", &p), ERR_TOO_LARGE);
     static const char *const malformed[] = {"SIZE=", "SIZE", "SIZE=x", "SIZE=-1", "SIZE=1 SIZE=2", "SMTPUTF8=1",
-                                            "SMTPUTF8 SMTPUTF8", "BODY=7BIT BODY=7BIT", "SIZE=99999999999999999999x"};
+                                            "SMTPUTF8 SMTPUTF8", "XHOLD=1", "XHOLD XHOLD",
+                                            "BODY=7BIT BODY=7BIT", "SIZE=99999999999999999999x"};
     for (size_t i = 0; i < sizeof malformed / sizeof malformed[0]; i++)
         assert_int_equal(mail_parameters(malformed[i], &p), ERR_INVALID);
     static const char *const foreign[] = {"BODY=BINARYMIME", "BODY", "RET=FULL", "ENVID=x", "AUTH=<>", "=1", "SIZES=1"};
