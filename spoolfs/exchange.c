@@ -146,7 +146,8 @@ static bool exchange_takes_leased(const struct pool *p)
 
 static bool exchange_may_take(const struct pool *p, const struct segment *s)
 {
-    return compact_movable(p, s) && (!s->leased || exchange_takes_leased(p)) && !s->rebuilding && !s->unread;
+    return compact_movable(p, s) && (!s->leased || exchange_takes_leased(p)) && !s->rebuilding && !s->unread &&
+           !s->in_doubt;
 }
 
 static bool exchange_has_two(const struct pool *p)

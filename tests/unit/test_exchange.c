@@ -125,6 +125,30 @@ static void no_crash_in_an_exchange_costs_a_slot(void **state)
     }
 }
 
+static void mark_in_doubt(struct world *w, bool doubt)
+{
+    for (uint32_t i = 0; i < w->pool->segment_used; i++)
+        if (w->pool->segments[i].state == SEGMENT_SEALED)
+            w->pool->segments[i].in_doubt = doubt;
+}
+
+/* A mount that could not read to the end of a segment, because nobody answered, does not know what is behind: it is kept as it is. */
+static void what_may_hold_more_than_was_read_is_no_victim(void **state)
+{
+    (void)state;
+    struct world *w = open_full(301, 2);
+    mark_in_doubt(w, true);
+    for (uint64_t until = io_now_ns(w->io) + 10 * NS_PER_S; !world_failed(w) && io_now_ns(w->io) < until;) {
+        world_turn(w);
+        assert_true(exchange_idle(w->pool));
+    }
+    mark_in_doubt(w, false);
+    turns_for(w, 30);
+    assert_true(w->pool->count_compacted >= 2);
+    audit_run(w);
+    story_close(w, "in doubt", 301);
+}
+
 /* A member leaves while the new segment fills: it comes to nothing, and the next one goes elsewhere. */
 static void an_exchange_that_loses_a_member_comes_to_nothing(void **state)
 {
@@ -245,6 +269,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pool_without_a_slot_to_compact_into_gets_out_by_itself),
         cmocka_unit_test(no_crash_in_an_exchange_costs_a_slot),
+        cmocka_unit_test(what_may_hold_more_than_was_read_is_no_victim),
         cmocka_unit_test(an_exchange_that_loses_a_member_comes_to_nothing),
         cmocka_unit_test(an_exchange_that_takes_nothing_is_not_the_last),
         cmocka_unit_test(the_segment_table_takes_the_slot_that_is_kept_for_it),
