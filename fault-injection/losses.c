@@ -40,6 +40,7 @@ struct losses {
     bool before;                /* the check of before: its findings are taken as they are */
     struct segment_id away[FRAMES_MAX]; /* an image of them is on a member that is not here, says the check of before */
     uint32_t away_count;
+    bool somebody_away;
 };
 
 /* --- places --- */
@@ -282,6 +283,7 @@ static void on_finding(void *owner, const struct pool_check_finding *f)
     struct world *w = l->w;
     world_say(w, "check: %s at %llu of segment %llu on \"%s\": %s%s", f->text, (unsigned long long)f->offset,
               (unsigned long long)f->segment.counter, f->member, err_name(f->fault), f->lost ? ", lost" : "");
+    l->somebody_away = l->somebody_away || f->fault == ERR_MEMBER_GONE;
     if (l->before && f->fault == ERR_MEMBER_GONE && !segment_id_is_none(f->segment)) {
         ASSERT(l->away_count < FRAMES_MAX);
         l->away[l->away_count++] = f->segment;
@@ -311,7 +313,7 @@ static void losses_check(struct losses *l, bool before)
     struct pool_check_totals totals;
     l->before = before;
     enum err e = pool_check(w->pool, l, on_finding, &totals);
-    bool waits = w->counts.members_given_up > 0 && l->away_count > 0; /* GVN-8 */
+    bool waits = w->counts.members_given_up > 0 && l->somebody_away; /* GVN-8 */
     if (before && e == ERR_LOST && !waits && w->plan.level != PLAN_BEYOND)
         world_fail(w, "pool check says %llu lost", (unsigned long long)totals.lost);
     for (uint32_t i = 0; i < l->count && !before; i++)
