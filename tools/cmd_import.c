@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* spooltool import: the mail of an export, handed to the running relay by SMTP while it serves: each message gets its own 250 and a
- * new queue id, and what was on hold arrives on hold. What was imported before a failure stays; the line that failed says where to go
- * on. */
+ * new queue id, and with --hold what was on hold arrives on hold. What was imported before a failure stays; the line that failed says
+ * where to go on. */
 #include "archive.h"
 #include "out.h"
 #include "smtp_send.h"
@@ -18,18 +18,18 @@ struct import {
     struct archive archive;
     struct smtp_send *smtp;
     struct doc *envelope;      /* of the .eml that comes next */
-    bool release;              /* mail that was on hold is delivered, too */
+    bool hold;                 /* what was on hold stays on hold */
     uint64_t done, held;
     bool whole;                /* export.json was there */
 };
 
 static void set_from(void *owner, const char *value) { ((struct import *)owner)->from = value; }
-static void set_release(void *owner, const char *value)
+static void set_hold(void *owner, const char *value)
 {
     (void)value;
-    ((struct import *)owner)->release = true;
+    ((struct import *)owner)->hold = true;
 }
-static const struct tool_option import_options[] = {{"from", true, set_from}, {"release", false, set_release}, {NULL, false, NULL}};
+static const struct tool_option import_options[] = {{"from", true, set_from}, {"hold", false, set_hold}, {NULL, false, NULL}};
 
 static int import_text(struct import *m, uint64_t length, struct doc **doc_out)
 {
@@ -48,7 +48,7 @@ static int import_body(struct import *m, const char *name, uint64_t length)
 {
     FILE *body = tmpfile();
     int code = TOOL_DONE;
-    bool hold = !m->release && strcmp(doc_text(m->envelope, "queue_name"), "hold") == 0;
+    bool hold = m->hold && strcmp(doc_text(m->envelope, "queue_name"), "hold") == 0;
     if (!body || !m->envelope || !archive_read(&m->archive, body, length))
         code = tool_say(TOOL_FAILED, "the archive is damaged at %s", name);
     if (code == TOOL_DONE) {

@@ -311,7 +311,7 @@ class Export(unittest.TestCase):
             self.assertEqual(len(names), 11)
             self.assertEqual(names[-1], "export.json")
             new.start()
-            code, out, err = new.tool("import", "--from", archive, "--release")
+            code, out, err = new.tool("import", "--from", archive)
             self.assertEqual(code, 0, out + err)
             wait_for("an empty queue", new.drained)
             for person in ("one@x.example", "two@x.example"):
@@ -394,17 +394,17 @@ class Export(unittest.TestCase):
             new.start()
             old = self.holding()
             tool = harness.BIN + "/spooltool"
-            subprocess.run("'%s' -c '%s' export --out - | '%s' -c '%s' import --release --from -" % (tool, old.config, tool, new.config),
+            subprocess.run("'%s' -c '%s' export --out - | '%s' -c '%s' import --from -" % (tool, old.config, tool, new.config),
                            shell=True, timeout=300, check=True)
             wait_for("the mail", lambda: len(new.delivered("r@x.example")) == 2)
 
-    def test_what_was_on_hold_is_imported_on_hold(self):
+    def test_what_was_on_hold_is_imported_on_hold_where_that_is_asked_for(self):
         old = self.holding()
         with harness.Ironspool() as new:
             new.start()
             archive = old.dir + "/export.tar.zst"
             self.assertEqual(old.tool("export", "--out", archive)[0], 0)
-            code, out, err = new.tool("import", "--from", archive)
+            code, out, err = new.tool("import", "--hold", "--from", archive)
             self.assertEqual(code, 0, out + err)
             self.assertIn("2 messages imported, 2 of them on hold", out)
             new.kill("relay")  # whoever comes next does not know how they came
@@ -442,7 +442,7 @@ class Export(unittest.TestCase):
             done = subprocess.run([harness.BIN + "/spooltool", "-c", new.dir + "/far.conf", "import", "--from", archive],
                                   capture_output=True, text=True, timeout=300, check=False)
             self.assertEqual(done.returncode, 1)
-            self.assertRegex(done.stderr, r"MAIL: 554 5\.7\.1 .*Relay access denied; .*mynetworks \+= \{ \"127\.0\.0\.1/32\" \}")
+            self.assertRegex(done.stderr, r"r@x\.example: 554 5\.7\.1 .*Relay access denied; .*mynetworks \+= \{ \"127\.0\.0\.1/32\" \}")
 
 
 class Deferred(unittest.TestCase):
