@@ -486,6 +486,8 @@ static bool compact_begin(struct compaction *c)
 static bool compact_settled(struct compaction *c)
 {
     struct pool *p = c->pool;
+    if (c->exchange && exchange_writes(p))
+        return false;
     if (c->failed)
         return true;
     if (c->exchange) {

@@ -60,6 +60,8 @@ void exchange_say(struct pool *p);                     /* no more victims */
 void exchange_step(struct pool *p);
 bool exchange_holds(const struct pool *p, const struct segment *s);
 bool exchange_fills(const struct pool *p);
+bool exchange_writes(const struct pool *p);            /* a frame of it is on its way */
+bool exchange_feeds(const struct pool *p, const struct segment *s); /* it tells the index of `s` itself */
 bool exchange_failed(const struct pool *p);
 bool exchange_idle(const struct pool *p);
 void exchange_fini(struct pool *p);

@@ -584,6 +584,7 @@ void table_fini(struct pool *p);
 
 /* replay.c */
 void replay_committed(struct pool *p, struct append_frame *f);
+bool replay_feed(struct pool *p, struct segment *s, const struct frame_view *f); /* false: no room in the index */
 void replay_step(struct pool *p);
 enum err replay_open(struct pool *p, bool discard) MUST_CHECK;
 void replay_stop(struct pool *p);

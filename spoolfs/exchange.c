@@ -13,14 +13,18 @@
  * member stays the segment table's, but where the table lies on that member alone and will not be full before the exchange is
  * over. EXC-4: the slots of the victims are given back when the index knows the new places. EXC-5: while results find no slot,
  * leased messages are moved, too: none of their results is on its way then and none is taken until the index knows the new
- * places; from then on the lease is there, and what a relay says about the place of before goes where the lease is. */
+ * places; from then on the lease is there, and what a relay says about the place of before goes where the lease is. EXC-6: the new
+ * segment has copies of its victims only: what was copied of another before it was broken off is not in it. EXC-7: the index takes the
+ * copies as it takes those of any compaction, not as a replay: what was retired since they were written stays so. */
 #include "compact.h"
+#include "images.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define EXCHANGE_VICTIMS_MAX 64u           /* each takes a block of the new segment at least */
 #define EXCHANGE_AGAIN_NS (1 * NS_PER_S)   /* after one that came to nothing */
+#define EXCHANGE_RETRY_NS (100 * NS_PER_MS) /* while no member that has the new segment can be read */
 
 enum exchange_state { EXCHANGE_NONE, EXCHANGE_OPENING, EXCHANGE_FILLING, EXCHANGE_SAYING, EXCHANGE_FEEDING, EXCHANGE_ASKING,
                       EXCHANGE_DROPPING, EXCHANGE_DEAD };
@@ -37,8 +41,12 @@ struct exchange {
     struct digest digest;
     struct member_op ops[COPIES_MAX];
     uint32_t blocks, pending;     /* of the frame on its way */
+    uint64_t kept_length, kept_previous; /* of the new segment: what is behind is of a victim that is not taken yet (EXC-6) */
     bool failed, full, freeing;
-    uint64_t next_ns;
+    bool walking, walked, by_replay; /* by_replay: a frame of it could not be read, and a replay tells what that costs */
+    struct walk walk;             /* FEEDING */
+    struct frame_view view;       /* waits for room in the index; the walk rests */
+    uint64_t next_ns, retry_ns;
     struct index_query barrier;
 };
 
@@ -61,6 +69,8 @@ static struct exchange *exchange_of(struct pool *p)
 
 void exchange_fini(struct pool *p)
 {
+    if (p->exchange && p->exchange->walking)
+        walk_fini(&p->exchange->walk);
     if (p->exchange)
         free(p->exchange->buffer);
     free(p->exchange);
@@ -189,6 +199,8 @@ void exchange_take(struct pool *p, struct segment *victim)
     ASSERT(x->state == EXCHANGE_FILLING && x->victim_count < EXCHANGE_VICTIMS_MAX);
     victim->compacting = true; /* until its slots are given back: LEASE-1 */
     x->victims[x->victim_count++] = victim;
+    x->kept_length = x->out->length;
+    x->kept_previous = x->out->previous;
 }
 
 /* --- the new segment --- */
@@ -199,6 +211,8 @@ static void exchange_on_opened(struct segment *s, enum err e)
     ASSERT(x->state == EXCHANGE_OPENING && x->out == s);
     if (e != ERR_OK)
         x->out = NULL; /* it is gone when this returns */
+    x->kept_length = e == ERR_OK ? s->length : 0;
+    x->kept_previous = e == ERR_OK ? s->previous : 0;
     x->state = e == ERR_OK ? EXCHANGE_FILLING : EXCHANGE_NONE;
     x->next_ns = io_now_ns(x->pool->io) + EXCHANGE_AGAIN_NS;
 }
@@ -289,6 +303,8 @@ enum err exchange_add(struct pool *p, const struct spool_group *g)
     return ERR_OK;
 }
 
+bool exchange_writes(const struct pool *p) { return exchange_fills(p) && p->exchange->pending > 0; }
+
 enum err exchange_settle(struct pool *p)
 {
     struct exchange *x = p->exchange;
@@ -302,12 +318,15 @@ enum err exchange_settle(struct pool *p)
     return ERR_BUSY;
 }
 
-/* What of it is in the segment already does no harm: it lies in both, as after any compaction that was broken off. */
+/* EXC-6: what of it is in the segment already is written over, or lies behind its end. */
 void exchange_leave_out(struct pool *p)
 {
     struct exchange *x = p->exchange;
-    if (x->pending == 0)
-        frame_init(&x->frame, x->buffer);
+    if (x->pending > 0 || !x->out)
+        return; /* it has failed, and comes to nothing as a whole */
+    frame_init(&x->frame, x->buffer);
+    x->out->length = x->kept_length;
+    x->out->previous = x->kept_previous;
 }
 
 /* --- the record --- */
@@ -329,7 +348,8 @@ static void exchange_on_said(struct table_group *t, enum err e)
     for (uint32_t i = 0; i < x->victim_count; i++)
         x->victims[i]->table_known = false; /* no TABLE names it any more */
     p->count_compacted += x->victim_count;
-    p->index_live = false; /* the replay reads the new segment */
+    x->walked = x->by_replay = false;
+    x->view.bytes = NULL;
     x->state = EXCHANGE_FEEDING;
 }
 
@@ -348,6 +368,88 @@ void exchange_say(struct pool *p)
     for (uint32_t i = 0; i < x->victim_count; i++)
         x->victims[i]->state = SEGMENT_FREEING;
     x->state = EXCHANGE_SAYING;
+}
+
+/* --- the index is told --- */
+
+bool exchange_feeds(const struct pool *p, const struct segment *s)
+{
+    const struct exchange *x = p->exchange;
+    return x && x->state == EXCHANGE_FEEDING && x->out == s && !x->by_replay;
+}
+
+static void exchange_give(struct exchange *x)
+{
+    if (replay_feed(x->pool, x->out, &x->view))
+        x->view.bytes = NULL;
+}
+
+static void exchange_on_frame(struct walk *w, const struct frame_view *f)
+{
+    struct exchange *x = w->owner;
+    x->view = *f;
+    exchange_give(x);
+}
+
+static void exchange_on_lost(struct walk *w, uint64_t offset, uint64_t bytes)
+{
+    struct exchange *x = w->owner;
+    (void)offset;
+    (void)bytes;
+    x->by_replay = true;
+}
+
+static void exchange_on_end(struct walk *w)
+{
+    struct exchange *x = w->owner;
+    x->walked = true;
+}
+
+static bool exchange_walks(struct exchange *x)
+{
+    struct pool *p = x->pool;
+    if (x->walking)
+        return true;
+    x->walk = (struct walk){.pool = p, .segment = x->out, .offset = x->out->fed, .end = x->out->length, .class = IO_CLASS_REBUILD,
+                            .on_frame = exchange_on_frame, .on_lost = exchange_on_lost, .on_end = exchange_on_end, .owner = x};
+    x->walking = walk_start(&x->walk) == ERR_OK;
+    return x->walking;
+}
+
+static void exchange_walk_over(struct exchange *x)
+{
+    walk_fini(&x->walk);
+    x->walking = false;
+    x->view.bytes = NULL;
+    if (x->by_replay)
+        x->pool->index_live = false;
+}
+
+/* EXC-7 */
+static void exchange_feed(struct exchange *x)
+{
+    struct pool *p = x->pool;
+    bool more = x->out->fed < x->out->length;
+    if (!p->index_live || x->by_replay || (!x->walking && !more) || !exchange_walks(x))
+        return;
+    walk_step(&x->walk);
+    if (x->by_replay)
+        walk_stop(&x->walk);
+    if (x->walked || x->by_replay) {
+        if (walk_idle(&x->walk))
+            exchange_walk_over(x);
+        return;
+    }
+    if (x->walk.unreadable && io_now_ns(p->io) >= x->retry_ns) {
+        x->retry_ns = io_now_ns(p->io) + EXCHANGE_RETRY_NS;
+        walk_retry(&x->walk);
+    }
+    if (!x->walk.resting)
+        return;
+    if (x->view.bytes)
+        exchange_give(x);
+    if (!x->view.bytes)
+        walk_next(&x->walk);
 }
 
 /* --- the end --- */
@@ -425,7 +527,8 @@ void exchange_step(struct pool *p)
             exchange_die(x);
         break;
     case EXCHANGE_FEEDING:
-        if (!p->index_live || x->out->fed < x->out->length)
+        exchange_feed(x);
+        if (!p->index_live || x->walking || x->out->fed < x->out->length)
             break;
         x->barrier = (struct index_query){.kind = INDEX_BARRIER, .sync = true, .done = exchange_on_barrier, .owner = x};
         x->state = EXCHANGE_ASKING;

@@ -9,6 +9,7 @@
  * before the first replay ended. FEED-3: a replay is told to the index, which then does not depend on order.
  * FEED-4: an index that knows a segment the table never heard of, or was kept by an incarnation that it never heard of, was kept by
  * another half: what that half said and freed is in its rows, and none of it in this log. It is made anew. */
+#include "compact.h"
 #include "images.h"
 #include "mount.h"
 #include "table.h"
@@ -74,7 +75,7 @@ static uint64_t feed_bytes(const struct frame_view *f)
 }
 
 /* FEED-1: whole or not at all. */
-static bool feed_frame(struct pool *p, struct segment *s, const struct frame_view *f)
+bool replay_feed(struct pool *p, struct segment *s, const struct frame_view *f)
 {
     if (index_room(p->index) < feed_bytes(f))
         return false;
@@ -104,7 +105,7 @@ void replay_committed(struct pool *p, struct append_frame *f)
     struct frame_view v = {.bytes = f->buffer, .blocks = f->blocks, .records_end = f->frame.used,
                            .record_count = f->frame.record_count, .segment = s->id, .moved_from = f->moved_from,
                            .offset = f->offset, .sequence = f->frame.sequence};
-    if (!feed_frame(p, s, &v))
+    if (!replay_feed(p, s, &v))
         p->index_live = false;
 }
 
@@ -115,7 +116,7 @@ static struct segment *replay_behind(struct pool *p)
     for (uint32_t i = 0; i < p->segment_used; i++) {
         struct segment *s = &p->segments[i];
         bool holds = s->state == SEGMENT_OPEN || s->state == SEGMENT_CLOSED || s->state == SEGMENT_SEALED;
-        if (holds && s->kind == SEGMENT_MAIL && !s->provisional && s->fed < s->length)
+        if (holds && s->kind == SEGMENT_MAIL && !s->provisional && s->fed < s->length && !exchange_feeds(p, s))
             return s;
     }
     return NULL;
@@ -124,7 +125,7 @@ static struct segment *replay_behind(struct pool *p)
 static void replay_give(struct pool *p)
 {
     struct walk *w = &p->replay_walk;
-    if (!feed_frame(p, w->segment, &p->replay_view))
+    if (!replay_feed(p, w->segment, &p->replay_view))
         return; /* on_room, or the next step */
     p->replay_bytes += (uint64_t)p->replay_view.blocks * BLOCK_BYTES;
     p->replay_view.bytes = NULL;

@@ -149,6 +149,47 @@ static void what_may_hold_more_than_was_read_is_no_victim(void **state)
     story_close(w, "in doubt", 301);
 }
 
+struct deletion { struct spool_group group; struct spool_record record; struct model *model; struct model_message *msg; };
+
+static void on_deleted(struct spool_group *g, enum err e)
+{
+    struct deletion *d = g->owner;
+    model_on_retired(d->model, d->msg, e);
+}
+
+/* As an administrator deletes: no lease, and the place may be a victim's in the next moment. */
+static bool delete_message(struct world *w, struct model_message *msg, struct deletion *d)
+{
+    *d = (struct deletion){.model = &w->model, .msg = msg};
+    d->record = (struct spool_record){.type = RECORD_RETIRE, .qid = msg->qid, .message_segment = msg->place.segment};
+    d->group = (struct spool_group){.records = &d->record, .count = 1, .class = SPOOL_RESULT, .done = on_deleted, .owner = d};
+    return spool_submit(w->pool, &d->group) == ERR_OK;
+}
+
+/* What is deleted while its segment is being chosen, or copied, does not come back with the copies (EXC-7). */
+static void what_is_deleted_meanwhile_stays_so(void **state)
+{
+    (void)state;
+    static struct deletion d[MESSAGES];
+    uint32_t deleted = 0;
+    for (uint32_t turns = 0; turns < 24; turns++) {
+        struct world *w = open_full(301, 2);
+        for (uint32_t n = 0; n < 10000 && !world_failed(w) && exchange_idle(w->pool); n++)
+            world_turn(w);
+        for (uint32_t n = 0; n < turns && !world_failed(w); n++)
+            world_turn(w);
+        for (uint32_t i = 0; i < MESSAGES; i++)
+            deleted += model_must_be_there(&w->model.messages[i]) && delete_message(w, &w->model.messages[i], &d[i]);
+        turns_for(w, 20);
+        audit_run(w);
+        story_cut(w, SIM_SURVIVE_ALL);
+        if (!world_failed(w) && world_mount(w))
+            audit_run(w);
+        story_close(w, "deleted after turn", turns);
+    }
+    assert_true(deleted > 0);
+}
+
 /* A member leaves while the new segment fills: it comes to nothing, and the next one goes elsewhere. */
 static void an_exchange_that_loses_a_member_comes_to_nothing(void **state)
 {
@@ -270,6 +311,7 @@ int main(void)
         cmocka_unit_test(a_pool_without_a_slot_to_compact_into_gets_out_by_itself),
         cmocka_unit_test(no_crash_in_an_exchange_costs_a_slot),
         cmocka_unit_test(what_may_hold_more_than_was_read_is_no_victim),
+        cmocka_unit_test(what_is_deleted_meanwhile_stays_so),
         cmocka_unit_test(an_exchange_that_loses_a_member_comes_to_nothing),
         cmocka_unit_test(an_exchange_that_takes_nothing_is_not_the_last),
         cmocka_unit_test(the_segment_table_takes_the_slot_that_is_kept_for_it),
