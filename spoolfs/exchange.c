@@ -429,8 +429,8 @@ static void exchange_walk_over(struct exchange *x)
 static void exchange_feed(struct exchange *x)
 {
     struct pool *p = x->pool;
-    bool more = x->out->fed < x->out->length;
-    if (!p->index_live || x->by_replay || (!x->walking && !more) || !exchange_walks(x))
+    bool more = x->out->fed < x->out->length && !x->by_replay;
+    if (!p->index_live || (!x->walking && !more) || !exchange_walks(x))
         return;
     walk_step(&x->walk);
     if (x->by_replay)
