@@ -33,6 +33,18 @@ static uint64_t operations_of_a_mount(uint32_t members)
     return ops;
 }
 
+/* A mount that dies at that operation, or was over before it and loses its power then. */
+static void mount_and_die(struct world *w, uint64_t at)
+{
+    w->scripted_cut = at;
+    bool mounted = !world_failed(w) && world_mount(w);
+    w->scripted_cut = UINT64_MAX;
+    if (mounted)
+        story_cut(w, SIM_SURVIVE_RANDOM);
+    else if (world_crashed(w))
+        world_after_crash(w);
+}
+
 /* A mount dies while the superblocks are written: some members carry its epoch and table, some do not. One of them is
  * then away, the others mount under the same epoch number and take mail; it comes back. */
 static void two_mounts_with_one_epoch_number_lose_nothing(void **state)
@@ -42,13 +54,7 @@ static void two_mounts_with_one_epoch_number_lose_nothing(void **state)
     for (uint64_t at = 0; at < ops; at++)
         for (uint16_t away = 0; away < 3; away++) {
             struct world *w = story_open(31, 3, IO_DURABLE_DSYNC);
-            w->scripted_cut = script_created_at(w) + at;
-            bool mounted = world_mount(w);
-            w->scripted_cut = UINT64_MAX;
-            if (mounted)
-                story_cut(w, SIM_SURVIVE_RANDOM);
-            else if (world_crashed(w))
-                world_after_crash(w);
+            mount_and_die(w, script_created_at(w) + at);
             sim_io_vanish(w->sim, away);
             if (!world_failed(w) && world_mount(w))
                 story_append(w, 4, 3000);
@@ -105,13 +111,7 @@ static void a_mount_that_died_young_brings_nothing_back(void **state)
             if (world_create_pool(w) && world_mount(w))
                 story_append(w, 40, 30000);
             story_cut(w, SIM_SURVIVE_ALL);
-            w->scripted_cut = sim_io_counts(w->sim)->ops + at;
-            bool mounted = !world_failed(w) && world_mount(w);
-            w->scripted_cut = UINT64_MAX;
-            if (mounted)
-                story_cut(w, SIM_SURVIVE_RANDOM);
-            else if (world_crashed(w))
-                world_after_crash(w);
+            mount_and_die(w, sim_io_counts(w->sim)->ops + at);
             sim_io_vanish(w->sim, away);
             if (!world_failed(w) && world_mount(w))
                 deliver_all_and_fill(w, 4);
