@@ -245,6 +245,12 @@ static bool measure_reached(struct world *w)
     return reuses >= MEASURE_REUSES;
 }
 
+void measure_worn_out(struct world *w)
+{
+    if (!w->enough)
+        measure_short(w, "bad places left no room for results");
+}
+
 static uint64_t measure_epoch(struct world *w)
 {
     static struct pool_status s;

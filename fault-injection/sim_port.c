@@ -469,6 +469,7 @@ static void relay_watch(struct port *p)
         }
         h->since_ns = io_now_ns(p->w->io);
         p->w->counts.worn_out++;
+        measure_worn_out(p->w);
     }
 }
 

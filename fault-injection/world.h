@@ -236,6 +236,7 @@ void measure_exchange(struct world *w, const struct io_op *op, bool over);
 void measure_swap(struct world *w, uint16_t a, uint16_t b);
 void measure_crash(struct world *w, const struct io_op *op);
 void measure_index_lost(struct world *w);
+void measure_worn_out(struct world *w);   /* the run ends, and is judged like any other */
 bool measure_goes_on(struct world *w);    /* more actions are to be begun */
 
 /* --- atlas.c: what is hurt, within what redundancy pays for --- */
